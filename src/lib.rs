@@ -1,0 +1,41 @@
+//! Stentor: one process that embeds speech, embedding, chat and speaker models and serves them over
+//! OpenAI-style HTTP.
+//!
+//! # Map
+//!
+//! Every modality is *a model stepped until its rows finish*: an embedding finishes at its first step, a
+//! chat answer or a transcript at its N-th. So every modality has the same shape.
+//!
+//! | module | does | may use |
+//! |---|---|---|
+//! | [`types`] | plain data, a file a modality; no I/O, no tensors | nothing |
+//! | [`obs`] | metric names, log and trace set-up | nothing |
+//! | [`device`] | what hardware there is, and its limits | nothing |
+//! | [`config`] | flags over environment over file, validated once | types |
+//! | [`audio`] | decode, resample, log-mel | types |
+//! | [`text`] | tokenizers, chat templates, UTF-8 safe detokenising | types |
+//! | [`fetch`] | manifests, downloads, checksums, the home folder | types |
+//! | [`ops`] | fused operations with a CPU and a device side; all CUDA `unsafe` | device |
+//! | [`model`] | the `Model` trait, the architectures, the weight readers | ops, device, text, types |
+//! | [`engine`] | jobs, schedulers, one worker thread a device, placement | model, device, text, obs, types |
+//! | [`service`] | validate, tokenise, orchestrate, detokenise | engine handles, audio, text, obs, types |
+//! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
+//! | [`app`] | the composition root: the only wiring | everything above |
+//! | [`cli`] | the commands | app, fetch, config and, for benches, the engine |
+//!
+//! `tests/architecture.rs` reads every `use crate::` and fails on an arrow that is not in this table.
+
+pub mod app;
+pub mod audio;
+pub mod cli;
+pub mod config;
+pub mod device;
+pub mod engine;
+pub mod fetch;
+pub mod http;
+pub mod model;
+pub mod obs;
+pub mod ops;
+pub mod service;
+pub mod text;
+pub mod types;

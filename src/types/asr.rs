@@ -1,0 +1,149 @@
+//! Speech recognition: what a caller asks for, the features the network hears, what comes back.
+
+/// Samples a second that every speech network here takes.
+pub const SAMPLE_RATE: u32 = 16_000;
+/// Samples between two mel frames (10 ms).
+pub const HOP: usize = 160;
+/// Mel frames a second.
+pub const FRAMES_PER_SECOND: usize = SAMPLE_RATE as usize / HOP;
+
+/// What to write down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// The words in their own language.
+    Transcribe,
+    /// The words in English.
+    Translate,
+}
+
+/// How to transcribe. Values are in range: whoever builds one has checked them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Id or alias of the model.
+    pub model: String,
+    pub task: Task,
+    /// ISO 639-1 code; `None` detects it from the first 30 s.
+    pub language: Option<String>,
+    /// Text that the transcript is to read as if it followed.
+    pub prompt: Option<String>,
+    /// 0 decodes greedily with fallback to higher temperatures; above it, only that temperature.
+    pub temperature: f32,
+}
+
+/// A stretch of speech and its words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    pub id: u32,
+    /// The mel frame where the window began that this segment was heard in.
+    pub seek: u32,
+    /// Seconds from the start of the audio.
+    pub start: f64,
+    /// Seconds from the start of the audio.
+    pub end: f64,
+    pub text: String,
+    pub tokens: Vec<u32>,
+    pub temperature: f32,
+    /// Mean log-probability of the window's tokens, the end token included.
+    pub avg_logprob: f32,
+    /// Bytes of the text over bytes of the text compressed by zlib; above 2.4 it repeats itself.
+    pub compression_ratio: f32,
+    /// Probability that the window holds no speech.
+    pub no_speech_prob: f32,
+}
+
+/// A whole transcript.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcript {
+    /// ISO 639-1 code, asked for or detected.
+    pub language: String,
+    /// Seconds of audio.
+    pub duration: f64,
+    pub segments: Vec<Segment>,
+}
+
+impl Transcript {
+    /// The words of all segments, without space around them.
+    pub fn text(&self) -> String {
+        let text: String = self.segments.iter().map(|s| s.text.as_str()).collect();
+        text.trim().to_owned()
+    }
+}
+
+/// Log10 mel energies of a whole recording, before Whisper's clamp and scale.
+///
+/// Kept as 16-bit fixed point over [`LogMel::FLOOR`]..[`LogMel::CEIL`]: an hour of 80 bins takes 58 MB, and
+/// the rounding (1.1e-4 in log10, 2.7e-5 after Whisper's scale) is below what the reference's own f32 FFT
+/// differs by from machine to machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogMel {
+    bins: usize,
+    /// Frame-major: frame `t`, bin `m` at `t * bins + m`.
+    data: Vec<u16>,
+    /// Samples at [`SAMPLE_RATE`] that the frames cover.
+    samples: u64,
+    max: u16,
+}
+
+impl LogMel {
+    /// log10 of the smallest energy kept (Whisper's own floor of 1e-10).
+    pub const FLOOR: f32 = -10.0;
+    /// log10 above any energy that samples within [-1, 1] can give.
+    pub const CEIL: f32 = 5.0;
+    const STEPS_PER_UNIT: f32 = 65_535.0 / (Self::CEIL - Self::FLOOR);
+
+    /// No frames yet, `bins` energies a frame.
+    pub fn new(bins: usize) -> Self {
+        LogMel { bins, data: Vec::new(), samples: 0, max: 0 }
+    }
+
+    /// Mel bins a frame.
+    pub fn bins(&self) -> usize {
+        self.bins
+    }
+
+    /// Frames held.
+    pub fn frames(&self) -> usize {
+        self.data.len() / self.bins.max(1)
+    }
+
+    /// Seconds of audio covered.
+    pub fn seconds(&self) -> f64 {
+        self.samples as f64 / f64::from(SAMPLE_RATE)
+    }
+
+    /// Sets the number of samples that the frames were made from.
+    pub fn set_samples(&mut self, samples: u64) {
+        self.samples = samples;
+    }
+
+    /// Appends one frame of log10 energies; `frame.len()` must be [`bins`](Self::bins).
+    pub fn push(&mut self, frame: &[f32]) {
+        debug_assert_eq!(frame.len(), self.bins);
+        for &energy in frame {
+            let step =
+                ((energy.clamp(Self::FLOOR, Self::CEIL) - Self::FLOOR) * Self::STEPS_PER_UNIT).round() as u16;
+            self.max = self.max.max(step);
+            self.data.push(step);
+        }
+    }
+
+    /// Writes the window of `frames` frames that starts at `seek` into `out`, bin-major (`bins` x `frames`),
+    /// as Whisper hears it: clamped to 8 below the recording's maximum, then `(x + 4) / 4`. Frames past the
+    /// end are zero, as the reference pads after scaling.
+    pub fn window(&self, seek: usize, frames: usize, out: &mut [f32]) {
+        debug_assert_eq!(out.len(), self.bins * frames);
+        out.fill(0.0);
+        let floor = Self::value(self.max) - 8.0;
+        let have = self.frames().saturating_sub(seek).min(frames);
+        for t in 0..have {
+            let frame = &self.data[(seek + t) * self.bins..][..self.bins];
+            for (m, &step) in frame.iter().enumerate() {
+                out[m * frames + t] = (Self::value(step).max(floor) + 4.0) / 4.0;
+            }
+        }
+    }
+
+    fn value(step: u16) -> f32 {
+        f32::from(step) / Self::STEPS_PER_UNIT + Self::FLOOR
+    }
+}
