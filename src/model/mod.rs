@@ -1,6 +1,54 @@
-//! The architectures, and the readers of their weights.
+//! Networks: what they compute, not when. A model is loaded on a device's worker thread, stepped there, and
+//! dropped there.
+//!
+//! Adding an architecture takes one folder below its kind, one row in that kind's `REGISTRY`, one manifest and
+//! one golden file.
 
 pub mod asr;
 pub mod embed;
 pub mod llm;
 pub mod weights;
+
+/// A kind of network: the shape of one step.
+pub trait Network: 'static {
+    /// What a step computes on: plain arrays, no tensors.
+    type Batch;
+    /// What it gives, read back from the device.
+    type Output;
+}
+
+/// A loaded network.
+pub trait Model<N: Network> {
+    /// Computes one step. A batch that does not fit the model is an error and changes nothing.
+    fn step(&mut self, batch: &N::Batch) -> Result<N::Output, Error>;
+
+    /// Bytes of memory held on the device, caches included.
+    fn bytes(&self) -> u64;
+}
+
+/// Why a model could not be loaded or stepped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The files are damaged or not what the architecture needs.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// A setting in the model's own files cannot be used.
+    #[error("{field}: {problem}")]
+    Config { field: String, problem: String },
+    /// No row of the registry.
+    #[error("the architecture `{architecture}` ({format}) is not supported; supported: {}", supported.join(", "))]
+    Architecture { architecture: String, format: &'static str, supported: Vec<&'static str> },
+    /// The batch does not fit the model.
+    #[error("{0}")]
+    Batch(String),
+    /// An operation failed on the device.
+    #[error("{0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// A setting that cannot be used.
+    pub fn config(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Error::Config { field: field.into(), problem: problem.into() }
+    }
+}

@@ -1,1 +1,10 @@
-//! (to be written)
+//! Scheduling policies, pure: no tensors, no threads, no clock. What they decide on is passed in, so property
+//! tests drive them alone.
+
+pub mod blocks;
+pub mod embed;
+pub mod llm;
+
+/// Names one sequence or one batch job within its lane; never reused while the lane lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);

@@ -1,0 +1,325 @@
+//! Which sequences of one chat model take the next step, and with how many tokens.
+//!
+//! Life of a sequence: it waits in arrival order; is admitted when a row and the blocks of its first chunk are
+//! free; its prompt is computed in chunks, beside the decode rows of others; then it decodes a token a step.
+//! Blocks are taken as they are needed. When none is left the sequence admitted last is preempted: its blocks
+//! go back, and it waits at the head of the queue to recompute what it had. It continues with the same text,
+//! because a sampled token depends on seed, position and logits alone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::JobId;
+use super::blocks::{BlockId, BlockPool};
+use crate::types::llm::{FinishReason, Sampling};
+
+/// What bounds a step. All are at least 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Sequences that hold blocks at once.
+    pub max_running: usize,
+    /// Tokens a step computes when nothing decodes.
+    pub prefill_tokens: usize,
+    /// Prompt tokens a step computes beside decoding rows, so that their next token is not late.
+    pub mixed_tokens: usize,
+    /// Positions the model was trained for.
+    pub context: usize,
+    /// Blocks in the cache.
+    pub blocks: usize,
+    /// Positions a block.
+    pub block_size: usize,
+}
+
+/// What a sequence starts from. `prompt` is not empty and shorter than the context.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub prompt: Vec<u32>,
+    /// Tokens to generate at most; at least 1.
+    pub max_new: usize,
+    pub sampling: Sampling,
+    /// Resolved: the request's, or drawn.
+    pub seed: u64,
+    /// Tokens that end the answer.
+    pub stop: Arc<[u32]>,
+}
+
+/// A sequence and how far it is.
+#[derive(Debug)]
+pub struct Sequence {
+    pub id: JobId,
+    /// Prompt, then what was generated.
+    pub tokens: Vec<u32>,
+    pub prompt_len: usize,
+    pub max_new: usize,
+    pub sampling: Sampling,
+    pub seed: u64,
+    /// Blocks that hold keys and values, in order of position.
+    pub table: Vec<BlockId>,
+    /// Leading tokens whose keys and values are in the cache.
+    computed: usize,
+    stop: Arc<[u32]>,
+}
+
+impl Sequence {
+    /// The tokens generated so far.
+    pub fn generated(&self) -> &[u32] {
+        &self.tokens[self.prompt_len..]
+    }
+
+    fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+}
+
+/// One sequence's share of a step: `len` tokens from position `start` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub id: JobId,
+    pub start: usize,
+    pub len: usize,
+    /// Whether these are the last known tokens, so that the next one is to be sampled.
+    pub samples: bool,
+}
+
+/// A step: rows in order of admission, never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub rows: Vec<Row>,
+}
+
+/// What a step did to one sequence that sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub id: JobId,
+    pub token: u32,
+    /// Set when the sequence is complete; it is gone from the scheduler then. A stop token is counted and not
+    /// part of the text.
+    pub finish: Option<FinishReason>,
+    /// Tokens generated, this one included.
+    pub generated: usize,
+}
+
+/// The chat scheduler.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    pool: BlockPool,
+    waiting: VecDeque<Sequence>,
+    /// In order of admission.
+    running: Vec<Sequence>,
+    preemptions: u64,
+}
+
+impl Scheduler {
+    /// An empty scheduler.
+    pub fn new(limits: Limits) -> Self {
+        let pool = BlockPool::new(limits.blocks, limits.block_size);
+        Scheduler { limits, pool, waiting: VecDeque::new(), running: Vec::new(), preemptions: 0 }
+    }
+
+    /// Positions that one sequence can have: the context, or the whole cache if that is smaller.
+    pub fn capacity(&self) -> usize {
+        self.limits.context.min(self.pool.total() * self.pool.block_size())
+    }
+
+    /// Queues a sequence. Its total length is cut to [`capacity`](Self::capacity), so it can always finish
+    /// alone; `Err` gives the prompt's limit when not even one token fits behind it.
+    pub fn submit(&mut self, id: JobId, start: Start) -> Result<(), usize> {
+        let room = self.capacity().saturating_sub(start.prompt.len());
+        if room == 0 || start.prompt.is_empty() {
+            return Err(self.capacity().saturating_sub(1));
+        }
+        self.waiting.push_back(Sequence {
+            id,
+            prompt_len: start.prompt.len(),
+            tokens: start.prompt,
+            max_new: start.max_new.clamp(1, room),
+            sampling: start.sampling,
+            seed: start.seed,
+            table: Vec::new(),
+            computed: 0,
+            stop: start.stop,
+        });
+        Ok(())
+    }
+
+    /// Forgets a sequence; its blocks are free before the next plan. Unknown ids are ignored.
+    pub fn cancel(&mut self, id: JobId) {
+        self.waiting.retain(|s| s.id != id);
+        if let Some(at) = self.running.iter().position(|s| s.id == id) {
+            let mut gone = self.running.remove(at);
+            self.pool.release(&mut gone.table);
+        }
+    }
+
+    /// The next step, or `None` when there is nothing to do. Rows for which `stalled` holds are left out: their
+    /// reader has not taken what it was sent.
+    pub fn plan(&mut self, stalled: impl Fn(JobId) -> bool) -> Option<Plan> {
+        let mut rows = Vec::new();
+        self.plan_decode(&stalled, &mut rows);
+        let budget = if rows.is_empty() { self.limits.prefill_tokens } else { self.limits.mixed_tokens };
+        let left = self.plan_prefill(&stalled, budget, &mut rows);
+        self.admit(left, &mut rows);
+        (!rows.is_empty()).then_some(Plan { rows })
+    }
+
+    /// One row for each sequence whose prompt is done, oldest first.
+    fn plan_decode(&mut self, stalled: &impl Fn(JobId) -> bool, rows: &mut Vec<Row>) {
+        let mut at = 0;
+        while at < self.running.len() {
+            let seq = &self.running[at];
+            if seq.pending() == 1 && !stalled(seq.id) && self.grow_or_preempt(at, 1) {
+                let seq = &self.running[at];
+                rows.push(Row { id: seq.id, start: seq.computed, len: 1, samples: true });
+            }
+            at += 1;
+        }
+    }
+
+    /// Chunks of prompts that are under way. Returns what is left of the budget.
+    fn plan_prefill(&mut self, stalled: &impl Fn(JobId) -> bool, mut budget: usize, rows: &mut Vec<Row>) -> usize {
+        let mut at = 0;
+        while at < self.running.len() && budget > 0 {
+            let seq = &self.running[at];
+            let len = seq.pending().min(budget);
+            // A chunk that would preempt itself or a row already planned waits for blocks instead.
+            if seq.pending() > 1 && !stalled(seq.id) && self.grow(at, len) {
+                let seq = &self.running[at];
+                rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+                budget -= len;
+            }
+            at += 1;
+        }
+        // Every prompt under way waits for blocks that only another one of them could give: let the oldest go on.
+        if rows.is_empty() && self.running.iter().any(|s| s.pending() > 1 && !stalled(s.id)) {
+            if let Some(at) = self.running.iter().position(|s| s.pending() > 1 && !stalled(s.id)) {
+                let len = self.running[at].pending().min(budget);
+                if self.grow_or_preempt(at, len) {
+                    let seq = &self.running[at];
+                    rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+                    budget -= len;
+                }
+            }
+        }
+        budget
+    }
+
+    /// Lets waiting sequences in, in order, while rows, blocks and budget last.
+    fn admit(&mut self, mut budget: usize, rows: &mut Vec<Row>) {
+        while budget > 0 && self.running.len() < self.limits.max_running {
+            let Some(seq) = self.waiting.front_mut() else { break };
+            let len = seq.pending().min(budget);
+            // One block a running sequence stays free, so that an arrival does not preempt at once.
+            let spare = self.running.len();
+            let needs = self.pool.blocks_for(len);
+            if !self.running.is_empty() && needs + spare > self.pool.num_free() {
+                break;
+            }
+            if !self.pool.grow(&mut seq.table, len) {
+                break;
+            }
+            let Some(seq) = self.waiting.pop_front() else { break };
+            rows.push(Row { id: seq.id, start: 0, len, samples: len == seq.pending() });
+            budget -= len;
+            self.running.push(seq);
+        }
+    }
+
+    fn grow(&mut self, at: usize, len: usize) -> bool {
+        let seq = &mut self.running[at];
+        let tokens = seq.computed + len;
+        self.pool.grow(&mut seq.table, tokens)
+    }
+
+    /// Takes blocks for `len` more positions, preempting younger sequences for them. A sequence older than all
+    /// others always succeeds, because [`submit`](Self::submit) made sure that it fits alone.
+    fn grow_or_preempt(&mut self, at: usize, len: usize) -> bool {
+        while !self.grow(at, len) {
+            if self.running.len() <= at + 1 {
+                return false;
+            }
+            self.preempt_newest();
+        }
+        true
+    }
+
+    fn preempt_newest(&mut self) {
+        if let Some(mut seq) = self.running.pop() {
+            self.pool.release(&mut seq.table);
+            seq.computed = 0;
+            self.preemptions += 1;
+            self.waiting.push_front(seq);
+        }
+    }
+
+    /// Applies a step: `sampled` has one token for each row that samples, in order.
+    pub fn commit(&mut self, plan: &Plan, sampled: &[u32]) -> Vec<Outcome> {
+        let mut tokens = sampled.iter();
+        let mut outcomes = Vec::with_capacity(sampled.len());
+        for row in &plan.rows {
+            let token = if row.samples { tokens.next() } else { None };
+            let Some(at) = self.running.iter().position(|s| s.id == row.id) else { continue };
+            let seq = &mut self.running[at];
+            seq.computed += row.len;
+            let Some(&token) = token else { continue };
+            seq.tokens.push(token);
+            let generated = seq.generated().len();
+            let finish = if seq.stop.contains(&token) {
+                Some(FinishReason::Stop)
+            } else if generated >= seq.max_new {
+                Some(FinishReason::Length)
+            } else {
+                None
+            };
+            outcomes.push(Outcome { id: row.id, token, finish, generated });
+            if finish.is_some() {
+                self.cancel(row.id);
+            }
+        }
+        outcomes
+    }
+
+    /// A sequence that holds blocks.
+    pub fn running(&self, id: JobId) -> Option<&Sequence> {
+        self.running.iter().find(|s| s.id == id)
+    }
+
+    /// Sequences that hold blocks.
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Sequences that wait.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Times a sequence gave its blocks back to an older one.
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+
+    /// Share of the cache's blocks in use, 0 to 1.
+    pub fn usage(&self) -> f64 {
+        let total = self.pool.total().max(1);
+        (total - self.pool.num_free()) as f64 / total as f64
+    }
+
+    /// Checks every invariant: the pool's, that tables cover what is computed, that waiting sequences hold
+    /// nothing.
+    pub fn check_integrity(&self) -> Result<(), String> {
+        self.pool.check_integrity(self.running.iter().map(|s| s.table.as_slice()))?;
+        for seq in &self.running {
+            if seq.table.len() * self.pool.block_size() < seq.computed {
+                return Err(format!("{:?} has computed more than its blocks hold", seq.id));
+            }
+            if seq.pending() == 0 {
+                return Err(format!("{:?} has nothing to compute", seq.id));
+            }
+        }
+        match self.waiting.iter().find(|s| !s.table.is_empty() || s.computed != 0) {
+            Some(seq) => Err(format!("{:?} waits and holds blocks", seq.id)),
+            None => Ok(()),
+        }
+    }
+}

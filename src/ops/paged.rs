@@ -1,0 +1,392 @@
+//! The key-value cache in blocks, writing to it, and attention straight over it.
+//!
+//! Layout of a layer's cache, f16, `B` blocks of `S` positions, `H` key-value heads of `D` dimensions:
+//!
+//! | tensor | shape | why |
+//! |---|---|---|
+//! | keys | (B, H, D, S) | a query times one block's keys is `D` broadcasts over `S` adjacent lanes, no sums across lanes |
+//! | values | (B, H, S, D) | the weighted sum of values is `S` broadcasts over `D` adjacent lanes |
+//!
+//! Attention is computed a block of keys at a time with a running maximum (Milakov and Gimelshein 2018; Dao et
+//! al. 2022), all query heads that share a key-value head together, so that each block is widened to f32 once.
+
+use candle_core::{CpuStorage, CustomOp3, Device, InplaceOp2, Layout, Result, Shape, Tensor, bail};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::cpu::{exp, f32s, multiversion};
+
+/// Keys and values of every layer.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<(Tensor, Tensor)>,
+    blocks: usize,
+    heads: usize,
+    head_dim: usize,
+}
+
+impl KvCache {
+    /// Positions a block holds: two AVX-512 vectors of scores.
+    pub const BLOCK: usize = 32;
+
+    /// Room for `blocks` blocks. On the CPU its pages take memory only once they are written.
+    pub fn new(layers: usize, blocks: usize, heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
+        let count = [heads, head_dim, Self::BLOCK].iter().try_fold(blocks, |n, &d| n.checked_mul(d));
+        let Some(count) = count.filter(|&n| n > 0) else {
+            bail!("a key-value cache of {blocks} blocks, {heads} heads of {head_dim} cannot be");
+        };
+        let layer = || -> Result<(Tensor, Tensor)> {
+            let zeros = || bytemuck::allocation::zeroed_vec::<f16>(count);
+            Ok((
+                Tensor::from_vec(zeros(), (blocks, heads, head_dim, Self::BLOCK), device)?,
+                Tensor::from_vec(zeros(), (blocks, heads, Self::BLOCK, head_dim), device)?,
+            ))
+        };
+        let layers = (0..layers).map(|_| layer()).collect::<Result<_>>()?;
+        Ok(KvCache { layers, blocks, heads, head_dim })
+    }
+
+    /// Bytes of one block in all layers, keys and values.
+    pub fn block_bytes(layers: usize, heads: usize, head_dim: usize) -> u64 {
+        (layers * heads * head_dim * Self::BLOCK * 2 * size_of::<f16>()) as u64
+    }
+
+    /// Stores the keys and values of new tokens. `qkv` (tokens, columns) f32 has queries, keys and values side
+    /// by side; `first` is the column of the first key. `slots[t]` is `block * BLOCK + offset` for token `t`.
+    pub fn write(&self, layer: usize, qkv: &Tensor, first: usize, slots: &[u32]) -> Result<()> {
+        let (tokens, columns) = qkv.dims2()?;
+        let width = self.heads * self.head_dim;
+        if tokens != slots.len() || first + 2 * width > columns {
+            bail!("kv write: {} slots and column {first} do not fit {:?}", slots.len(), qkv.shape());
+        }
+        if let Some(bad) = slots.iter().find(|&&s| s as usize >= self.blocks * Self::BLOCK) {
+            bail!("kv write: slot {bad} is past the cache's {} blocks", self.blocks);
+        }
+        let Some((keys, values)) = self.layers.get(layer) else {
+            bail!("kv write: no layer {layer}");
+        };
+        if !qkv.device().is_cpu() {
+            bail!("kv write: no kernel for {:?}", qkv.device());
+        }
+        let write = |first, transposed| Write { cache: self, first, transposed, slots };
+        keys.inplace_op2(qkv, &write(first, true))?;
+        values.inplace_op2(qkv, &write(first + width, false))
+    }
+}
+
+struct Write<'a> {
+    cache: &'a KvCache,
+    first: usize,
+    transposed: bool,
+    slots: &'a [u32],
+}
+
+impl InplaceOp2 for Write<'_> {
+    fn name(&self) -> &'static str {
+        "kv_write"
+    }
+
+    fn cpu_fwd(&self, dst: &mut CpuStorage, _: &Layout, src: &CpuStorage, ls: &Layout) -> Result<()> {
+        let CpuStorage::F16(dst) = dst else { bail!("kv write: the cache is not f16") };
+        let src = f32s(src, ls, "kv write")?;
+        let columns = src.len() / self.slots.len().max(1);
+        let (heads, dim, block) = (self.cache.heads, self.cache.head_dim, KvCache::BLOCK);
+        for (row, &slot) in src.chunks_exact(columns.max(1)).zip(self.slots) {
+            let (at, offset) = (slot as usize / block, slot as usize % block);
+            for h in 0..heads {
+                let head = &row[self.first + h * dim..][..dim];
+                let cell = &mut dst[(at * heads + h) * dim * block..][..dim * block];
+                if self.transposed {
+                    for (lane, &v) in cell.iter_mut().skip(offset).step_by(block).zip(head) {
+                        *lane = f16::from_f32(v);
+                    }
+                } else {
+                    cell[offset * dim..][..dim].convert_from_f32_slice(head);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One sequence's share of a step's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows<'a> {
+    /// Index of its first token among the step's.
+    pub first: usize,
+    /// Its tokens in this step.
+    pub len: usize,
+    /// Position of the first: keys before it are in the cache from earlier steps.
+    pub start: usize,
+    /// Blocks that hold positions 0, 32, 64, ...
+    pub table: &'a [u32],
+}
+
+/// Causal attention of each row's tokens over all positions up to their own, whose keys and values have been
+/// written. `qkv` (tokens, columns) f32 begins with `heads` query heads; gives (tokens, heads * head_dim).
+pub fn paged_attention(
+    cache: &KvCache,
+    layer: usize,
+    qkv: &Tensor,
+    heads: usize,
+    scale: f32,
+    rows: &[Rows<'_>],
+) -> Result<Tensor> {
+    let (tokens, columns) = qkv.dims2()?;
+    if heads == 0 || !heads.is_multiple_of(cache.heads) || heads * cache.head_dim > columns {
+        bail!("attention: {heads} query heads on {} key heads in {columns} columns", cache.heads);
+    }
+    for row in rows {
+        let blocks = (row.start + row.len).div_ceil(KvCache::BLOCK);
+        if row.first + row.len > tokens || row.table.len() < blocks {
+            bail!("attention: {row:?} does not fit {tokens} tokens");
+        }
+        if let Some(bad) = row.table.iter().find(|&&b| b as usize >= cache.blocks) {
+            bail!("attention: block {bad} is past the cache's {}", cache.blocks);
+        }
+    }
+    let Some((keys, values)) = cache.layers.get(layer) else { bail!("attention: no layer {layer}") };
+    if !qkv.device().is_cpu() {
+        bail!("attention: no kernel for {:?}", qkv.device());
+    }
+    qkv.apply_op3_no_bwd(keys, values, &Attend { cache, heads, scale, rows })
+}
+
+struct Attend<'a> {
+    cache: &'a KvCache,
+    heads: usize,
+    scale: f32,
+    rows: &'a [Rows<'a>],
+}
+
+/// Tokens of one row that a task takes: enough to pay for widening the keys, few enough to share out.
+const TILE: usize = 16;
+/// Multiply-adds below which a second thread costs more than it saves.
+const SERIAL: usize = 1 << 20;
+
+impl CustomOp3 for Attend<'_> {
+    fn name(&self) -> &'static str {
+        "paged_attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        lq: &Layout,
+        keys: &CpuStorage,
+        _: &Layout,
+        values: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let qkv = f32s(qkv, lq, "attention")?;
+        let (CpuStorage::F16(keys), CpuStorage::F16(values)) = (keys, values) else {
+            bail!("attention: the cache is not f16");
+        };
+        let tokens = lq.dims()[0];
+        let width = self.heads * self.cache.head_dim;
+        let mut out = vec![0f32; tokens * width];
+        let mut tasks = Vec::new();
+        let mut work = 0;
+        for row in self.rows {
+            work += row.len * (row.start + row.len) * width;
+            for from in (0..row.len).step_by(TILE) {
+                let len = TILE.min(row.len - from);
+                tasks.extend((0..self.cache.heads).map(|head| Task { row, from, len, head }));
+            }
+        }
+        let target = Target(out.as_mut_ptr());
+        let run = |task: &Task<'_>| {
+            let input = Input { qkv, keys, values, columns: lq.dims()[1] };
+            self.tile(&input, task, &target);
+        };
+        match work < SERIAL {
+            true => tasks.iter().for_each(run),
+            false => tasks.par_iter().for_each(run),
+        }
+        Ok((CpuStorage::F32(out), Shape::from((tokens, width))))
+    }
+}
+
+/// `len` tokens of `row` from its `from`-th on, for all query heads that share key head `head`.
+struct Task<'a> {
+    row: &'a Rows<'a>,
+    from: usize,
+    len: usize,
+    head: usize,
+}
+
+struct Input<'a> {
+    qkv: &'a [f32],
+    keys: &'a [f16],
+    values: &'a [f16],
+    columns: usize,
+}
+
+/// Where tasks write. Each writes the (token, head) cells of its own tile, and no two tiles share a cell.
+struct Target(*mut f32);
+// SAFETY: see above; the buffer outlives the tasks, which end before `cpu_fwd` returns it.
+#[allow(unsafe_code)]
+unsafe impl Sync for Target {}
+
+/// Queries computed together: with 32 keys they keep 8 vector accumulators busy.
+const QUAD: usize = 4;
+
+impl Attend<'_> {
+    fn tile(&self, input: &Input<'_>, task: &Task<'_>, target: &Target) {
+        let dim = self.cache.head_dim;
+        let group = self.heads / self.cache.heads;
+        let queries = task.len * group;
+        let padded = queries.next_multiple_of(QUAD);
+        let mut state = State::new(padded, dim);
+        for i in 0..queries {
+            let (token, head) = (task.row.first + task.from + i / group, task.head * group + i % group);
+            let q = &input.qkv[token * input.columns + head * dim..][..dim];
+            for (s, &v) in state.q[i * dim..][..dim].iter_mut().zip(q) {
+                *s = v * self.scale;
+            }
+            state.position[i] = task.row.start + task.from + i / group;
+        }
+        let last = task.row.start + task.from + task.len;
+        for (at, &block) in task.row.table[..last.div_ceil(KvCache::BLOCK)].iter().enumerate() {
+            let cell = (block as usize * self.cache.heads + task.head) * dim * KvCache::BLOCK;
+            let size = dim * KvCache::BLOCK;
+            input.keys[cell..][..size].convert_to_f32_slice(&mut state.k);
+            input.values[cell..][..size].convert_to_f32_slice(&mut state.v);
+            absorb(&mut state, at * KvCache::BLOCK, dim);
+        }
+        for i in 0..queries {
+            let (token, head) = (task.row.first + task.from + i / group, task.head * group + i % group);
+            let norm = state.sum[i].recip();
+            #[allow(unsafe_code)]
+            // SAFETY: `token` and `head` are in bounds (checked by `paged_attention`), and this task alone
+            // writes this cell.
+            let cell = unsafe {
+                std::slice::from_raw_parts_mut(target.0.add((token * self.heads + head) * dim), dim)
+            };
+            for (out, &v) in cell.iter_mut().zip(&state.acc[i * dim..][..dim]) {
+                *out = v * norm;
+            }
+        }
+    }
+}
+
+/// What a tile carries from one block of keys to the next.
+struct State {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Weighted sum of values, (queries, dim).
+    acc: Vec<f32>,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    position: Vec<usize>,
+}
+
+impl State {
+    fn new(queries: usize, dim: usize) -> Self {
+        let zeros = |n: usize| vec![0f32; n];
+        State {
+            q: zeros(queries * dim),
+            k: zeros(dim * KvCache::BLOCK),
+            v: zeros(dim * KvCache::BLOCK),
+            acc: zeros(queries * dim),
+            max: vec![f32::NEG_INFINITY; queries],
+            sum: zeros(queries),
+            position: vec![0; queries],
+        }
+    }
+}
+
+multiversion! {
+    /// Takes one block of keys, at positions `base` and up, into the running sums.
+    fn absorb(state: &mut State, base: usize, dim: usize) = absorb_body
+}
+
+#[inline(always)]
+fn absorb_body(state: &mut State, base: usize, dim: usize) {
+    for quad in 0..state.max.len() / QUAD {
+        let at = quad * QUAD;
+        let mut scores = score_quad(&state.q[at * dim..][..QUAD * dim], &state.k, dim);
+        let mut shrink = [1f32; QUAD];
+        for i in 0..QUAD {
+            // Padding queries have position 0 and see the first key only; their sums are never read.
+            let visible = (state.position[at + i] + 1).saturating_sub(base).min(KvCache::BLOCK);
+            scores[i][visible..].fill(f32::NEG_INFINITY);
+            let top = scores[i].iter().fold(state.max[at + i], |a, &b| if b > a { b } else { a });
+            if top == f32::NEG_INFINITY {
+                scores[i].fill(0.0);
+                continue;
+            }
+            shrink[i] = exp(state.max[at + i] - top);
+            state.max[at + i] = top;
+            let mut sum = 0f32;
+            for s in &mut scores[i] {
+                *s = exp(*s - top);
+            }
+            for s in scores[i] {
+                sum += s;
+            }
+            state.sum[at + i] = state.sum[at + i].mul_add(shrink[i], sum);
+        }
+        weigh_quad(&scores, &shrink, &state.v, &mut state.acc[at * dim..][..QUAD * dim], dim);
+    }
+}
+
+#[inline(always)]
+fn score_quad(q: &[f32], keys: &[f32], dim: usize) -> [[f32; KvCache::BLOCK]; QUAD] {
+    let mut scores = [[0f32; KvCache::BLOCK]; QUAD];
+    for (d, keys) in keys.as_chunks::<{ KvCache::BLOCK }>().0.iter().enumerate() {
+        for i in 0..QUAD {
+            let q = q[i * dim + d];
+            for (s, &k) in scores[i].iter_mut().zip(keys) {
+                *s = q.mul_add(k, *s);
+            }
+        }
+    }
+    scores
+}
+
+/// Dimensions summed in registers at a time.
+const SPAN: usize = 32;
+
+#[inline(always)]
+fn weigh_quad(
+    weights: &[[f32; KvCache::BLOCK]; QUAD],
+    shrink: &[f32; QUAD],
+    values: &[f32],
+    acc: &mut [f32],
+    dim: usize,
+) {
+    let mut from = 0;
+    while from + SPAN <= dim {
+        let mut sums = [[0f32; SPAN]; QUAD];
+        for i in 0..QUAD {
+            for (s, &a) in sums[i].iter_mut().zip(&acc[i * dim + from..][..SPAN]) {
+                *s = a * shrink[i];
+            }
+        }
+        for j in 0..KvCache::BLOCK {
+            let value = &values[j * dim + from..][..SPAN];
+            for i in 0..QUAD {
+                let w = weights[i][j];
+                for (s, &v) in sums[i].iter_mut().zip(value) {
+                    *s = w.mul_add(v, *s);
+                }
+            }
+        }
+        for i in 0..QUAD {
+            acc[i * dim + from..][..SPAN].copy_from_slice(&sums[i]);
+        }
+        from += SPAN;
+    }
+    for d in from..dim {
+        for i in 0..QUAD {
+            let mut sum = acc[i * dim + d] * shrink[i];
+            for (j, w) in weights[i].iter().enumerate() {
+                sum = w.mul_add(values[j * dim + d], sum);
+            }
+            acc[i * dim + d] = sum;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Rotary position embedding (Su et al. 2021), applied in place to the query and key columns of a fused
+//! projection.
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, bail};
+
+use super::cpu::multiversion;
+
+/// Which two dimensions of a head turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// `2i` and `2i + 1`: the llama family as GGUF stores it.
+    Interleaved,
+    /// `i` and `i + n/2`: GPT-NeoX, Qwen.
+    Halves,
+}
+
+/// The rotations of every position up to the context, and which pairs they turn.
+#[derive(Debug)]
+pub struct Rope {
+    style: RopeStyle,
+    /// Pairs of dimensions that turn; the rest of a head stays.
+    pairs: usize,
+    /// (context, pairs): cosine then sine of each pair.
+    table: Vec<(f32, f32)>,
+}
+
+impl Rope {
+    /// Angles `position * base^(-2i/dims) / factors[i]` for `dims / 2` pairs, computed in f64.
+    pub fn new(style: RopeStyle, dims: usize, base: f64, factors: Option<&[f32]>, context: usize) -> Self {
+        let pairs = dims / 2;
+        let step: Vec<f64> = (0..pairs)
+            .map(|i| {
+                let factor = factors.and_then(|f| f.get(i)).map_or(1.0, |&f| f64::from(f));
+                base.powf(-2.0 * i as f64 / dims as f64) / factor
+            })
+            .collect();
+        let table = (0..context)
+            .flat_map(|p| step.iter().map(move |s| (p as f64 * s).sin_cos()))
+            .map(|(sin, cos)| (cos as f32, sin as f32))
+            .collect();
+        Rope { style, pairs, table }
+    }
+
+    /// Positions that have rotations.
+    pub fn context(&self) -> usize {
+        self.table.len() / self.pairs.max(1)
+    }
+
+    /// Turns the first `heads` heads of `head_dim` columns in each row of `x` (tokens, columns), f32, by that
+    /// row's position. Query and key heads lie side by side, so `heads` counts both.
+    pub fn apply(&self, x: &Tensor, heads: usize, head_dim: usize, positions: &[u32]) -> Result<()> {
+        let (rows, columns) = x.dims2()?;
+        if rows != positions.len() || heads * head_dim > columns || 2 * self.pairs > head_dim {
+            bail!("rope: {heads} heads of {head_dim} at {} positions do not fit {:?}", positions.len(), x.shape());
+        }
+        if let Some(far) = positions.iter().find(|&&p| p as usize >= self.context()) {
+            bail!("rope: position {far} is past the context of {}", self.context());
+        }
+        match x.device() {
+            Device::Cpu => x.inplace_op1(&Turn { rope: self, heads, head_dim, positions }),
+            other => bail!("rope: no kernel for {other:?}"),
+        }
+    }
+}
+
+struct Turn<'a> {
+    rope: &'a Rope,
+    heads: usize,
+    head_dim: usize,
+    positions: &'a [u32],
+}
+
+impl InplaceOp1 for Turn<'_> {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("rope: a contiguous f32 tensor is needed");
+        };
+        let columns = (end - start) / self.positions.len().max(1);
+        if columns == 0 {
+            return Ok(());
+        }
+        let pairs = self.rope.pairs;
+        for (row, &position) in data[start..end].chunks_exact_mut(columns).zip(self.positions) {
+            let turns = &self.rope.table[position as usize * pairs..][..pairs];
+            for head in row[..self.heads * self.head_dim].chunks_exact_mut(self.head_dim) {
+                match self.rope.style {
+                    RopeStyle::Interleaved => turn_interleaved(head, turns),
+                    RopeStyle::Halves => turn_halves(head, turns),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+multiversion! {
+    fn turn_interleaved(head: &mut [f32], turns: &[(f32, f32)]) = turn_interleaved_body
+}
+
+multiversion! {
+    fn turn_halves(head: &mut [f32], turns: &[(f32, f32)]) = turn_halves_body
+}
+
+#[inline(always)]
+fn turn_interleaved_body(head: &mut [f32], turns: &[(f32, f32)]) {
+    for (pair, &(cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+        let [a, b] = *pair;
+        *pair = [a * cos - b * sin, a * sin + b * cos];
+    }
+}
+
+#[inline(always)]
+fn turn_halves_body(head: &mut [f32], turns: &[(f32, f32)]) {
+    let (low, high) = head[..2 * turns.len()].split_at_mut(turns.len());
+    for ((a, b), &(cos, sin)) in low.iter_mut().zip(high).zip(turns) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    }
+}
