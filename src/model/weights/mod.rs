@@ -1,1 +1,15 @@
-//! (to be written)
+//! Readers of weight files, and the writer of the one format that other engines read too.
+//!
+//! Every reader treats its file as hostile: each count, length and offset is compared with the size of the
+//! file, in checked arithmetic, before anything is allocated or read by it.
+
+mod error;
+mod file;
+pub mod gguf;
+mod gguf_header;
+mod gguf_meta;
+pub mod gguf_write;
+pub mod synthetic;
+
+pub use error::Error;
+pub use file::WeightsFile;
