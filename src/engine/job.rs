@@ -113,6 +113,11 @@ impl<M: Modality> Outbox<M> {
         true
     }
 
+    /// Whether something is kept that the reader has not taken.
+    pub fn is_behind(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     /// Whether the reader has gone.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()

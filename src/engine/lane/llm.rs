@@ -1,0 +1,227 @@
+//! Text generation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Lane;
+use crate::engine::job::{Event, Failure, Job, Modality};
+use crate::engine::sched::JobId;
+use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Start};
+use crate::engine::worker::AnyJob;
+use crate::model::Model;
+use crate::model::llm::output::sample;
+use crate::model::llm::{Batch, Front, Llm, Row};
+use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
+use crate::types::Usage;
+use crate::types::llm::{FinishReason, Sampling};
+use crate::types::model::Kind;
+
+/// What a generation starts from; the prompt's ids are within the vocabulary.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub prompt: Vec<u32>,
+    pub max_new: usize,
+    pub sampling: Sampling,
+    /// Resolved: the request's, or drawn by the caller.
+    pub seed: u64,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    pub reason: FinishReason,
+    pub usage: Usage,
+}
+
+impl Modality for Llm {
+    const KIND: Kind = Kind::Chat;
+    type Input = Input;
+    /// The next token; stop tokens are not sent.
+    type Delta = u32;
+    type Done = Done;
+    type Front = Front;
+}
+
+/// A chat model on its device.
+pub struct LlmLane {
+    metrics: ModelMetrics,
+    model: Box<dyn Model<Llm>>,
+    scheduler: Scheduler,
+    stop: Arc<[u32]>,
+    jobs: HashMap<JobId, Active>,
+    next: u64,
+    /// Preemptions that the metrics know of.
+    preemptions: u64,
+}
+
+struct Active {
+    job: Job<Llm>,
+    prompt_tokens: u32,
+    /// Counts the job as cancelled if it is dropped; gone once the answer is complete, when only its last
+    /// events may still wait for the reader.
+    timer: Option<RequestTimer>,
+}
+
+impl LlmLane {
+    /// A lane without jobs.
+    pub fn new(
+        metrics: ModelMetrics,
+        model: Box<dyn Model<Llm>>,
+        scheduler: Scheduler,
+        stop: Arc<[u32]>,
+    ) -> Self {
+        LlmLane { metrics, model, scheduler, stop, jobs: HashMap::new(), next: 0, preemptions: 0 }
+    }
+
+    fn end(&mut self, id: JobId) {
+        self.scheduler.cancel(id);
+        self.jobs.remove(&id);
+    }
+
+    /// Drops the jobs nobody waits for; delivers what readers were behind on.
+    fn sweep(&mut self, now: Instant) {
+        let over = self.jobs.iter_mut().filter_map(|(id, active)| {
+            let delivered = active.job.events.flush();
+            let ended = active.timer.is_none() && delivered;
+            (ended || active.job.is_over(now)).then_some(*id)
+        });
+        for id in over.collect::<Vec<_>>() {
+            self.end(id);
+        }
+    }
+
+    fn deliver(&mut self, outcome: Outcome, now: Instant) {
+        let Some(active) = self.jobs.get_mut(&outcome.id) else { return };
+        if let Some(timer) = &mut active.timer {
+            timer.token(now);
+        }
+        if outcome.finish != Some(FinishReason::Stop) {
+            active.job.events.send(Event::Delta(outcome.token));
+        }
+        let Some(reason) = outcome.finish else { return };
+        let usage = Usage {
+            prompt_tokens: active.prompt_tokens,
+            completion_tokens: outcome.generated as u32,
+            cached_tokens: 0,
+        };
+        active.job.events.send(Event::Done(Done { reason, usage }));
+        active.job.ticket = None;
+        if let Some(timer) = active.timer.take() {
+            let ended = match reason {
+                FinishReason::Stop => Ended::Stop,
+                FinishReason::Length => Ended::Length,
+            };
+            timer.finish(now, ended, active.prompt_tokens);
+        }
+        if !active.job.events.is_behind() {
+            self.end(outcome.id);
+        }
+    }
+
+    fn break_off(&mut self, id: JobId, failure: &Failure) {
+        if let Some(mut active) = self.jobs.remove(&id) {
+            active.job.events.send(Event::Failed(failure.clone()));
+            if let Some(timer) = active.timer.take() {
+                timer.finish(Instant::now(), Ended::Error, active.prompt_tokens);
+            }
+        }
+        self.scheduler.cancel(id);
+    }
+
+    fn count(&mut self) {
+        self.metrics.set_load(self.scheduler.num_running(), self.scheduler.num_waiting());
+        self.metrics.set_kv_usage(self.scheduler.usage());
+        while self.preemptions < self.scheduler.preemptions() {
+            self.preemptions += 1;
+            self.metrics.preempted();
+        }
+    }
+}
+
+impl Lane for LlmLane {
+    type Plan = Plan;
+    type Output = Vec<u32>;
+
+    fn submit(&mut self, job: AnyJob) {
+        let AnyJob::Llm(mut job) = job else { return job.reject() };
+        let id = JobId(self.next);
+        self.next += 1;
+        let tokens = job.input.prompt.len();
+        let start = Start {
+            prompt: std::mem::take(&mut job.input.prompt),
+            max_new: job.input.max_new,
+            sampling: job.input.sampling.clone(),
+            seed: job.input.seed,
+            stop: self.stop.clone(),
+        };
+        match self.scheduler.submit(id, start) {
+            Ok(()) => {
+                let timer = Some(self.metrics.request(job.queued));
+                self.jobs.insert(id, Active { job, prompt_tokens: tokens as u32, timer });
+            }
+            Err(limit) => job.events.send(Event::Failed(Failure::TooLong { tokens, limit })),
+        }
+    }
+
+    fn plan(&mut self, now: Instant) -> Option<Plan> {
+        self.sweep(now);
+        let jobs = &mut self.jobs;
+        let plan = self.scheduler.plan(|id| jobs.get(&id).is_none_or(|a| a.job.events.is_behind()));
+        for row in plan.iter().flat_map(|p| &p.rows).filter(|r| r.start == 0) {
+            if let Some(timer) = jobs.get_mut(&row.id).and_then(|a| a.timer.as_mut()) {
+                timer.start(now);
+            }
+        }
+        self.count();
+        plan
+    }
+
+    fn run(&mut self, plan: &Plan) -> Result<Vec<u32>, Failure> {
+        let mut batch = Batch::default();
+        for row in &plan.rows {
+            let Some(seq) = self.scheduler.running(row.id) else {
+                return Err(Failure::Step("a planned sequence is gone".to_owned()));
+            };
+            batch.tokens.extend_from_slice(&seq.tokens[row.start..row.start + row.len]);
+            batch.rows.push(Row {
+                len: row.len,
+                start: row.start,
+                table: seq.table.clone(),
+                logits: row.samples,
+            });
+        }
+        let mut logits = self.model.step(&batch).map_err(|e| Failure::Step(e.to_string()))?;
+        let sampling = plan.rows.iter().filter(|r| r.samples);
+        let tokens = sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
+            let seq = self.scheduler.running(row.id)?;
+            Some(sample(l, &seq.sampling, seq.seed, seq.tokens.len(), seq.generated()))
+        });
+        Ok(tokens.collect())
+    }
+
+    fn commit(&mut self, plan: Plan, sampled: Vec<u32>) {
+        let now = Instant::now();
+        self.metrics.step(plan.rows.iter().map(|r| r.len).sum());
+        for outcome in self.scheduler.commit(&plan, &sampled) {
+            self.deliver(outcome, now);
+        }
+        self.count();
+    }
+
+    fn fail(&mut self, plan: Plan, failure: &Failure) {
+        for row in plan.rows {
+            self.break_off(row.id, failure);
+        }
+    }
+
+    fn num_jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    fn fail_all(&mut self, failure: &Failure) {
+        for id in self.jobs.keys().copied().collect::<Vec<_>>() {
+            self.break_off(id, failure);
+        }
+    }
+}

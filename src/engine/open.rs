@@ -1,0 +1,90 @@
+//! From an installed model to a lane on the device's thread.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use super::lane::asr::AsrLane;
+use super::lane::embed::EmbedLane;
+use super::lane::llm::LlmLane;
+use super::sched;
+use super::worker::{AnyFront, Opened};
+use crate::model::{Error, Model, asr, embed, llm};
+use crate::obs::ModelMetrics;
+use crate::ops::KvCache;
+use crate::types::model::{Format, Installed, Kind};
+
+/// Tokens of prompts that one step computes when nothing decodes: enough to fill the matrix units, few enough
+/// that a cancelled prompt stops soon.
+const PREFILL_TOKENS: usize = 512;
+/// Beside decoding rows, on a CPU: what a prompt adds to the others' next token must stay small.
+const MIXED_TOKENS: usize = 128;
+/// Chat sequences that hold blocks at once.
+const MAX_RUNNING: usize = 64;
+/// Tokens of a batch of texts. More does not make a CPU faster, and delays other models.
+const EMBED_TOKENS: usize = 4_096;
+/// Recordings decoded at once; the others wait.
+const ASR_SLOTS: usize = 4;
+
+/// What the device grants a chat model.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub context: usize,
+    pub cache_bytes: u64,
+}
+
+/// Loads the model and builds its lane. Runs on the device's thread.
+pub fn open(installed: &Installed, device: &Device, limits: Limits) -> Result<Opened, Error> {
+    let metrics = ModelMetrics::new(&installed.id);
+    match installed.kind {
+        Kind::Chat => open_llm(installed, device, limits, metrics),
+        Kind::Embed => {
+            let loaded = embed::load(installed, device)?;
+            let bytes = loaded.model.bytes();
+            let lane = EmbedLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
+            Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
+        }
+        Kind::Asr => {
+            let loaded = asr::load(installed, device, ASR_SLOTS)?;
+            let bytes = loaded.model.bytes();
+            let front = Arc::new(loaded.front);
+            let lane = AsrLane::new(metrics, loaded.model, front.clone(), ASR_SLOTS);
+            Ok(Opened { lane: Box::new(lane), front: AnyFront::Asr(front), bytes })
+        }
+        Kind::Vad | Kind::Speaker | Kind::Segment => Err(Error::Architecture {
+            architecture: installed.architecture.clone(),
+            format: installed.format.as_str(),
+            supported: llm::architectures(),
+        }),
+    }
+}
+
+fn open_llm(installed: &Installed, device: &Device, limits: Limits, metrics: ModelMetrics) -> Result<Opened, Error> {
+    let limits = llm::Limits { context: limits.context, cache_bytes: limits.cache_bytes };
+    let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
+    metrics.set_cache_config(KvCache::BLOCK, blocks);
+    let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
+        max_running: MAX_RUNNING,
+        prefill_tokens: PREFILL_TOKENS,
+        mixed_tokens: MIXED_TOKENS,
+        context: front.context,
+        blocks,
+        block_size: KvCache::BLOCK,
+    });
+    let bytes = model.bytes();
+    let lane = LlmLane::new(metrics, model, scheduler, front.stop.clone());
+    Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(Arc::new(front)), bytes })
+}
+
+/// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Weights are
+/// widened at load where the CPU is faster on wider ones: half precision to single, 4-bit types without a
+/// vector kernel to 8.
+pub fn estimate(installed: &Installed, cache_bytes: u64) -> u64 {
+    let weights = match installed.format {
+        Format::Gguf => installed.bytes.saturating_mul(3) / 2,
+        Format::CTranslate2 => installed.bytes.saturating_mul(2),
+        Format::Safetensors | Format::Torch => installed.bytes,
+    };
+    let cache = if installed.kind == Kind::Chat { cache_bytes } else { 0 };
+    weights.saturating_add(cache)
+}

@@ -1,0 +1,139 @@
+//! Which models fit on a device, and which must leave for another. Pure: time and sizes are passed in.
+
+use std::collections::BTreeMap;
+
+/// What is resident on one device and how much it may be.
+#[derive(Debug)]
+pub struct Ledger {
+    budget: u64,
+    resident: BTreeMap<String, Resident>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Resident {
+    bytes: u64,
+    /// Order of last use: larger is later.
+    used: u64,
+    /// Never evicted for another model.
+    pinned: bool,
+}
+
+/// A model that cannot be made to fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{model} needs about {} MB and the device's budget is {} MB, of which {} MB are in use by models that \
+     cannot leave now; unload one, or raise the budget (`memory_budget_bytes`)",
+    needs >> 20, budget >> 20, held >> 20
+)]
+pub struct DoesNotFit {
+    pub model: String,
+    pub needs: u64,
+    pub budget: u64,
+    pub held: u64,
+}
+
+impl Ledger {
+    /// An empty device of `budget` bytes.
+    pub fn new(budget: u64) -> Self {
+        Ledger { budget, resident: BTreeMap::new() }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.resident.values().fold(0, |sum, r| sum.saturating_add(r.bytes))
+    }
+
+    /// Bytes that may be in use.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Notes a model that was loaded; one already there changes its size.
+    pub fn insert(&mut self, model: &str, bytes: u64, used: u64, pinned: bool) {
+        self.resident.insert(model.to_owned(), Resident { bytes, used, pinned });
+    }
+
+    /// Notes a use.
+    pub fn touch(&mut self, model: &str, used: u64) {
+        if let Some(resident) = self.resident.get_mut(model) {
+            resident.used = resident.used.max(used);
+        }
+    }
+
+    /// Notes that a model left.
+    pub fn remove(&mut self, model: &str) {
+        self.resident.remove(model);
+    }
+
+    /// Which models must leave so that `needs` bytes fit: the least recently used first, none that is pinned
+    /// or for which `busy` holds, and none more than needed. Changes nothing.
+    pub fn make_room(&self, model: &str, needs: u64, busy: impl Fn(&str) -> bool) -> Result<Vec<String>, DoesNotFit> {
+        let mut used = self.used();
+        let mut movable: Vec<(&String, &Resident)> =
+            self.resident.iter().filter(|(id, r)| !r.pinned && !busy(id)).collect();
+        movable.sort_by_key(|(_, r)| r.used);
+        let mut leave = Vec::new();
+        for (id, resident) in movable {
+            if used.saturating_add(needs) <= self.budget {
+                break;
+            }
+            used = used.saturating_sub(resident.bytes);
+            leave.push(id.clone());
+        }
+        match used.saturating_add(needs) <= self.budget {
+            true => Ok(leave),
+            false => Err(DoesNotFit { model: model.to_owned(), needs, budget: self.budget, held: used }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_least_recently_used_leaves_and_no_more_than_needed() {
+        let mut ledger = Ledger::new(100);
+        ledger.insert("old", 30, 1, false);
+        ledger.insert("new", 30, 2, false);
+        ledger.insert("pinned", 30, 0, true);
+        assert_eq!(ledger.make_room("x", 10, |_| false), Ok(vec![]));
+        assert_eq!(ledger.make_room("x", 40, |_| false), Ok(vec!["old".to_owned()]));
+        ledger.touch("old", 3);
+        assert_eq!(ledger.make_room("x", 40, |_| false), Ok(vec!["new".to_owned()]));
+        assert_eq!(ledger.make_room("x", 40, |id| id == "new"), Ok(vec!["old".to_owned()]));
+        let refused = ledger.make_room("x", 80, |_| false).unwrap_err();
+        assert_eq!((refused.needs, refused.held), (80, 30));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_granted_fits_and_nothing_busy_or_pinned_leaves(
+            budget in 0u64..200,
+            models in proptest::collection::vec((0u64..60, 0u64..9, any::<bool>(), any::<bool>()), 0..8),
+            needs in 0u64..200,
+        ) {
+            let mut ledger = Ledger::new(budget);
+            for (i, (bytes, used, pinned, _)) in models.iter().enumerate() {
+                ledger.insert(&i.to_string(), *bytes, *used, *pinned);
+            }
+            let busy = |id: &str| models[id.parse::<usize>().unwrap()].3;
+            match ledger.make_room("x", needs, busy) {
+                Ok(leave) => {
+                    for id in &leave {
+                        let (_, _, pinned, busy) = models[id.parse::<usize>().unwrap()];
+                        prop_assert!(!pinned && !busy);
+                        ledger.remove(id);
+                    }
+                    prop_assert!(ledger.used() + needs <= budget);
+                }
+                Err(refused) => {
+                    let stuck: u64 = models.iter().filter(|m| m.2 || m.3).map(|m| m.0).sum();
+                    prop_assert!(stuck + needs > budget);
+                    prop_assert_eq!(refused.held, stuck);
+                }
+            }
+        }
+    }
+}

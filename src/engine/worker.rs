@@ -1,0 +1,241 @@
+//! The thread that owns a device.
+//!
+//! It loads, steps and drops every model of the device; nothing of candle leaves it. Loaded models take turns,
+//! a step each, so a long job of one delays another by one step at most. With nothing to compute it sleeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use tokio::sync::{oneshot, watch};
+
+use super::job::{Event, Failure, Job};
+use super::lane::{AnyLane, Turn};
+use crate::model;
+use crate::model::asr::Asr;
+use crate::model::embed::Embed;
+use crate::model::llm::Llm;
+use crate::types::model::Installed;
+
+/// How often readers that are behind are looked at again.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// Names a loaded model on its worker; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelKey(pub u64);
+
+/// A job of any kind on its way to its lane.
+pub enum AnyJob {
+    Llm(Job<Llm>),
+    Embed(Job<Embed>),
+    Asr(Job<Asr>),
+}
+
+impl AnyJob {
+    /// Tells the caller that the job came to a model of another kind.
+    pub fn reject(self) {
+        let failure = Failure::Rejected("the model does other work".to_owned());
+        self.fail(failure);
+    }
+
+    /// Ends the job.
+    pub fn fail(self, failure: Failure) {
+        match self {
+            AnyJob::Llm(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Embed(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Asr(mut job) => job.events.send(Event::Failed(failure)),
+        }
+    }
+}
+
+impl From<Job<Llm>> for AnyJob {
+    fn from(job: Job<Llm>) -> Self {
+        AnyJob::Llm(job)
+    }
+}
+
+impl From<Job<Embed>> for AnyJob {
+    fn from(job: Job<Embed>) -> Self {
+        AnyJob::Embed(job)
+    }
+}
+
+impl From<Job<Asr>> for AnyJob {
+    fn from(job: Job<Asr>) -> Self {
+        AnyJob::Asr(job)
+    }
+}
+
+/// What callers need of a loaded model, by kind.
+#[derive(Clone)]
+pub enum AnyFront {
+    Llm(Arc<model::llm::Front>),
+    Embed(Arc<model::embed::Front>),
+    Asr(Arc<model::asr::Front>),
+}
+
+/// A model that was loaded.
+pub struct Opened {
+    pub lane: Box<dyn AnyLane>,
+    pub front: AnyFront,
+    /// Device memory it holds, caches included.
+    pub bytes: u64,
+}
+
+/// What a caller learns of a load.
+pub struct Loaded {
+    pub front: AnyFront,
+    pub bytes: u64,
+    pub took: Duration,
+}
+
+/// How models are built on the worker's thread.
+pub type Opener = dyn Fn(&Installed, &Device) -> Result<Opened, model::Error> + Send;
+
+/// What the worker is told. Submissions are bounded by their models' gates, the rest by placement, which waits
+/// for each reply: so the channel needs no bound of its own.
+pub enum Command {
+    Load { key: ModelKey, installed: Box<Installed>, reply: oneshot::Sender<Result<Loaded, model::Error>> },
+    Unload { key: ModelKey, reply: oneshot::Sender<()> },
+    Submit(ModelKey, AnyJob),
+    Stop,
+}
+
+/// A running worker, from outside.
+pub struct Worker {
+    inbox: Sender<Command>,
+    alive: watch::Receiver<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. `threads` cores compute, the worker's own among them.
+    pub fn spawn(device: Device, threads: usize, open: Box<Opener>) -> std::io::Result<Self> {
+        let (inbox, commands) = channel();
+        let (living, alive) = watch::channel(true);
+        let thread = std::thread::Builder::new().name("stentor-device".to_owned()).spawn(move || {
+            // Dropped last, also when the thread unwinds: whoever watches learns that the device is lost.
+            let _living = living;
+            join_pool(threads);
+            State { device, open, lanes: BTreeMap::new() }.serve(&commands);
+        })?;
+        Ok(Worker { inbox, alive, thread: Some(thread) })
+    }
+
+    /// Where commands go.
+    pub fn inbox(&self) -> Sender<Command> {
+        self.inbox.clone()
+    }
+
+    /// Resolves when the thread has ended, for whatever reason.
+    pub fn alive(&self) -> watch::Receiver<bool> {
+        self.alive.clone()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.inbox.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the device's worker ended by a panic");
+        }
+    }
+}
+
+/// Makes this thread one of a pool of `threads`, which everything it computes in parallel then uses.
+fn join_pool(threads: usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).use_current_thread().build();
+    if let Err(error) = pool {
+        tracing::warn!(%error, "no thread pool of the device's own; the shared one is used");
+    }
+}
+
+struct State {
+    device: Device,
+    open: Box<Opener>,
+    lanes: BTreeMap<ModelKey, Box<dyn AnyLane>>,
+}
+
+impl State {
+    fn serve(&mut self, commands: &Receiver<Command>) {
+        loop {
+            let command = match self.turn() {
+                Turn::Worked => match commands.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => break,
+                },
+                Turn::Blocked => match commands.recv_timeout(RETRY) {
+                    Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+                Turn::Idle => match commands.recv() {
+                    Ok(command) => Some(command),
+                    Err(_) => break,
+                },
+            };
+            let mut command = command;
+            while let Some(next) = command {
+                if !self.obey(next) {
+                    return self.stop();
+                }
+                command = commands.try_recv().ok();
+            }
+        }
+        self.stop();
+    }
+
+    /// One step of every lane that has one.
+    fn turn(&mut self) -> Turn {
+        let mut turn = Turn::Idle;
+        for lane in self.lanes.values_mut() {
+            match lane.step(Instant::now()) {
+                Turn::Worked => turn = Turn::Worked,
+                Turn::Blocked if turn == Turn::Idle => turn = Turn::Blocked,
+                _ => {}
+            }
+        }
+        turn
+    }
+
+    /// False when the worker is to stop.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Load { key, installed, reply } => {
+                let start = Instant::now();
+                let result = (self.open)(&installed, &self.device).map(|opened| {
+                    self.lanes.insert(key, opened.lane);
+                    Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
+                });
+                if reply.send(result).is_err() {
+                    self.lanes.remove(&key);
+                }
+            }
+            Command::Unload { key, reply } => {
+                if let Some(mut lane) = self.lanes.remove(&key) {
+                    lane.fail_all(&Failure::Stopped);
+                }
+                let _ = reply.send(());
+            }
+            Command::Submit(key, job) => match self.lanes.get_mut(&key) {
+                Some(lane) => lane.submit(job),
+                None => job.fail(Failure::Stopped),
+            },
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn stop(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.fail_all(&Failure::Stopped);
+        }
+        self.lanes.clear();
+    }
+}
