@@ -1,98 +1,38 @@
-//! What the CPU sides share: slices out of tensors, instruction sets chosen at run time, vectorisable maths.
+//! The way from candle tensors to slices and back, for the CPU side of the ops.
 
-use candle_core::{CpuStorage, Layout, Result, bail};
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// The elements of a contiguous f32 tensor.
-pub(super) fn f32s<'a>(storage: &'a CpuStorage, layout: &Layout, what: &str) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
-        (_, None) => bail!("{what}: a contiguous tensor is needed"),
-        _ => bail!("{what}: an f32 tensor is needed"),
+/// Whether the fused f32 CPU path may run: everything is f32 on the CPU.
+pub(crate) fn fused(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == candle_core::DType::F32)
+}
+
+/// All values behind a CPU storage, with no offset applied.
+pub(crate) fn raw(storage: &Storage) -> Result<&[f32]> {
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => Ok(values),
+        _ => bail!("expected f32 values on the CPU"),
     }
 }
 
-/// Defines `fn $name` as `$body` compiled three times: for AVX-512, for AVX2, and for any CPU. The first that
-/// the running CPU has is called. `$body` must be `#[inline(always)]`, so that it takes on each one's features.
-macro_rules! multiversion {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
-        $(#[$meta])*
-        #[allow(unsafe_code, clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                if $crate::ops::cpu::has_avx512() {
-                    // SAFETY: the CPU has just said that it has every feature the function enables.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if $crate::ops::cpu::has_avx2() {
-                    // SAFETY: as above.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            $body($($arg),*)
-        }
+/// The values of a contiguous tensor.
+pub(crate) fn contiguous<'a>(storage: &'a Storage, layout: &Layout, what: &str) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{what} must be contiguous, has shape {:?} and strides {:?}", layout.shape(), layout.stride());
     };
-}
-pub(super) use multiversion;
-
-/// Whether the AVX-512 versions may run.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && has_avx2()
-}
-
-/// Whether the AVX2 versions may run.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-}
-
-/// Lanes of the widest f32 vector; kernels accumulate in arrays of this many so that the compiler may
-/// vectorise sums, which it must not reorder on its own.
-pub(super) const LANES: usize = 16;
-
-/// e^x to 2 units in the last place on [-87, 88], 0 below and the largest power above: Cody-Waite reduction
-/// and a degree-6 polynomial, without branches so that it vectorises.
-#[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
-    /// Adding and subtracting it rounds to an integer.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-87.3, 88.0);
-    let n = clamped.mul_add(LOG2_E, ROUND) - ROUND;
-    let r = n.mul_add(-LN2_HI, clamped);
-    let r = n.mul_add(-LN2_LO, r);
-    let p = 1.388_888_9e-3_f32;
-    let p = p.mul_add(r, 8.333_334e-3);
-    let p = p.mul_add(r, 4.166_666_7e-2);
-    let p = p.mul_add(r, 1.666_666_7e-1);
-    let p = p.mul_add(r, 0.5);
-    let p = p.mul_add(r, 1.0);
-    let p = p.mul_add(r, 1.0);
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
-    if x < -87.3 { 0.0 } else { p * scale }
-}
-
-/// The sum of `LANES` partial sums.
-#[inline(always)]
-pub(super) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    let mut v = lanes;
-    while width > 0 {
-        for i in 0..width {
-            v[i] += v[i + width];
-        }
-        width /= 2;
+    match raw(storage)?.get(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("{what}: the layout reaches past the storage"),
     }
-    v[0]
+}
+
+/// Runs `f` on the values of a contiguous f32 CPU tensor.
+pub(crate) fn with<R>(x: &Tensor, what: &str, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    f(contiguous(&storage, layout, what)?)
+}
+
+/// A CPU tensor that takes over `values`.
+pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &candle_core::Device::Cpu)
 }

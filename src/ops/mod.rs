@@ -1,16 +1,60 @@
-//! Operations on candle tensors that the models' forward passes are made of. CPU or device is decided here and
-//! nowhere above: on the CPU each is one fused pass over slices, elsewhere a composition of candle's own
-//! operations or a kernel of `kernels/`.
+//! Operations that the models are made of, fused where candle's own are slow.
+//!
+//! Every op is a function on tensors that decides by the device: f32 on the CPU takes a fused kernel of this
+//! module, everything else a composition of candle's operations with the same result. CPU kernels are
+//! written once over [`simd`] and compiled for AVX-512, AVX2 and portable code; the processor is asked at run
+//! time. They need contiguous inputs (attention: rows of unit stride) and say so where one is not.
 
-mod cpu;
+pub mod attention;
+pub(crate) mod cpu;
+pub mod elementwise;
+pub(crate) mod gemm;
+pub mod layer_norm;
+pub mod linear;
+mod multi;
 pub mod paged;
+pub(crate) mod par;
 pub mod qlinear;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
+pub mod simd;
+pub mod softmax;
 
+pub use attention::{Mask, attention, attention_varlen};
+pub use elementwise::gelu_erf;
+pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
+pub use linear::{Linear, linear, linear_gelu};
 pub use paged::{KvCache, Rows, paged_attention};
 pub use qlinear::{QEmbedding, QLinear};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{Rope, RopeStyle};
 pub use silu_mul::silu_mul;
+pub use softmax::softmax;
+
+/// Helpers of the ops' tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Deterministic values within ±1.
+    pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Fails unless all values agree within `tolerance`, absolute below 1 and relative above.
+    #[track_caller]
+    pub(crate) fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
+        assert_eq!(got.len(), want.len());
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let limit = tolerance * w.abs().max(1.0);
+            assert!((g - w).abs() <= limit, "value {i}: got {g}, want {w}");
+        }
+    }
+}

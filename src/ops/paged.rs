@@ -15,7 +15,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::cpu::{exp, f32s, multiversion};
+use super::multi::{exp, f32s, multiversion};
 
 /// Keys and values of every layer.
 #[derive(Debug)]

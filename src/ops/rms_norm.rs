@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use super::cpu::{LANES, f32s, multiversion, sum_lanes};
+use super::multi::{LANES, f32s, multiversion, sum_lanes};
 
 /// Normalises the rows of `x` (.., n), f32, by `weight` (n).
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {

@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
-use super::cpu::{exp, f32s, multiversion};
+use super::multi::{exp, f32s, multiversion};
 
 /// `x` (.., 2n) f32, the gate before the up projection in each row; gives (.., n).
 pub fn silu_mul(x: &Tensor) -> Result<Tensor> {
