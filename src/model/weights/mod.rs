@@ -10,6 +10,8 @@ mod gguf_header;
 mod gguf_meta;
 pub mod gguf_write;
 pub mod synthetic;
+mod synthetic_blocks;
+mod synthetic_shapes;
 
 pub use error::Error;
 pub use file::WeightsFile;
