@@ -31,6 +31,8 @@ pub mod cli;
 pub mod config;
 pub mod device;
 pub mod engine;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod fetch;
 pub mod http;
 pub mod model;

@@ -195,3 +195,6 @@ fn linear(gguf: &Gguf, parts: &[(&str, usize)], inputs: usize, device: &Device) 
         .collect::<Result<Vec<_>, _>>()?;
     Ok(QLinear::new(weights)?)
 }
+
+#[cfg(test)]
+mod tests;

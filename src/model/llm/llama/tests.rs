@@ -1,0 +1,91 @@
+//! Against llama.cpp on the real weights, and against itself in other batches.
+
+use candle_core::Device;
+use serde::Deserialize;
+
+use crate::model::Model;
+use crate::model::llm::output::argmax;
+use crate::model::llm::{Batch, Limits, Llm, Row};
+use crate::model::weights::gguf::Gguf;
+
+#[derive(Deserialize)]
+struct Case {
+    prompt: Vec<u32>,
+    logits: Vec<(usize, f32)>,
+    greedy: Vec<u32>,
+    /// How far llama.cpp's best logit was above its second at each step.
+    margins: Vec<f32>,
+}
+
+fn smollm2() -> Option<Box<dyn Model<Llm>>> {
+    let path = crate::testing::model("smollm2-135m-instruct")?;
+    let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
+    let limits = Limits { context: 2048, cache_bytes: 64 << 20 };
+    Some(super::load(gguf, &Device::Cpu, limits).unwrap().0)
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_str(include_str!("../../../../tests/golden/llm/smollm2-135m-instruct.json")).unwrap()
+}
+
+/// One sequence of a batch; its blocks begin at `block`.
+fn row(start: usize, len: usize, block: u32) -> Row {
+    Row { len, start, table: (block..block + 8).collect(), logits: true }
+}
+
+fn step(model: &mut dyn Model<Llm>, tokens: &[u32], rows: Vec<Row>) -> Vec<Vec<f32>> {
+    let logits = model.step(&Batch { tokens: tokens.to_vec(), rows }).unwrap();
+    logits.data.chunks_exact(logits.vocabulary).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn logits_and_greedy_tokens_equal_those_of_llama_cpp() {
+    let Some(mut model) = smollm2() else { return };
+    for case in cases() {
+        let mut logits = step(&mut *model, &case.prompt, vec![row(0, case.prompt.len(), 0)]).remove(0);
+        let worst = case.logits.iter().map(|(i, want)| (logits[*i] - want).abs()).fold(0.0, f32::max);
+        // llama.cpp rounds activations to 8 bits before each product, and so do we, on other grids.
+        assert!(worst < 0.6, "a logit is off by {worst}");
+        for (i, (&want, margin)) in case.greedy.iter().zip(&case.margins).enumerate() {
+            let got = argmax(&logits);
+            // A tie within the rounding may fall either way; from there on the texts differ.
+            if got != want {
+                assert!(*margin < 0.35, "token {i} is {got}, not {want}, which led by {margin}");
+                break;
+            }
+            logits = step(&mut *model, &[want], vec![row(case.prompt.len() + i, 1, 0)]).remove(0);
+        }
+    }
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_batch_or_its_chunks() {
+    let Some(mut model) = smollm2() else { return };
+    let (a, b) = (&cases()[1].prompt, &cases()[3].prompt);
+    let alone = step(&mut *model, a, vec![row(0, a.len(), 0)]).remove(0);
+    let both = [a.as_slice(), b].concat();
+    let together = step(&mut *model, &both, vec![row(0, a.len(), 0), row(0, b.len(), 8)]);
+    let close = |x: &[f32], y: &[f32]| {
+        let worst = x.iter().zip(y).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-2, "a logit differs by {worst}");
+    };
+    close(&alone, &together[0]);
+    // In two chunks, the second beside a decoding neighbour.
+    step(&mut *model, &a[..5], vec![row(0, 5, 16)]);
+    let mixed = [&a[5..], &[7042]].concat();
+    let mixed = step(&mut *model, &mixed, vec![row(5, a.len() - 5, 16), row(b.len(), 1, 8)]);
+    close(&alone, &mixed[0]);
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_an_error() {
+    let Some(mut model) = smollm2() else { return };
+    let mut refused = |tokens: &[u32], row: Row| {
+        assert!(model.step(&Batch { tokens: tokens.to_vec(), rows: vec![row] }).is_err());
+    };
+    refused(&[], row(0, 0, 0));
+    refused(&[1], row(0, 2, 0));
+    refused(&[1_000_000], row(0, 1, 0));
+    refused(&[1], row(400, 1, 0));
+    refused(&[1], Row { table: vec![9_999; 8], ..row(0, 1, 0) });
+}
