@@ -66,8 +66,11 @@ fn append(path: &Path, line: &str) -> std::io::Result<()> {
 pub fn parse_keys(path: &Path, text: &str) -> Result<Vec<ApiKey>, Error> {
     let mut keys: Vec<ApiKey> = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let fail =
-            |message: &str| Error::KeyFile { path: path.to_owned(), line: at + 1, message: message.to_owned() };
+        let fail = |message: &str| Error::KeyFile {
+            path: path.to_owned(),
+            line: at + 1,
+            message: message.to_owned(),
+        };
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;

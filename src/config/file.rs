@@ -6,8 +6,8 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::{self, SETTINGS, Setting};
 use super::Error;
+use super::settings::{self, SETTINGS, Setting};
 
 /// A setting found in the file.
 pub(super) struct Entry {

@@ -167,7 +167,9 @@ pub enum Error {
     Public { addr: SocketAddr },
     #[error("--no-auth and API keys ({source_of_keys}) contradict each other: remove one of them")]
     Contradiction { source_of_keys: String },
-    #[error("the key name `{name}` is not usable: 1 to 64 of a-z A-Z 0-9 . _ -, and not one already in the file")]
+    #[error(
+        "the key name `{name}` is not usable: 1 to 64 of a-z A-Z 0-9 . _ -, and not one already in the file"
+    )]
     KeyName { name: String },
     #[error("the system has no random numbers to give: {message}")]
     Random { message: String },
