@@ -4,6 +4,7 @@ pub mod bench;
 pub mod config;
 pub mod doctor;
 pub mod import;
+pub mod key;
 pub mod models;
 pub mod pull;
 pub mod rm;
@@ -43,6 +44,8 @@ pub enum Command {
     Rm(rm::Args),
     /// Show this machine's devices, memory and disk, and which models fit
     Doctor(doctor::Args),
+    /// Make an API key
+    Key(key::Args),
     /// Print the effective configuration
     Config(config::Args),
     /// Measure speed
@@ -61,6 +64,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(&config, args),
         Command::Rm(args) => rm::run(&config, args),
         Command::Doctor(args) => doctor::run(&config, args),
+        Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     }

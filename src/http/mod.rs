@@ -1,1 +1,158 @@
-//! (to be written)
+//! The HTTP side: wire formats, routes, and everything that stands between a socket and the service.
+//!
+//! A request passes, in this order: [`observe`] (id, clock, log line, metrics), CORS where it is configured,
+//! [`gate`] (Host, Origin, API key, shutdown, deadline), and its handler. The one table of routes in
+//! [`routes`] says which of them need a key, so a new route cannot be forgotten.
+
+mod auth;
+mod backend;
+mod body;
+mod error;
+mod gate;
+mod io;
+mod observe;
+mod openai;
+mod openapi;
+mod routes;
+mod server;
+mod sse;
+mod system;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use backend::Backend;
+pub use error::ApiError;
+pub use routes::{Access, Route, table};
+pub use server::{serve, stop_signal};
+
+use crate::obs::Exposition;
+use crate::types::key::ApiKey;
+
+/// What the HTTP side is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The address listened on; its IP is an accepted `Host`.
+    pub bind: SocketAddr,
+    /// Accepted keys; none means that no key is asked for.
+    pub keys: Vec<ApiKey>,
+    /// Further accepted `Host` names, in lower case, without port.
+    pub allowed_hosts: Vec<String>,
+    /// Exact origins that browsers may call from.
+    pub cors_origins: Vec<String>,
+    /// Largest JSON body.
+    pub json_body_bytes: u64,
+    /// Largest multipart body.
+    pub audio_body_bytes: u64,
+    /// Memory for the JSON bodies of all requests that are being read or parsed.
+    pub body_memory_bytes: u64,
+    /// Uploads spooled to disk at the same time.
+    pub max_uploads: usize,
+    /// Folder for spooled uploads; it should not be a RAM disk.
+    pub spool_dir: PathBuf,
+    pub max_connections: usize,
+    /// Time for a request's head, and for an idle connection until its next one.
+    pub header_timeout: Duration,
+    /// Longest silence while a body arrives, or while a client does not read its answer.
+    pub stall_timeout: Duration,
+    /// From a request's head to the last byte of its answer.
+    pub request_timeout: Duration,
+    /// Silence in a stream after which a comment is sent, so that proxies keep it open.
+    pub stream_keep_alive: Duration,
+    /// Time for running requests to finish after a stop signal.
+    pub shutdown_grace: Duration,
+    /// Models for requests that name none.
+    pub default_chat: Option<String>,
+    pub default_embed: Option<String>,
+    pub default_asr: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            keys: Vec::new(),
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            json_body_bytes: 32 << 20,
+            audio_body_bytes: 512 << 20,
+            body_memory_bytes: 256 << 20,
+            max_uploads: 32,
+            spool_dir: std::env::temp_dir(),
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(1800),
+            stream_keep_alive: Duration::from_secs(15),
+            shutdown_grace: Duration::from_secs(45),
+            default_chat: None,
+            default_embed: None,
+            default_asr: None,
+        }
+    }
+}
+
+/// What every handler shares. Cheap to clone.
+#[derive(Clone)]
+pub struct State(Arc<Shared>);
+
+struct Shared {
+    backend: Arc<dyn Backend>,
+    settings: Settings,
+    metrics: Exposition,
+    /// Cancelled when the server is told to stop.
+    stopping: CancellationToken,
+    /// Requests whose answer is not fully sent.
+    active: TaskTracker,
+    /// A permit is 1 KiB of JSON body.
+    body_memory: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+impl State {
+    /// `backend` answers, `metrics` is what `/metrics` shows.
+    pub fn new(backend: Arc<dyn Backend>, settings: Settings, metrics: Exposition) -> State {
+        let kib = usize::try_from(settings.body_memory_bytes >> 10).unwrap_or(usize::MAX);
+        State(Arc::new(Shared {
+            backend,
+            metrics,
+            stopping: CancellationToken::new(),
+            active: TaskTracker::new(),
+            body_memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            uploads: Arc::new(Semaphore::new(settings.max_uploads)),
+            settings,
+        }))
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        self.0.backend.as_ref()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+/// The whole API as a tower service.
+pub fn router(state: State) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        router = router.route(route.path, (route.handler)());
+    }
+    router = router
+        .fallback(system::not_found)
+        .method_not_allowed_fallback(system::method_not_allowed)
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(error::panicked))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), gate::gate));
+    if !state.settings().cors_origins.is_empty() {
+        router = router.layer(gate::cors(&state.settings().cors_origins));
+    }
+    router.layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe)).with_state(state)
+}

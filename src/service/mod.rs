@@ -58,6 +58,16 @@ pub struct Generation {
     deltas: Pin<Box<dyn Stream<Item = Result<llm::Delta, Error>> + Send>>,
 }
 
+impl Generation {
+    /// Answers of `model` that arrive as `deltas`, the last of which is [`llm::Delta::Usage`].
+    pub fn new(
+        model: String,
+        deltas: impl Stream<Item = Result<llm::Delta, Error>> + Send + 'static,
+    ) -> Generation {
+        Generation { model, deltas: Box::pin(deltas) }
+    }
+}
+
 impl Stream for Generation {
     type Item = Result<llm::Delta, Error>;
 

@@ -2,6 +2,7 @@
 
 pub mod asr;
 pub mod embed;
+pub mod key;
 pub mod llm;
 pub mod model;
 

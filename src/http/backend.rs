@@ -1,0 +1,56 @@
+//! What the HTTP side needs of the service behind it, so that its own tests can put something smaller there.
+
+use futures::future::BoxFuture;
+
+use crate::service::{Card, Context, Error, Generation, Readiness, Service, Upload};
+use crate::types::{asr, embed, llm};
+
+/// Answers requests. See [`Service`], which is the one that serves.
+pub trait Backend: Send + Sync + 'static {
+    /// Starts to generate text.
+    fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>>;
+
+    /// Embeds every input.
+    fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
+
+    /// Transcribes a recording.
+    fn transcribe(
+        &self,
+        ctx: Context,
+        request: asr::Request,
+        upload: Upload,
+    ) -> BoxFuture<'_, Result<asr::Transcript, Error>>;
+
+    /// The models that callers may name.
+    fn models(&self) -> Vec<Card>;
+
+    /// Whether requests can be answered now.
+    fn readiness(&self) -> Readiness;
+}
+
+impl Backend for Service {
+    fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>> {
+        Box::pin(Service::generate(self, ctx, request))
+    }
+
+    fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
+        Box::pin(Service::embed(self, ctx, request))
+    }
+
+    fn transcribe(
+        &self,
+        ctx: Context,
+        request: asr::Request,
+        upload: Upload,
+    ) -> BoxFuture<'_, Result<asr::Transcript, Error>> {
+        Box::pin(Service::transcribe(self, ctx, request, upload))
+    }
+
+    fn models(&self) -> Vec<Card> {
+        Service::models(self)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Service::readiness(self)
+    }
+}

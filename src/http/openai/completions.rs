@@ -1,0 +1,239 @@
+//! `POST /v1/completions`: text continued as it is, without a chat template.
+
+use axum::extract::State as Extract;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json as Reply};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::fields::{Asked, Input, Inputs, ModelName, Stop, refuse};
+use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::{Usage, model, new_id, now};
+use crate::http::body::Json;
+use crate::http::observe::{Deadline, ModelId};
+use crate::http::{ApiError, State, sse};
+use crate::service::Context;
+use crate::types::llm::{FinishReason, Prompt, Request};
+use crate::types::{self};
+
+/// Prompts of one request: each is a request to the model.
+const MAX_PROMPTS: usize = 32;
+/// OpenAI's default for this route, unlike chat's.
+const DEFAULT_MAX_TOKENS: u64 = 16;
+
+/// Text to continue. Fields that are not listed are ignored.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct CompletionRequest {
+    /// Id or alias of a chat model; may be left out where the server has a default.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    model: Option<ModelName>,
+    /// A string, a list of up to 32 strings, a list of token ids, or a list of such lists.
+    #[schema(value_type = Vec<String>)]
+    prompt: Inputs,
+    /// Send the answer as server-sent events while it is written.
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
+    /// Up to 16 strings that end the answer; a string or a list of strings.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    stop: Option<Stop>,
+    /// 0 (greedy) to 2; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
+    temperature: Option<f64>,
+    /// 0 to 1; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    top_p: Option<f64>,
+    /// The same seed and prompt give the same text.
+    #[serde(default)]
+    seed: Option<i64>,
+    /// Upper limit of generated tokens, clamped to what the context leaves; 16 if absent.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    max_tokens: Option<u64>,
+    /// How many answers a prompt, 1 to 8.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 8)]
+    n: Option<u32>,
+    /// -2 to 2.
+    #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
+    frequency_penalty: Option<f64>,
+    /// -2 to 2.
+    #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
+    presence_penalty: Option<f64>,
+
+    #[serde(default)]
+    #[schema(ignore)]
+    best_of: Option<u32>,
+    #[serde(default)]
+    #[schema(ignore)]
+    echo: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    suffix: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    logprobs: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    logit_bias: Asked,
+}
+
+/// The answers, or a piece of them in a stream.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Completion<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<CompletionChoice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+}
+
+/// One answer, or a piece of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CompletionChoice<'a> {
+    index: u32,
+    text: &'a str,
+    /// Always null: token probabilities are not offered.
+    logprobs: Option<bool>,
+    /// `stop`, `length`, or null while the answer goes on.
+    finish_reason: Option<&'static str>,
+}
+
+impl CompletionRequest {
+    /// A request for every prompt, in the service's terms.
+    pub(super) fn into_requests(self, default: &Option<String>) -> Result<Vec<Request>, ApiError> {
+        refuse(
+            &[
+                ("echo", &self.echo),
+                ("suffix", &self.suffix),
+                ("logprobs", &self.logprobs),
+                ("logit_bias", &self.logit_bias),
+            ],
+            &[],
+        )?;
+        if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
+            let message = "`best_of` is not supported by this server; use `n`";
+            return Err(ApiError::unsupported("best_of", message));
+        }
+        let count = self.prompt.0.len();
+        if !(1..=MAX_PROMPTS).contains(&count) {
+            let message = format!("`prompt` has {count} prompts; it must have from 1 to {MAX_PROMPTS}");
+            return Err(ApiError::invalid("prompt", message));
+        }
+        let wire = Wire {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: self.seed,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            max_tokens: ("max_tokens", Some(self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS))),
+            stop: self.stop,
+            n: self.n,
+        };
+        let blank = wire.request(model(self.model, default)?, Prompt::Tokens(Vec::new()))?;
+        let requests = self.prompt.0.into_iter().map(|input| Request {
+            prompt: match input {
+                Input::Text(text) => Prompt::Text(text),
+                Input::Tokens(ids) => Prompt::Tokens(ids),
+            },
+            ..blank.clone()
+        });
+        Ok(requests.collect())
+    }
+}
+
+/// What every chunk of a stream repeats.
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    include_usage: bool,
+}
+
+impl Head {
+    fn chunk<'a>(&'a self, choice: Option<CompletionChoice<'a>>) -> Completion<'a> {
+        Completion {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            choices: choice.into_iter().collect(),
+            usage: self.include_usage.then_some(None),
+        }
+    }
+}
+
+impl Chunks for Head {
+    type Chunk<'a> = Completion<'a>;
+
+    fn opening(&self, _index: u32) -> Option<Completion<'_>> {
+        None
+    }
+
+    fn text<'a>(&'a self, index: u32, text: &'a str) -> Completion<'a> {
+        self.chunk(Some(CompletionChoice { index, text, logprobs: None, finish_reason: None }))
+    }
+
+    fn finished(&self, index: u32, why: FinishReason) -> Completion<'_> {
+        let finish_reason = Some(reason(why));
+        self.chunk(Some(CompletionChoice { index, text: "", logprobs: None, finish_reason }))
+    }
+
+    fn usage(&self, usage: types::Usage) -> Completion<'_> {
+        Completion { usage: Some(Some(usage.into())), ..self.chunk(None) }
+    }
+}
+
+/// Continue text.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    tag = "chat",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The answers; with `stream` an event stream of pieces that ends with `[DONE]`",
+            content((Completion = "application/json"), (Completion = "text/event-stream"))),
+        (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = crate::http::error::ErrorBody),
+        (status = "5XX", description = "The server could not answer", body = crate::http::error::ErrorBody),
+    )
+)]
+pub(crate) async fn create(
+    Extract(state): Extract<State>,
+    Extension(ctx): Extension<Context>,
+    Extension(deadline): Extension<Deadline>,
+    Json(body): Json<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    let stream = body.stream.unwrap_or(false);
+    let include_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
+    let requests = body.into_requests(&state.settings().default_chat)?;
+    let answers =
+        Answers::start(&state, &ctx, deadline, requests).await.map_err(|error| error.or_param("prompt"))?;
+    let model = answers.model.clone();
+    let head = Head { id: new_id("cmpl"), created: now(), model: model.clone(), include_usage };
+    let mut response = if stream {
+        sse::respond(&state, events(answers, head, include_usage, ctx.request_id))
+    } else {
+        let (answers, usage) = answers.collect().await?;
+        let choices = (0u32..)
+            .zip(&answers)
+            .map(|(index, answer)| CompletionChoice {
+                index,
+                text: &answer.text,
+                logprobs: None,
+                finish_reason: Some(reason(answer.reason)),
+            })
+            .collect();
+        Reply(Completion { choices, usage: Some(Some(usage.into())), ..head.chunk(None) }).into_response()
+    };
+    response.extensions_mut().insert(ModelId(model));
+    Ok(response)
+}

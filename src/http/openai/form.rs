@@ -1,0 +1,194 @@
+//! Multipart forms with a recording: the file goes to disk as it arrives, text fields stay small.
+
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use futures::Stream;
+use tokio::io::AsyncWriteExt;
+
+use crate::http::body::{self, BodyError};
+use crate::http::{ApiError, State};
+use crate::obs::{self, Rejection};
+use crate::service::Upload;
+
+/// More parts than any client sends.
+const MAX_PARTS: usize = 64;
+/// Longest text field; the longest real one is a prompt of a few hundred tokens.
+const MAX_TEXT: usize = 64 << 10;
+/// Longest file name kept.
+const MAX_NAME: usize = 255;
+/// Bytes that may arrive without the parser giving anything: part headers and preambles are far shorter.
+const MAX_LOOKAHEAD: usize = 256 << 10;
+/// Chunks are handed to the parser in pieces of this size.
+const PIECE: usize = 64 << 10;
+
+/// A form, read completely.
+#[derive(Debug)]
+pub(crate) struct Form {
+    pub upload: Option<Upload>,
+    /// The other fields in the order they came, those that are no valid text left out.
+    pub fields: Vec<(String, String)>,
+}
+
+impl FromRequest<State> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let boundary = parts
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok())
+            .ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "unsupported_media_type",
+                    "send the recording as `Content-Type: multipart/form-data` with a boundary",
+                )
+            })?;
+        let Ok(_permit) = state.0.uploads.clone().try_acquire_owned() else {
+            obs::rejected(Rejection::TooManyUploads);
+            return Err(body::busy("the server takes in too many uploads at the moment"));
+        };
+        let settings = state.settings();
+        let chunks = body::chunks(&parts.headers, body, settings.audio_body_bytes, settings.stall_timeout);
+        let unseen = Arc::new(AtomicUsize::new(0));
+        let multipart = multer::Multipart::new(paced(chunks, Arc::clone(&unseen)), boundary);
+        read(state, multipart, &unseen).await
+    }
+}
+
+/// Feeds the parser piece by piece. It reads whatever is ready before it gives anything back, so each piece
+/// is followed by a pause: memory stays at one piece a part, and at [`MAX_LOOKAHEAD`] where no part begins.
+fn paced(
+    chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
+    unseen: Arc<AtomicUsize>,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
+    let mut chunks = Box::pin(chunks);
+    let mut rest = Bytes::new();
+    let mut pause = false;
+    futures::stream::poll_fn(move |cx| {
+        if std::mem::take(&mut pause) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if rest.is_empty() {
+            match std::task::ready!(chunks.as_mut().poll_next(cx)) {
+                Some(Ok(bytes)) => rest = bytes,
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = rest.split_to(rest.len().min(PIECE));
+        if unseen.fetch_add(piece.len(), Ordering::Relaxed) > MAX_LOOKAHEAD {
+            return Poll::Ready(Some(Err(BodyError::Broken)));
+        }
+        pause = true;
+        Poll::Ready(Some(Ok(piece)))
+    })
+}
+
+async fn read(
+    state: &State,
+    mut multipart: multer::Multipart<'_>,
+    unseen: &AtomicUsize,
+) -> Result<Form, ApiError> {
+    let mut form = Form { upload: None, fields: Vec::new() };
+    let mut parts = 0;
+    while let Some(mut field) = multipart.next_field().await.map_err(explain)? {
+        unseen.store(0, Ordering::Relaxed);
+        parts += 1;
+        if parts > MAX_PARTS {
+            return Err(ApiError::invalid("file", format!("the form has more than {MAX_PARTS} parts")));
+        }
+        let name = field.name().unwrap_or_default().to_owned();
+        if name == "file" {
+            if form.upload.is_some() {
+                return Err(ApiError::invalid("file", "`file` is there twice; send one recording"));
+            }
+            form.upload = Some(spool(state, &mut field, unseen).await?);
+            continue;
+        }
+        let is_file = field.file_name().is_some();
+        let mut text = Vec::new();
+        while let Some(chunk) = field.chunk().await.map_err(explain)? {
+            unseen.store(0, Ordering::Relaxed);
+            // Files under other names are read over; an oversized text field is an error.
+            if !is_file {
+                text.extend_from_slice(&chunk);
+            }
+            if text.len() > MAX_TEXT {
+                let text = format!("`{}` is longer than {MAX_TEXT} bytes", clip(&name));
+                return Err(ApiError::invalid(clip(&name), text));
+            }
+        }
+        if !is_file {
+            let text = String::from_utf8(text).map_err(|_| {
+                ApiError::invalid(clip(&name), format!("`{}` is not text in UTF-8", clip(&name)))
+            })?;
+            form.fields.push((name, text));
+        }
+    }
+    Ok(form)
+}
+
+fn clip(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// Writes the part to a file that has no name, so that nothing is left behind whatever happens.
+async fn spool(
+    state: &State,
+    field: &mut multer::Field<'_>,
+    unseen: &AtomicUsize,
+) -> Result<Upload, ApiError> {
+    let name = field.file_name().map(|name| name.chars().take(MAX_NAME).collect());
+    let folder = state.settings().spool_dir.clone();
+    let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder))
+        .await
+        .map_err(|e| ApiError::internal(format!("spool: {e}")))?
+        .map_err(disk)?;
+    let mut file = tokio::fs::File::from_std(file);
+    let mut size = 0usize;
+    while let Some(chunk) = field.chunk().await.map_err(explain)? {
+        unseen.store(0, Ordering::Relaxed);
+        size = size.saturating_add(chunk.len());
+        file.write_all(&chunk).await.map_err(disk)?;
+    }
+    if size == 0 {
+        return Err(ApiError::invalid("file", "`file` is empty"));
+    }
+    file.flush().await.map_err(disk)?;
+    let mut file = file.into_std().await;
+    file.seek(SeekFrom::Start(0)).map_err(disk)?;
+    Ok(Upload { file, name })
+}
+
+fn disk(error: std::io::Error) -> ApiError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            let mut full = ApiError::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk_full",
+                "the server's disk is full and cannot take the upload",
+            );
+            full.detail = Some(format!("spool: {error}"));
+            full
+        }
+        _ => ApiError::internal(format!("spool: {error}")),
+    }
+}
+
+fn explain(error: multer::Error) -> ApiError {
+    if let multer::Error::StreamReadFailed(inner) = &error
+        && let Some(cause) = inner.downcast_ref::<BodyError>()
+    {
+        return cause.clone().into();
+    }
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_form", "the multipart form is broken or ends early")
+}

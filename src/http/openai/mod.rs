@@ -1,0 +1,66 @@
+//! OpenAI's dialect: the wire forms of chat, completions, embeddings, speech recognition and models.
+
+pub(super) mod audio;
+pub(super) mod chat;
+pub(super) mod completions;
+pub(super) mod embeddings;
+mod fields;
+mod form;
+mod generate;
+pub(super) mod models;
+#[cfg(test)]
+mod tests;
+mod transcript;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiError;
+use crate::types;
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_tokens_details: PromptTokens,
+}
+
+/// Where the prompt's tokens came from.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct PromptTokens {
+    /// Tokens that were taken from an earlier request's work.
+    cached_tokens: u32,
+}
+
+impl From<types::Usage> for Usage {
+    fn from(usage: types::Usage) -> Usage {
+        Usage {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.total(),
+            prompt_tokens_details: PromptTokens { cached_tokens: usage.cached_tokens },
+        }
+    }
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An id that no other answer has.
+fn new_id(prefix: &str) -> String {
+    format!("{prefix}-{}", uuid::Uuid::new_v4().simple())
+}
+
+/// The model a request names, else the configured one.
+fn model(named: Option<fields::ModelName>, default: &Option<String>) -> Result<String, ApiError> {
+    named
+        .map(|name| name.0)
+        .or_else(|| default.clone())
+        .ok_or_else(|| ApiError::invalid("model", "`model` is missing: name one of those in /v1/models"))
+}

@@ -1,0 +1,261 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::chat::ChatRequest;
+use super::completions::CompletionRequest;
+use super::embeddings::{EmbeddingRequest, Encoding, Vector};
+use crate::http::ApiError;
+use crate::http::body::parse;
+use crate::types::embed;
+use crate::types::llm::{Message, Prompt, Request, Role};
+
+fn chat(text: &str) -> Result<Request, ApiError> {
+    parse::<ChatRequest>(text.as_bytes())?.into_request(&None)
+}
+
+fn completion(text: &str) -> Result<Vec<Request>, ApiError> {
+    parse::<CompletionRequest>(text.as_bytes())?.into_requests(&None)
+}
+
+fn embedding(text: &str) -> Result<(embed::Request, Encoding), ApiError> {
+    parse::<EmbeddingRequest>(text.as_bytes())?.into_request(&None)
+}
+
+/// A chat request with one more field.
+fn with(field: &str) -> Result<Request, ApiError> {
+    chat(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{field}}}"#))
+}
+
+#[test]
+fn a_conversation_becomes_messages() {
+    let request = chat(
+        r#"{"model":"m","messages":[
+            {"role":"developer","content":"be brief","name":"x"},
+            {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
+            {"role":"assistant","content":null},
+            {"role":"tool","content":"42","tool_call_id":"t"}],
+            "temperature":0,"top_p":0,"seed":-1,"max_tokens":128000000000,"stop":["x","",  "y"],"n":3,
+            "user":"u","some_future_field":{"a":[1]},"tools":[],"tool_choice":"auto","logprobs":false,
+            "response_format":{"type":"text"},"logit_bias":{},"stream_options":null}"#,
+    )
+    .unwrap();
+    let message = |role, content: &str| Message { role, content: content.into() };
+    assert_eq!(
+        request.prompt,
+        Prompt::Chat(vec![
+            message(Role::System, "be brief"),
+            message(Role::User, "ab"),
+            message(Role::Assistant, ""),
+            message(Role::Tool, "42"),
+        ])
+    );
+    assert_eq!(request.sampling.temperature, 0.0);
+    assert!(request.sampling.top_p > 0.0);
+    assert_eq!(request.sampling.seed, Some(u64::MAX));
+    assert_eq!(request.max_tokens, Some(u32::MAX));
+    assert_eq!(request.stop, ["x", "y"]);
+    assert_eq!(request.n, 3);
+}
+
+#[test]
+fn max_completion_tokens_wins_and_defaults_hold() {
+    assert_eq!(with(r#""max_tokens":5,"max_completion_tokens":7"#).unwrap().max_tokens, Some(7));
+    let plain = with(r#""stop":"end","temperature":null"#).unwrap();
+    assert_eq!((plain.max_tokens, plain.n, plain.sampling.temperature), (None, 1, 1.0));
+    assert_eq!(plain.stop, ["end"]);
+}
+
+#[test]
+fn wrong_types_and_values_name_their_field() {
+    for (field, param) in [
+        (r#""temperature":"hot""#, "temperature"),
+        (r#""temperature":2.1"#, "temperature"),
+        (r#""temperature":-0.1"#, "temperature"),
+        (r#""top_p":1.5"#, "top_p"),
+        (r#""n":0"#, "n"),
+        (r#""n":9"#, "n"),
+        (r#""n":-1"#, "n"),
+        (r#""max_tokens":0"#, "max_tokens"),
+        (r#""max_completion_tokens":0"#, "max_completion_tokens"),
+        (r#""max_tokens":1.5"#, "max_tokens"),
+        (r#""stop":5"#, "stop"),
+        (r#""stop":["a",5]"#, "stop[1]"),
+        (r#""stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"]"#, "stop"),
+        (r#""stream":"yes""#, "stream"),
+        (r#""stream_options":{"include_usage":1}"#, "stream_options.include_usage"),
+        (r#""presence_penalty":3"#, "presence_penalty"),
+        (r#""seed":"x""#, "seed"),
+    ] {
+        let error = with(field).unwrap_err();
+        assert_eq!(error.status, 400, "{field}");
+        assert_eq!(error.param.as_deref(), Some(param), "{field}: {}", error.message);
+    }
+    for (messages, param) in [
+        (r#"{"role":"user"}"#, "messages"),
+        (r#"[]"#, "messages"),
+        (r#"[{"role":"robot","content":"x"}]"#, "messages[0].role"),
+        (r#"[{"content":"x"}]"#, "messages[0]"),
+        (r#"[{"role":"user","content":5}]"#, "messages[0].content"),
+        (r#"[{"role":"user"}]"#, "messages[0].content"),
+        (r#"[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#, "messages[0].content"),
+        (r#"[{"role":"user","content":[{"type":"text"}]}]"#, "messages[0].content"),
+        (r#"[{"role":"assistant","tool_calls":[{"id":"1"}]}]"#, "messages[0].tool_calls"),
+    ] {
+        let error = chat(&format!(r#"{{"model":"m","messages":{messages}}}"#)).unwrap_err();
+        let named = error.param.clone().unwrap_or_default();
+        assert!(named.starts_with(param), "{messages}: `{named}`, {}", error.message);
+    }
+    let none = chat(r#"{"messages":[{"role":"user","content":"hi"}]}"#).unwrap_err();
+    assert_eq!(none.param.as_deref(), Some("model"));
+}
+
+#[test]
+fn what_would_change_the_answer_is_refused_by_name() {
+    for (field, param) in [
+        (r#""tools":[{"type":"function"}]"#, "tools"),
+        (r#""tool_choice":"required""#, "tool_choice"),
+        (r#""tool_choice":{"type":"function"}"#, "tool_choice"),
+        (r#""functions":[{}]"#, "functions"),
+        (r#""logprobs":true"#, "logprobs"),
+        (r#""top_logprobs":3"#, "top_logprobs"),
+        (r#""logit_bias":{"50256":-100}"#, "logit_bias"),
+        (r#""response_format":{"type":"json_object"}"#, "response_format"),
+    ] {
+        let error = with(field).unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
+    }
+    for (field, param) in [
+        (r#""echo":true"#, "echo"),
+        (r#""suffix":"end""#, "suffix"),
+        (r#""best_of":3"#, "best_of"),
+        (r#""logprobs":1"#, "logprobs"),
+    ] {
+        let error = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
+    }
+}
+
+#[test]
+fn prompts_come_in_four_shapes() {
+    let prompts = |text: &str| {
+        completion(&format!(r#"{{"model":"m","prompt":{text}}}"#))
+            .map(|requests| requests.into_iter().map(|request| request.prompt).collect::<Vec<_>>())
+    };
+    assert_eq!(prompts(r#""a""#).unwrap(), [Prompt::Text("a".into())]);
+    assert_eq!(prompts(r#"["a","b"]"#).unwrap(), [Prompt::Text("a".into()), Prompt::Text("b".into())]);
+    assert_eq!(prompts("[1,2]").unwrap(), [Prompt::Tokens(vec![1, 2])]);
+    assert_eq!(prompts("[[1],[2,3]]").unwrap(), [Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])]);
+    for bad in
+        ["[]", "null", "5", "[1,\"a\"]", "[\"a\",1]", "[-1]", "[4294967296]", "[[1.5]]", "[[[1]]]", "{}"]
+    {
+        let error = prompts(bad).unwrap_err();
+        let param = error.param.clone().unwrap_or_default();
+        assert!(param.starts_with("prompt"), "{bad}: {param} {}", error.message);
+    }
+    let many = json!({"model": "m", "prompt": vec!["x"; 33]}).to_string();
+    assert_eq!(completion(&many).unwrap_err().param.as_deref(), Some("prompt"));
+    assert_eq!(completion(r#"{"model":"m","prompt":"x"}"#).unwrap()[0].max_tokens, Some(16));
+}
+
+#[test]
+fn embedding_inputs_are_counted_and_not_empty() {
+    let (request, encoding) =
+        embedding(r#"{"model":"m","input":["a","b"],"encoding_format":"base64","dimensions":3}"#).unwrap();
+    assert_eq!(request.inputs.len(), 2);
+    assert_eq!((request.dimensions, encoding), (Some(3), Encoding::Base64));
+    let full = json!({"model": "m", "input": vec!["x"; 2048]}).to_string();
+    assert_eq!(embedding(&full).unwrap().0.inputs.len(), 2048);
+    let over = json!({"model": "m", "input": vec!["x"; 2049]}).to_string();
+    for bad in [
+        over.as_str(),
+        r#"{"model":"m","input":[]}"#,
+        r#"{"model":"m","input":""}"#,
+        r#"{"model":"m","input":["a",""]}"#,
+        r#"{"model":"m","input":[[1],[]]}"#,
+    ] {
+        let error = embedding(bad).unwrap_err();
+        assert!(error.param.clone().unwrap_or_default().starts_with("input"), "{:?}", error);
+    }
+    let error = embedding(r#"{"model":"m","input":"a","encoding_format":"int8"}"#).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("encoding_format"));
+    let error = embedding(r#"{"model":"m","input":"a","dimensions":0}"#).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("dimensions"));
+}
+
+#[test]
+fn base64_is_little_endian_floats() {
+    let Vector::Base64(text) = Vector::new(vec![1.0, -2.5], Encoding::Base64) else { panic!("not base64") };
+    assert_eq!(text, "AACAPwAAIMA=");
+}
+
+#[test]
+fn broken_json_says_where() {
+    for (bytes, expect) in [
+        (&b"{\"model\": \"\xff\xfe\"}"[..], "line 1 column"),
+        (b"{\"model\": \"\\ud800\"}", "line 1"),
+        (b"{\n\"model\": nope}", "line 2 column"),
+        (b"", "line 1 column 0"),
+        (b"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]} trailing", "trailing"),
+    ] {
+        let error = parse::<ChatRequest>(bytes).map(drop).unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (400, "invalid_json"), "{}", error.message);
+        assert!(error.message.contains(expect), "{}", error.message);
+    }
+    let deep = format!("{{\"metadata\":{}", "[".repeat(100_000));
+    assert_eq!(parse::<ChatRequest>(deep.as_bytes()).map(drop).unwrap_err().code, "invalid_json");
+}
+
+#[test]
+fn an_error_does_not_repeat_a_long_input() {
+    let text = json!({"model": "m", "messages": "x".repeat(1_000_000)}).to_string();
+    let error = chat(&text).unwrap_err();
+    assert!(error.message.len() < 1000, "{}", error.message.len());
+}
+
+#[test]
+fn the_name_of_a_model_is_bounded() {
+    let long = json!({"model": "m".repeat(257), "input": "a"}).to_string();
+    assert_eq!(embedding(&long).unwrap_err().param.as_deref(), Some("model"));
+    assert!(embedding(r#"{"model":"","input":"a"}"#).is_err());
+    assert!(embedding(r#"{"model":"a\nb","input":"a"}"#).is_err());
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|b| json!(b)),
+        any::<i64>().prop_map(|n| json!(n)),
+        any::<f64>().prop_map(|x| json!(x)),
+        ".{0,8}".prop_map(|s| json!(s)),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| json!(items)),
+            prop::collection::hash_map("[a-z_]{1,8}", inner, 0..4).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_in_any_field_is_a_request_or_a_client_error(
+        field in prop::sample::select(vec![
+            "model", "messages", "prompt", "input", "stop", "n", "seed", "temperature", "top_p", "max_tokens",
+            "stream", "stream_options", "tools", "response_format", "dimensions", "encoding_format", "echo",
+        ]),
+        value in any_json(),
+    ) {
+        let mut body = json!({
+            "model": "m", "input": "a", "prompt": "a", "messages": [{"role": "user", "content": "a"}],
+        });
+        body[field] = value;
+        let text = body.to_string();
+        for status in [
+            chat(&text).map(drop).map_err(|e| e.status.as_u16()),
+            completion(&text).map(drop).map_err(|e| e.status.as_u16()),
+            embedding(&text).map(drop).map_err(|e| e.status.as_u16()),
+        ] {
+            prop_assert!(matches!(status, Ok(()) | Err(400)), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The API's description, made of the handlers and wire types themselves.
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
+use utoipa::{Modify, OpenApi};
+
+use super::openai::{audio, chat, completions, embeddings, models};
+use super::{Access, routes, system};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(description = "Chat, embeddings and speech recognition in one process, by OpenAI's API."),
+    paths(
+        chat::create,
+        completions::create,
+        embeddings::create,
+        audio::transcribe,
+        audio::translate,
+        models::list,
+        models::retrieve,
+        system::root,
+        system::healthz,
+        system::health,
+        system::readyz,
+        system::version,
+        system::metrics,
+        system::openapi,
+        system::docs,
+    ),
+    modifiers(&Keys)
+)]
+struct Api;
+
+/// Says which routes take a key, from the table that enforces it.
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("key", SecurityScheme::Http(bearer));
+        for route in routes::table().iter().filter(|route| route.access == Access::Key) {
+            let path = route.path.replace("{*", "{");
+            let Some(item) = document.paths.paths.get_mut(&path) else { continue };
+            for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                operation.security = Some(vec![SecurityRequirement::new("key", [] as [&str; 0])]);
+            }
+        }
+    }
+}
+
+/// The document.
+pub(super) fn document() -> Document {
+    Api::openapi()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_every_description_is_a_route() {
+        let routes: BTreeSet<(String, String)> = routes::table()
+            .iter()
+            .map(|route| (route.method.to_owned(), route.path.replace("{*", "{")))
+            .collect();
+        let document = serde_json::to_value(document()).unwrap();
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                described.insert((method.to_uppercase(), path.clone()));
+                let open = routes::table()
+                    .iter()
+                    .any(|r| r.access == Access::Public && r.path.replace("{*", "{") == *path);
+                assert_eq!(operation.get("security").is_none(), open, "{path}");
+                assert!(operation["summary"].is_string(), "{path} has no summary");
+            }
+        }
+        assert_eq!(routes, described);
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        let document = serde_json::to_value(document()).unwrap();
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#/").skip(1) {
+            let target = reference.split('"').next().unwrap();
+            assert!(document.pointer(&format!("/{target}")).is_some(), "{target}");
+        }
+    }
+}

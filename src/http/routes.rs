@@ -1,0 +1,83 @@
+//! The one table of routes. The router, the keys that are asked for, the labels of the metrics and the test
+//! of the API description all read it.
+
+use axum::routing::{MethodRouter, get, post};
+
+use super::State;
+use super::{openai, system};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone who reaches the server: probes, and pages that are the same on every server.
+    Public,
+    /// Whoever has an API key, where keys are configured.
+    Key,
+}
+
+/// One route.
+pub struct Route {
+    pub method: &'static str,
+    /// Axum's template; `{*id}` takes slashes.
+    pub path: &'static str,
+    pub access: Access,
+    pub(super) handler: fn() -> MethodRouter<State>,
+}
+
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    Route { method: "GET", path: "/", access: Access::Public, handler: || get(system::root) },
+    Route { method: "GET", path: "/healthz", access: Access::Public, handler: || get(system::healthz) },
+    Route { method: "GET", path: "/health", access: Access::Public, handler: || get(system::health) },
+    Route { method: "GET", path: "/readyz", access: Access::Public, handler: || get(system::readyz) },
+    Route { method: "GET", path: "/docs", access: Access::Public, handler: || get(system::docs) },
+    Route { method: "GET", path: "/openapi.json", access: Access::Public, handler: || get(system::openapi) },
+    Route { method: "GET", path: "/version", access: Access::Key, handler: || get(system::version) },
+    Route { method: "GET", path: "/metrics", access: Access::Key, handler: || get(system::metrics) },
+    Route { method: "GET", path: "/v1/models", access: Access::Key, handler: || get(openai::models::list) },
+    Route { method: "GET", path: "/v1/models/{*id}", access: Access::Key, handler: || get(openai::models::retrieve) },
+    Route { method: "POST", path: "/v1/chat/completions", access: Access::Key, handler: || post(openai::chat::create) },
+    Route { method: "POST", path: "/v1/completions", access: Access::Key, handler: || post(openai::completions::create) },
+    Route { method: "POST", path: "/v1/embeddings", access: Access::Key, handler: || post(openai::embeddings::create) },
+    Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, handler: || post(openai::audio::transcribe) },
+    Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, handler: || post(openai::audio::translate) },
+];
+
+/// Every route.
+pub fn table() -> &'static [Route] {
+    ROUTES
+}
+
+fn find(template: Option<&str>) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| Some(route.path) == template)
+}
+
+/// Who may use the route that matched; what matched none needs a key, so that a stranger learns nothing.
+pub(super) fn access(template: Option<&str>) -> Access {
+    find(template).map_or(Access::Key, |route| route.access)
+}
+
+/// The template as a metric's label.
+pub(super) fn label(template: Option<&str>) -> &'static str {
+    find(template).map_or("other", |route| route.path)
+}
+
+/// Routes that are called every few seconds by machines.
+pub(super) fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/health" | "/readyz" | "/metrics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_probes_and_static_pages_are_public() {
+        let public: Vec<_> = table().iter().filter(|r| r.access == Access::Public).collect();
+        let paths: Vec<_> = public.iter().map(|route| route.path).collect();
+        assert_eq!(paths, ["/", "/healthz", "/health", "/readyz", "/docs", "/openapi.json"]);
+        assert!(public.iter().all(|route| route.method == "GET"));
+        assert_eq!(access(None), Access::Key);
+        assert_eq!(access(Some("/unheard/of")), Access::Key);
+    }
+}

@@ -1,0 +1,270 @@
+//! A backend without models: it repeats what it is asked, and does as the name of the model says.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use futures::future::BoxFuture;
+use futures::{FutureExt, stream};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use stentor::http::{Backend, Settings, State, router};
+use stentor::obs::{ModelMetrics, Outcome, install_metrics};
+use stentor::service::{Card, Context, Error, Generation, Readiness, Upload};
+use stentor::types::llm::{Delta, FinishReason, Prompt};
+use stentor::types::model::Kind;
+use stentor::types::{Usage, asr, embed, llm};
+use tower::ServiceExt;
+
+pub const CHAT: &str = "echo";
+/// Writes a word every 10 ms for ever.
+pub const ENDLESS: &str = "endless";
+/// Writes 20 words, one every 50 ms.
+pub const SLOW: &str = "slow";
+/// Fails after its first word.
+pub const BREAKS: &str = "breaks";
+
+#[derive(Default)]
+pub struct Fake {
+    /// Generations that were dropped before their end.
+    pub dropped: Arc<AtomicUsize>,
+    /// Generations that run.
+    pub running: Arc<AtomicUsize>,
+    pub not_ready: bool,
+}
+
+struct Running {
+    dropped: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        if !self.ended {
+            self.dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn unknown(model: String) -> Error {
+    Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), "org/ears".into()] }
+}
+
+impl Fake {
+    fn words(&self, words: Vec<Result<Delta, Error>>, pause: Duration) -> Generation {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let guard = Running { dropped: self.dropped.clone(), running: self.running.clone(), ended: false };
+        let timer = Some(ModelMetrics::new(ENDLESS).request(Instant::now()));
+        let state = (words.into_iter(), guard, timer);
+        let deltas = stream::unfold(state, move |(mut words, mut guard, mut timer)| async move {
+            let word = words.next();
+            if word.is_none() || matches!(word, Some(Ok(Delta::Usage(_)) | Err(_))) {
+                guard.ended = true;
+                if let Some(timer) = timer.take() {
+                    timer.finish(Instant::now(), Outcome::Stop, 1);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            Some((word?, (words, guard, timer)))
+        });
+        Generation::new(CHAT.into(), deltas)
+    }
+}
+
+impl Backend for Fake {
+    fn generate(&self, _ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>> {
+        async move {
+            let text = match &request.prompt {
+                Prompt::Chat(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+                Prompt::Text(text) => text.clone(),
+                Prompt::Tokens(ids) => format!("{ids:?}"),
+            };
+            let word = |text: &str| Ok(Delta::Text { choice: 0, text: text.to_owned() });
+            let usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1 };
+            let end =
+                [Ok(Delta::Finished { choice: 0, reason: FinishReason::Stop }), Ok(Delta::Usage(usage))];
+            match request.model.as_str() {
+                CHAT => {
+                    let mut words = Vec::new();
+                    for choice in 0..request.n {
+                        words.push(Ok(Delta::Text { choice, text: text.clone() }));
+                        words.push(Ok(Delta::Text { choice, text: "!".into() }));
+                        words.push(Ok(Delta::Finished { choice, reason: FinishReason::Stop }));
+                    }
+                    words.push(Ok(Delta::Usage(usage)));
+                    Ok(self.words(words, Duration::ZERO))
+                }
+                ENDLESS => {
+                    Ok(self.words((0..100_000).map(|_| word("word ")).collect(), Duration::from_millis(10)))
+                }
+                SLOW => {
+                    let words = (0..20).map(|_| word("word ")).chain(end).collect();
+                    Ok(self.words(words, Duration::from_millis(50)))
+                }
+                BREAKS => {
+                    let failure = Error::Internal { detail: "secret detail".into() };
+                    Ok(self.words(vec![word("one"), Err(failure)], Duration::ZERO))
+                }
+                "panics" => panic!("secret panic"),
+                "full" => Err(Error::Overloaded { queued: 64, retry_after: Duration::from_millis(1500) }),
+                "long" => Err(Error::ContextLength { tokens: 9000, limit: 2048 }),
+                "never" => {
+                    std::future::pending::<()>().await;
+                    Err(Error::Cancelled)
+                }
+                "vectors" => Err(Error::WrongKind {
+                    model: "vectors".into(),
+                    kind: "embed",
+                    available: vec![CHAT.into()],
+                }),
+                _ => Err(unknown(request.model)),
+            }
+        }
+        .boxed()
+    }
+
+    fn embed(&self, _ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
+        async move {
+            if request.model != "vectors" {
+                return Err(unknown(request.model));
+            }
+            let size = request.dimensions.unwrap_or(2);
+            let vectors = (0..request.inputs.len()).map(|at| vec![at as f32; size]).collect();
+            Ok(embed::Response { vectors, usage: Usage { prompt_tokens: 5, ..Usage::default() } })
+        }
+        .boxed()
+    }
+
+    fn transcribe(
+        &self,
+        _ctx: Context,
+        request: asr::Request,
+        mut upload: Upload,
+    ) -> BoxFuture<'_, Result<asr::Transcript, Error>> {
+        async move {
+            if request.model != "org/ears" && request.model != "whisper-1" {
+                return Err(unknown(request.model));
+            }
+            let mut text = Vec::new();
+            upload.file.read_to_end(&mut text).map_err(|e| Error::Internal { detail: e.to_string() })?;
+            let segment = asr::Segment {
+                id: 0,
+                seek: 0,
+                start: 0.0,
+                end: 1.5,
+                text: format!(" {} bytes of {}", text.len(), upload.name.unwrap_or_default()),
+                tokens: vec![1, 2],
+                temperature: request.temperature,
+                avg_logprob: -0.5,
+                compression_ratio: 1.0,
+                no_speech_prob: 0.25,
+            };
+            let language = request.language.unwrap_or_else(|| "en".into());
+            Ok(asr::Transcript { language, duration: 1.5, segments: vec![segment] })
+        }
+        .boxed()
+    }
+
+    fn models(&self) -> Vec<Card> {
+        let card = |id: &str, kind, aliases: &[&str]| Card {
+            id: id.into(),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            kind,
+            created: 1_700_000_000,
+            owner: "someone".into(),
+        };
+        vec![
+            card(CHAT, Kind::Chat, &[]),
+            card("vectors", Kind::Embed, &["text-embedding"]),
+            card("org/ears", Kind::Asr, &["whisper-1"]),
+        ]
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self.not_ready {
+            true => Readiness::NotReady("loading echo".into()),
+            false => Readiness::Ready,
+        }
+    }
+}
+
+pub fn state(fake: Fake, settings: Settings) -> State {
+    State::new(Arc::new(fake), settings, install_metrics().unwrap())
+}
+
+pub fn app(settings: Settings) -> Router {
+    router(state(Fake::default(), settings))
+}
+
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The data of each event.
+    pub fn events(&self) -> Vec<String> {
+        let event = |part: &str| part.strip_prefix("data: ").map(str::to_owned);
+        self.text.split("\n\n").filter_map(event).collect()
+    }
+
+    /// The error's code, after checking that the body is an OpenAI error and nothing is missing.
+    pub fn code(&self) -> String {
+        let error = self.json()["error"].clone();
+        for field in ["message", "type", "param", "code"] {
+            assert!(error.get(field).is_some(), "no {field} in {}", self.text);
+        }
+        error["code"].as_str().unwrap().to_owned()
+    }
+}
+
+pub async fn send(app: &Router, request: Request<Body>) -> Answer {
+    let response = app.clone().oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path).header("host", "localhost").body(Body::empty()).unwrap()
+}
+
+pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::post(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+/// A multipart form; a value that begins with `@` is a file of that content.
+pub fn form(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    let mut body = String::new();
+    for (name, value) in fields {
+        let (head, value) = match value.strip_prefix('@') {
+            Some(content) => ("; filename=\"a.wav\"\r\nContent-Type: audio/wav", content),
+            None => ("", *value),
+        };
+        body.push_str(&format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"{name}\"{head}\r\n\r\n{value}\r\n"
+        ));
+    }
+    body.push_str("--XX--\r\n");
+    Request::post(path)
+        .header("host", "localhost")
+        .header("content-type", "multipart/form-data; boundary=XX")
+        .body(Body::from(body))
+        .unwrap()
+}

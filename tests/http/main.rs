@@ -1,0 +1,9 @@
+//! The HTTP side before a backend that answers at once: routes and shapes in process, limits, hang-ups and
+//! shutdown over real sockets, arbitrary input.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod api;
+mod arbitrary;
+mod fake;
+mod socket;
