@@ -18,7 +18,7 @@ use symphonia::core::packet::Packet;
 use super::codec::{Codec, Panicked, Spec, guarded};
 use super::error::{Error, Stop, Warning};
 use super::resample::{CHUNK, Resampler, Sink};
-use super::{mp4, opus, source};
+use super::{mp4, source};
 use crate::types::asr::SAMPLE_RATE;
 
 /// Packets in a row that yield no sample before the rest of the file counts as garbage.
@@ -27,7 +27,7 @@ const MAX_FRUITLESS: u32 = 500;
 const MAX_FOREIGN: u32 = 250_000;
 /// Times that a stream may change its sample rate or begin anew.
 const MAX_CHANGES: u32 = 1000;
-/// Gaps between Opus packets up to this long are filled with silence; larger ones are jumps of the clock.
+/// Gaps between packets up to this long are filled with silence; larger ones are jumps of the clock.
 const MAX_GAP_SECONDS: f64 = 2.0;
 /// Gaps below this are rounding of time stamps.
 const MIN_GAP_SECONDS: f64 = 0.04;
@@ -87,10 +87,14 @@ where
     let format = probe(source, hint, facts.container)?;
     let container = format.format_info().short_name;
     let (track, codec) = choose_track(format.as_ref(), container)?;
+    // Opus says itself what to drop, and the edit list says it again.
+    let trim = delay.filter(|_| !codec.is_opus());
     let mut run = Run {
         container,
         codec_name: codec.name(),
-        promised: if facts.length_known { promised_seconds(&track) } else { None },
+        keeps_time: matches!(container, "ogg" | "matroska"),
+        promised: facts.present.and_then(|_| promised_seconds(&track)),
+        present: facts.present,
         clock: seconds_per_tick(&track),
         track: track.id,
         codec,
@@ -100,7 +104,7 @@ where
         limit_seconds: limits.max_seconds,
         given: 0,
         mono: Vec::new(),
-        trim: delay,
+        trim,
         first: None,
         next_tick: None,
         good: 0,
@@ -197,9 +201,13 @@ struct Run {
     format: Box<dyn FormatReader>,
     track: u32,
     codec: Codec,
+    /// Whether time stamps count from one packet to the next, so that gaps between them are real.
+    keeps_time: bool,
     /// Seconds a tick of the track's time stamps.
     clock: Option<f64>,
     promised: Option<f64>,
+    /// Share of the promised bytes that are there.
+    present: Option<f64>,
     resampler: Option<Resampler>,
     /// Most samples to give.
     limit: u64,
@@ -211,7 +219,7 @@ struct Run {
     trim: Option<f64>,
     /// Form of the first packet.
     first: Option<Spec>,
-    /// Where the next Opus packet should begin, in seconds.
+    /// Where the next packet should begin, in seconds.
     next_tick: Option<f64>,
     good: u64,
     skipped: u64,
@@ -304,19 +312,19 @@ impl Run {
         Ok(())
     }
 
-    /// Gives silence for Opus packets that were lost, or never sent because nobody spoke: what follows keeps
+    /// Gives silence for packets that were lost, or never sent because nobody spoke: what follows keeps
     /// its time.
     fn fill_gap(&mut self, packet: &Packet, spec: Spec, sink: Sink<'_>) -> Result<(), Error> {
-        if !self.codec.is_opus() {
+        if !self.keeps_time {
             return Ok(());
         }
         let Some(clock) = self.clock else { return Ok(()) };
         let at = packet.pts.get() as f64 * clock;
-        let length = spec.frames as f64 / f64::from(opus::RATE);
+        let length = spec.frames as f64 / f64::from(spec.rate);
         if let Some(expected) = self.next_tick
             && (MIN_GAP_SECONDS..=MAX_GAP_SECONDS).contains(&(at - expected))
         {
-            let missing = ((at - expected) * f64::from(opus::RATE)) as usize;
+            let missing = ((at - expected) * f64::from(spec.rate)) as usize;
             let silence = [0.0f32; CHUNK];
             for start in (0..missing).step_by(CHUNK) {
                 self.give(&silence[..CHUNK.min(missing - start)], spec.rate, sink)?;
@@ -394,7 +402,9 @@ impl Run {
                 End::Clean => Error::ZeroLength { container: self.container },
             });
         }
-        let short = self.promised.filter(|&p| seconds + LENGTH_TOLERANCE_SECONDS < p);
+        let cut = self.present.filter(|&share| share > 0.0 && share < 1.0).map(|share| seconds / share);
+        let promised = self.promised.into_iter().chain(cut).reduce(f64::max);
+        let short = promised.filter(|&p| seconds + LENGTH_TOLERANCE_SECONDS < p);
         let warning = match (end, short) {
             (_, Some(promised)) => {
                 Some(Warning::Truncated { at_seconds: seconds, promised_seconds: promised })

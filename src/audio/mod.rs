@@ -11,6 +11,7 @@ mod mel;
 mod mix;
 mod mp4;
 mod opus;
+mod patch;
 mod resample;
 mod source;
 mod vorbis;

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use symphonia::core::io::MediaSource;
 
 use super::error::Error;
+use super::patch::{self, Patch};
 
 /// Bytes looked at to tell what a file is.
 const HEAD: usize = 4096;
@@ -24,7 +25,10 @@ pub(super) struct Source<R> {
     inner: R,
     start: u64,
     len: u64,
+    /// Where the next read begins, from `start` on.
+    pos: u64,
     budget: u64,
+    patches: Vec<Patch>,
     facts: Facts,
 }
 
@@ -33,8 +37,8 @@ pub(super) struct Source<R> {
 pub(super) struct Facts {
     /// The container, if its mark is there.
     pub(super) container: Option<&'static str>,
-    /// False for a WAV that was written to a pipe, whose lengths are placeholders.
-    pub(super) length_known: bool,
+    /// Share of the promised length that is there; `None` if no length is promised.
+    pub(super) present: Option<f64>,
 }
 
 impl<R> Source<R> {
@@ -55,11 +59,12 @@ pub(super) fn open<R: Read + Seek>(mut inner: R) -> Result<Source<R>, Error> {
     let n = read_up_to(&mut inner, &mut head)?;
     head.truncate(n);
     check_head(&head)?;
-    let facts = Facts { container: container(&head), length_known: length_known(&head) };
-    inner.seek(SeekFrom::Start(start))?;
     let len = total - start;
+    let mend = patch::mend(&mut inner, start, len, &head)?;
+    let facts = Facts { container: container(&head), present: mend.present };
+    inner.seek(SeekFrom::Start(start))?;
     let budget = len.saturating_mul(MAX_READS_PER_BYTE).saturating_add(READ_ALLOWANCE);
-    Ok(Source { inner, start, len, budget, facts })
+    Ok(Source { inner, start, len, pos: 0, budget, patches: mend.patches, facts })
 }
 
 /// Position of the first byte after any ID3v2 tags. A cover picture of megabytes would otherwise exhaust the
@@ -117,16 +122,6 @@ fn container(head: &[u8]) -> Option<&'static str> {
         (0, b"\xff\xf9", "aac"),
     ];
     MARKS.iter().find(|(at, mark, _)| head.get(*at..).is_some_and(|h| h.starts_with(mark))).map(|m| m.2)
-}
-
-/// Programs that write WAV to a pipe cannot come back for the length and leave a very large one.
-fn length_known(head: &[u8]) -> bool {
-    match head {
-        [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
-            !matches!(u32::from_le_bytes([*a, *b, *c, *d]), 0 | 0x7fff_0000..)
-        }
-        _ => true,
-    }
 }
 
 /// Refuses what is plainly not audio, or audio that cannot be decoded, by name. Passes everything else.
@@ -209,6 +204,10 @@ impl<R: Read> Read for Source<R> {
         }
         let n = self.inner.read(buf)?;
         self.budget = self.budget.saturating_sub(n as u64);
+        if let Some(read) = buf.get_mut(..n) {
+            self.patches.iter().for_each(|p| p.apply(self.pos, read));
+        }
+        self.pos = self.pos.saturating_add(n as u64);
         Ok(n)
     }
 }
@@ -222,8 +221,10 @@ impl<R: Seek> Seek for Source<R> {
             other => other,
         };
         let at = self.inner.seek(pos)?;
-        at.checked_sub(self.start)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seek before the start of the audio"))
+        self.pos = at.checked_sub(self.start).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "seek before the start of the audio")
+        })?;
+        Ok(self.pos)
     }
 }
 
