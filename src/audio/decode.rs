@@ -313,7 +313,7 @@ impl Run {
     }
 
     /// Gives silence for packets that were lost, or never sent because nobody spoke: what follows keeps
-    /// its time.
+    /// its time. (In Ogg the gap shows one page later: symphonia counts on from the page before.)
     fn fill_gap(&mut self, packet: &Packet, spec: Spec, sink: Sink<'_>) -> Result<(), Error> {
         if !self.keeps_time {
             return Ok(());

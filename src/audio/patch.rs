@@ -105,8 +105,24 @@ fn matroska(head: &[u8], len: u64) -> Option<Mend> {
         return Some(Mend { patches: Vec::new(), present: Some(1.0) });
     }
     let bytes = (unknown | 1 << (7 * n)).to_be_bytes();
-    let patches = vec![Patch::new(segment + 4, bytes.get(8 - n..)?)];
+    let mut patches = vec![Patch::new(segment + 4, bytes.get(8 - n..)?)];
+    patches.extend(head.get(usize::try_from(data).ok()?..).and_then(|first| void_index(data, first)));
     Some(Mend { patches, present: Some(len.saturating_sub(data) as f64 / size as f64) })
+}
+
+/// Makes the index in front of a Segment (SeekHead) padding (Void) of the same length: what it points to lies
+/// behind the cut, and is not needed.
+fn void_index(at: u64, element: &[u8]) -> Option<Patch> {
+    let (size, n) = vint(element.strip_prefix(b"\x11\x4d\x9b\x74")?)?;
+    // The mark of SeekHead takes 4 bytes, that of Void 1: the length takes the other 3.
+    let n = n + 3;
+    if n > 7 {
+        return None;
+    }
+    let length = (size | 1 << (7 * n)).to_be_bytes();
+    let mut bytes = vec![0xec];
+    bytes.extend(length.get(8 - n..)?);
+    Some(Patch::new(at, &bytes))
 }
 
 /// An EBML number and how many bytes it takes.

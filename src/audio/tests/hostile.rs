@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::{Error, Limits};
-use super::{decode_all, fixture, wav, wav_of};
+use super::{decode_all, fixture, ogg_page, wav, wav_of};
 
 const FIXTURES: &[&str] = &[
     "tone.mp3",
@@ -109,41 +109,58 @@ fn damage_in_the_middle_is_passed_over() {
         let middle = bytes.len() / 2;
         bytes[middle..middle + 60].fill(0x55);
         let (samples, _) = decode_all(bytes, &Limits::default()).unwrap();
-        assert!(samples.len() > 45_000, "{name}: only {} samples", samples.len());
+        assert!(samples.len() > 32_000, "{name}: only {} samples", samples.len());
+        if matches!(name, "tone.opus" | "tone.ogg") {
+            // Their pages last a second each, and time is right again a page after a lost one.
+            continue;
+        }
         // What follows the damage keeps its time: 1000 Hz from 2.0 s on, and nothing before.
         let at = |t: usize| super::amplitude(&samples[t..t + 1600], 16_000.0, 1000.0);
         assert!(at(37_000) > 0.2 && at(29_500) < 0.02, "{name}: {} {}", at(37_000), at(29_500));
     }
 }
 
+/// Speech in small pages, one of them lost: what follows the next is in its place.
+#[test]
+fn a_lost_page_does_not_shift_what_follows() {
+    let mut encoder =
+        ropus::Encoder::builder(48_000, ropus::Channels::Mono, ropus::Application::Audio).build().unwrap();
+    let mut packet = [0u8; 1500];
+    let mut file = ogg_page(0, 0, 2, &[b"OpusHead\x01\x01\0\0\x80\xbb\0\0\0\0\0"]);
+    file.extend(ogg_page(1, 0, 0, &[b"OpusTags\0\0\0\0\0\0\0\0"]));
+    for i in 0..20u32 {
+        let packets: Vec<Vec<u8>> = (0..5)
+            .map(|k| {
+                let frame: Vec<f32> = (0..960u32)
+                    .map(|j| {
+                        let t = (i * 4800 + k * 960 + j) as f32 / 48_000.0;
+                        if t < 1.5 { 0.0 } else { 0.5 * (std::f32::consts::TAU * 1000.0 * t).sin() }
+                    })
+                    .collect();
+                let n = encoder.encode_float(&frame, &mut packet).unwrap();
+                packet[..n].to_vec()
+            })
+            .collect();
+        let refs: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        if i != 7 {
+            file.extend(ogg_page(i + 2, u64::from(i + 1) * 4800, if i == 19 { 4 } else { 0 }, &refs));
+        }
+    }
+    let (samples, decoded) = decode_all(file, &Limits::default()).unwrap();
+    assert!(samples.len().abs_diff(32_000) <= 160, "{} samples, {:?}", samples.len(), decoded.warning);
+    let at = |t: usize| super::amplitude(&samples[t..t + 800], 16_000.0, 1000.0);
+    assert!(at(24_400) > 0.4 && at(23_000) < 0.02, "{} {}", at(24_400), at(23_000));
+}
+
 /// An Opus file of one packet of silence repeated: hours in a few kilobytes.
 #[test]
 fn a_decode_bomb_stops_at_the_limit() {
-    let page = |serial: u32, sequence: u32, granule: u64, flags: u8, packets: &[&[u8]]| {
-        let mut p = b"OggS\0".to_vec();
-        p.push(flags);
-        p.extend(granule.to_le_bytes());
-        p.extend(serial.to_le_bytes());
-        p.extend(sequence.to_le_bytes());
-        p.extend([0; 4]);
-        p.push(packets.len() as u8);
-        p.extend(packets.iter().map(|p| p.len() as u8));
-        packets.iter().for_each(|d| p.extend_from_slice(d));
-        let crc = p.iter().fold(0u32, |crc, &b| {
-            (0..8).fold(
-                crc ^ u32::from(b) << 24,
-                |c, _| if c >> 31 == 1 { c << 1 ^ 0x04c1_1db7 } else { c << 1 },
-            )
-        });
-        p[22..26].copy_from_slice(&crc.to_le_bytes());
-        p
-    };
-    let mut file = page(1, 0, 0, 2, &[b"OpusHead\x01\x01\0\0\x80\xbb\0\0\0\0\0"]);
-    file.extend(page(1, 1, 0, 0, &[b"OpusTags\0\0\0\0\0\0\0\0"]));
+    let mut file = ogg_page(0, 0, 2, &[b"OpusHead\x01\x01\0\0\x80\xbb\0\0\0\0\0"]);
+    file.extend(ogg_page(1, 0, 0, &[b"OpusTags\0\0\0\0\0\0\0\0"]));
     // 48 frames of 2.5 ms in three bytes.
     let packet: &[u8] = &[0xe3, 48];
     for i in 0..400u64 {
-        file.extend(page(1, 2 + i as u32, (i + 1) * 255 * 5760, 0, &[packet; 255]));
+        file.extend(ogg_page(2 + i as u32, (i + 1) * 255 * 5760, 0, &[packet; 255]));
     }
     assert!(file.len() < 400_000);
     let start = Instant::now();

@@ -72,3 +72,26 @@ fn amplitude(samples: &[f32], rate: f64, hz: f64) -> f64 {
     }
     2.0 * (re * re + im * im).sqrt() / samples.len().max(1) as f64
 }
+
+/// A page of an Ogg stream; no packet may be longer than 254 bytes times 255.
+fn ogg_page(sequence: u32, granule: u64, flags: u8, packets: &[&[u8]]) -> Vec<u8> {
+    let mut lacing = Vec::new();
+    for p in packets {
+        lacing.extend(std::iter::repeat_n(255u8, p.len() / 255));
+        lacing.push((p.len() % 255) as u8);
+    }
+    let mut page = b"OggS\0".to_vec();
+    page.push(flags);
+    page.extend(granule.to_le_bytes());
+    page.extend(1u32.to_le_bytes());
+    page.extend(sequence.to_le_bytes());
+    page.extend([0; 4]);
+    page.push(lacing.len() as u8);
+    page.extend(lacing);
+    packets.iter().for_each(|p| page.extend_from_slice(p));
+    let crc = page.iter().fold(0u32, |crc, &b| {
+        (0..8).fold(crc ^ u32::from(b) << 24, |c, _| if c >> 31 == 1 { c << 1 ^ 0x04c1_1db7 } else { c << 1 })
+    });
+    page[22..26].copy_from_slice(&crc.to_le_bytes());
+    page
+}
