@@ -1,5 +1,7 @@
 //! How fast a minute of sound is decoded, and a minute of samples turned into energies.
 
+#![allow(clippy::expect_used)]
+
 use std::hint::black_box;
 use std::io::Cursor;
 use std::time::Duration;

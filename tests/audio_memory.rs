@@ -35,7 +35,7 @@ impl Read for Recording {
         let n = buf.len().min((self.len - self.pos.min(self.len)) as usize);
         for byte in &mut buf[..n] {
             let pos = self.pos as usize;
-            *byte = self.header.get(pos).copied().unwrap_or(if pos % 2 == 0 {
+            *byte = self.header.get(pos).copied().unwrap_or(if pos.is_multiple_of(2) {
                 (pos / 7) as u8
             } else {
                 (pos / 96_000 % 8) as u8

@@ -92,7 +92,7 @@ where
     let mut run = Run {
         container,
         codec_name: codec.name(),
-        keeps_time: matches!(container, "ogg" | "matroska"),
+        keeps_time: matches!(container, "ogg" | "matroska" | "flac"),
         promised: facts.present.and_then(|_| promised_seconds(&track)),
         present: facts.present,
         clock: seconds_per_tick(&track),

@@ -2,7 +2,13 @@
 //!
 //! [`decode`] turns any common audio or video file into 16 kHz mono samples, a bounded chunk at a time;
 //! [`MelExtractor`] turns those into log-mel energies; [`log_mel`] joins the two. Nothing holds a whole
-//! recording but the energies themselves (58 MB an hour of 80 bins).
+//! recording but the energies themselves (58 MB an hour of 80 bins): two hours take 115 MB in all.
+//!
+//! Opus is decoded by `ropus`, a fixed-point port of the reference decoder. Against libopus' float decoder over
+//! 21 files (SILK, hybrid and CELT, 6 to 160 kbit/s, frames of 2.5 to 60 ms, mono and stereo) the difference is
+//! 71 dB or more below the signal, but for two stereo files that switch modes: 50 and 53 dB there, where two
+//! builds of libopus differ as much. It ran at 200 to 2000 times real time and did not panic on 790,000 damaged
+//! packets.
 
 mod codec;
 mod decode;
