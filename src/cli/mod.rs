@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod import;
 pub mod models;
+pub mod progress;
 pub mod pull;
 pub mod rm;
 pub mod serve;
@@ -64,4 +65,29 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(args) => config::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     }
+}
+
+/// An error of a command with its own exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Exit {
+    code: u8,
+    text: String,
+}
+
+impl Exit {
+    /// `verify` found damaged files.
+    pub fn damaged(text: String) -> Exit {
+        Exit { code: 7, text }
+    }
+}
+
+/// The exit status for an error: 1 in general, 2 for wrong arguments (from the argument parser), 3 for a name
+/// that is unknown or taken, 4 where no source gave a file, 5 where the disk is full, 6 where another process
+/// holds the home folder, 7 where a verification found damage.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code;
+    }
+    error.downcast_ref::<crate::fetch::Error>().map_or(1, crate::fetch::Error::exit_code)
 }
