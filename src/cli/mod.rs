@@ -18,7 +18,7 @@ use crate::config::{Config, Overrides};
 
 /// One process that serves chat, embeddings and speech models over OpenAI-style HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "stentor", version, max_term_width = 100)]
+#[command(name = "stentor", version, max_term_width = 100, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(flatten)]
     pub overrides: Overrides,
@@ -82,9 +82,10 @@ impl Exit {
     }
 }
 
-/// The exit status for an error: 1 in general, 2 for wrong arguments (from the argument parser), 3 for a name
-/// that is unknown or taken, 4 where no source gave a file, 5 where the disk is full, 6 where another process
-/// holds the home folder, 7 where a verification found damage.
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong arguments, 3 a name is unknown or taken, \
+    4 no source gave a file, 5 the disk is full, 6 another process holds the home folder, 7 verify found damage";
+
+/// The exit status for an error, as the help text lists them.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         return exit.code;

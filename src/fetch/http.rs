@@ -79,7 +79,7 @@ impl Http {
             .user_agent(concat!("stentor/", env!("CARGO_PKG_VERSION")))
             .build();
         let runtime = runtime.map_err(|e| Problem::Other(e.to_string()))?;
-        let client = client.map_err(|e| Problem::Other(chain(&e)))?;
+        let client = client.map_err(|e| Problem::Other(cause(&e)))?;
         Ok(Http { runtime: Some(runtime), client, limits })
     }
 
@@ -93,23 +93,33 @@ impl Http {
     /// Asks for the headers of `url`. Redirects are followed on its own origin only: what lies behind the
     /// first foreign one is the storage's business, and the hub has said what it knows before.
     pub fn head(&self, url: &Url, credential: Option<&Credential>) -> Result<Head, Problem> {
-        self.block_on(async {
-            let mut headers = Vec::new();
-            let mut at = url.clone();
-            for _ in 0..=MAX_REDIRECTS {
-                let response = self.send(Method::HEAD, &at, HeaderMap::new(), credential).await?;
-                let next = redirect_of(&response, &at)?;
-                let status = response.status();
-                headers.push(response.headers().clone());
-                match next {
-                    Some(next) if next.origin() == url.origin() => at = next,
-                    Some(_) => return Ok(Head { headers }),
-                    None if status.is_success() => return Ok(Head { headers }),
-                    None => return Err(refused(status)),
+        let mut attempt = 1;
+        loop {
+            match self.block_on(self.head_once(url, credential)) {
+                Err(problem @ Problem::Busy { .. }) if attempt <= self.limits.retries.min(2) => {
+                    std::thread::sleep(pause(&problem, attempt).unwrap_or_default());
                 }
+                other => return other,
             }
-            Err(Problem::Other("redirects in a circle".into()))
-        })
+            attempt += 1;
+        }
+    }
+
+    async fn head_once(&self, url: &Url, credential: Option<&Credential>) -> Result<Head, Problem> {
+        let mut headers = Vec::new();
+        let mut at = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(Method::HEAD, &at, HeaderMap::new(), credential).await?;
+            let next = redirect_of(&response, &at)?;
+            headers.push(response.headers().clone());
+            match next {
+                Some(next) if next.origin() == url.origin() => at = next,
+                Some(_) => return Ok(Head { headers }),
+                None if response.status().is_success() => return Ok(Head { headers }),
+                None => return Err(refusal(&response)),
+            }
+        }
+        Err(Problem::Other("redirects in a circle".into()))
     }
 
     /// Continues or begins the download of `url` into `sink`. `validator` is the ETag under which the bytes
@@ -137,13 +147,7 @@ impl Http {
             };
             // Progress is worth as much as a fresh start: only attempts in vain count.
             attempt = if sink.written() > before { 1 } else { attempt + 1 };
-            let wait = match &problem {
-                Problem::Broken(_) => Duration::from_millis(200 << attempt.min(6)),
-                Problem::Busy { after, .. } => {
-                    after.unwrap_or(Duration::from_millis(500 << attempt.min(6))).min(MAX_RETRY_AFTER)
-                }
-                _ => return Ok(Err(problem)),
-            };
+            let Some(wait) = pause(&problem, attempt) else { return Ok(Err(problem)) };
             if attempt > self.limits.retries {
                 return Ok(Err(problem));
             }
@@ -172,7 +176,7 @@ impl Http {
         // Twice: once to connect, once to answer.
         match tokio::time::timeout(self.limits.connect * 2, request).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Problem::Unreachable(chain(&error.without_url()))),
+            Ok(Err(error)) => Err(Problem::Unreachable(cause(&error.without_url()))),
             Err(_) => Err(Problem::Unreachable(format!(
                 "no answer in {} s",
                 self.limits.connect.as_secs_f32() * 2.0
@@ -240,7 +244,7 @@ impl Transfer<'_> {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) if sink.written() == sink.want().size => return Ok(Ok(())),
                 Ok(Ok(None)) => return Err(Problem::Broken("the body ended early".into())),
-                Ok(Err(error)) => return Err(Problem::Broken(chain(&error.without_url()))),
+                Ok(Err(error)) => return Err(Problem::Broken(cause(&error.without_url()))),
                 Err(_) => return Err(Problem::Broken("no more bytes came".into())),
             };
             match sink.write(&chunk) {
@@ -273,16 +277,34 @@ fn accept(response: &Response, have: u64, size: u64) -> Result<Option<u64>, Prob
             }
         }
         StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => Ok(None),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Err(busy(response)),
-        status if status.is_server_error() => Err(busy(response)),
-        status => Err(refused(status)),
+        _ => Err(refusal(response)),
     }
 }
 
-fn busy(response: &Response) -> Problem {
-    let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
-    let after = after.and_then(|v| v.trim().parse().ok()).map(Duration::from_secs);
-    Problem::Busy { status: response.status().as_u16(), after }
+/// How long to wait before attempt number `attempt` after the first; `None`: no attempt will mend this.
+fn pause(problem: &Problem, attempt: u32) -> Option<Duration> {
+    let doubling = Duration::from_millis(250 << attempt.min(6));
+    match problem {
+        Problem::Broken(_) => Some(doubling),
+        Problem::Busy { after, .. } => Some(after.unwrap_or(doubling).min(MAX_RETRY_AFTER)),
+        _ => None,
+    }
+}
+
+/// Why there is no body to read: a busy server is worth another attempt, a refusal is not.
+fn refusal(response: &Response) -> Problem {
+    let status = response.status().as_u16();
+    if matches!(status, 408 | 429) || status >= 500 {
+        let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
+        let after = after.and_then(|v| v.trim().parse().ok()).map(Duration::from_secs);
+        return Problem::Busy { status, after };
+    }
+    let hint = match status {
+        401 | 403 => ": the file needs a token (HF_TOKEN) of someone who accepted its conditions",
+        404 | 410 => ": the file is not there",
+        _ => "",
+    };
+    Problem::Status { status, hint }
 }
 
 /// `bytes START-END/TOTAL`; the total may be `*`.
@@ -307,15 +329,6 @@ fn redirect_of(response: &Response, at: &Url) -> Result<Option<Url>, Problem> {
     }
 }
 
-fn refused(status: StatusCode) -> Problem {
-    let hint = match status.as_u16() {
-        401 | 403 => ": the file needs a token (HF_TOKEN) of someone who accepted its conditions",
-        404 | 410 => ": the file is not there",
-        _ => "",
-    };
-    Problem::Status { status: status.as_u16(), hint }
-}
-
 fn text(value: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(value).map_err(|e| Problem::Other(e.to_string()))
 }
@@ -325,18 +338,13 @@ pub fn host(url: &Url) -> &str {
     url.host_str().unwrap_or("the server")
 }
 
-/// An error and its causes in one line: the last one usually says what happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
+/// The last cause of an error: it says what happened, the ones before it only on whose behalf.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
     }
-    text
+    last.to_string()
 }
 
 /// An error as HTTP problems show it inside [`Error::Source`].

@@ -34,11 +34,7 @@ pub fn fetch(wheel: &Wheel, folder: &Path, progress: &dyn Progress) -> Result<Re
                 .into(),
         )));
     };
-    // What another process left half-done here is of no use; the lock on downloads is ours.
-    let work = folder.join(".work");
-    if work.exists() {
-        fs::remove_dir_all(&work).map_err(Error::io(&work))?;
-    }
+    let work = fresh_work(folder)?;
     let (temporary, landing) = (work.join("tmp"), work.join("wheel"));
     for path in [&temporary, &landing] {
         fs::create_dir_all(path).map_err(Error::io(path))?;
@@ -57,7 +53,20 @@ pub fn fetch(wheel: &Wheel, folder: &Path, progress: &dyn Progress) -> Result<Re
         return Ok(Err(Problem::Size { found, expected: wheel.size }));
     }
     fs::rename(&landing, &home).map_err(Error::io(&home))?;
+    let _ = fs::remove_dir_all(&work);
     find_wheel(&home)?.map(Ok).map(Ok).unwrap_or_else(|| Ok(Err(Problem::Other("the wheel vanished".into()))))
+}
+
+/// A folder of our own to work in. What a killed process left is removed; its package client may outlive it
+/// for a while and must find nothing of ours.
+fn fresh_work(folder: &Path) -> Result<PathBuf> {
+    const PREFIX: &str = ".work-";
+    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(|e| e.ok()) {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_dir_all(entry.path()).map_err(Error::io(entry.path()))?;
+        }
+    }
+    Ok(folder.join(format!("{PREFIX}{}", std::process::id())))
 }
 
 fn find_wheel(folder: &Path) -> Result<Option<PathBuf>> {
