@@ -1,6 +1,7 @@
 //! The real program against a hub on this machine that misbehaves in every way hubs do.
 //!
 //! One file, above 500 lines: each integration test links the whole program, so they share one.
+#![allow(clippy::unwrap_used)] // Helpers of tests fail their test.
 
 use std::collections::BTreeMap;
 use std::fs;

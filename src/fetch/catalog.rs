@@ -64,7 +64,7 @@ impl Catalog {
             if self.manifests.contains_key(&profile.id) {
                 return Err(fail("a model has the same id".into()));
             }
-            for id in profile.models.iter().filter(|id| !self.manifests.contains_key(*id)) {
+            if let Some(id) = profile.models.iter().find(|id| !self.manifests.contains_key(*id)) {
                 let hint = nearest(id, self.manifests.keys().map(String::as_str));
                 let hint = hint.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
                 return Err(fail(format!("names {id:?}, which has no manifest{hint}")));

@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
                     break;
                 }
                 let before = missing.len();
-                self.from_source(manifest, index, candidate, &mut missing, &mut tried)?;
+                self.take_source(manifest, index, candidate, &mut missing, &mut tried)?;
                 if missing.len() < before {
                     source = describe(candidate);
                 }
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
     }
 
     /// Takes from `source` what it gives. Only what no other source could mend is an error.
-    fn from_source(
+    fn take_source(
         &mut self,
         manifest: &Manifest,
         index: usize,
@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
         match source {
             Source::Hub { repo, revision, names } => {
                 let name = names.get(path).unwrap_or(path);
-                self.from_hub(manifest, repo, revision, name, file)
+                self.take_hub(manifest, repo, revision, name, file)
             }
             Source::Web { urls } => match (urls.get(path), file.want.clone()) {
                 (Some(url), Some(want)) => self.download(manifest, path, url, None, &want),
@@ -220,11 +220,11 @@ impl<'a> Session<'a> {
                 }
                 _ => Err(unknown_size(path)),
             },
-            Source::Local { path: from } => self.from_disk(manifest, from, file),
+            Source::Local { path: from } => self.take_local(manifest, from, file),
         }
     }
 
-    fn from_hub(
+    fn take_hub(
         &mut self,
         manifest: &Manifest,
         repo: &str,
@@ -304,7 +304,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn from_disk(&mut self, manifest: &Manifest, from: &Path, file: &mut Missing) -> Result<()> {
+    fn take_local(&mut self, manifest: &Manifest, from: &Path, file: &mut Missing) -> Result<()> {
         let what = from.display().to_string();
         let path = if from.is_dir() { paths::join(from, &file.spec.path) } else { Some(from.to_path_buf()) };
         let fail = |e: String| Error::source(what.clone(), Problem::Other(e));

@@ -173,8 +173,8 @@ fn last_words(log: &Path) -> String {
         f.take(MAX_MESSAGE).read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let error = lines.clone().find(|l| l.starts_with("ERROR:")).or_else(|| lines.last());
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let error = lines.clone().find(|l| l.starts_with("ERROR:")).or_else(|| lines.next_back());
     match (read, error) {
         (Ok(_), Some(line)) => line.chars().filter(|c| !c.is_control()).take(300).collect(),
         _ => "it said nothing".into(),
