@@ -449,6 +449,7 @@ fn faults_that_stay_are_named_and_leave_nothing() {
         (Fault::Status(500), "is busy (answers 500)"),
         (Fault::WrongBytes, "has other bytes"),
         (Fault::TooLong, "has another size"),
+        (Fault::Elsewhere(String::new()), "redirects in a circle"),
     ] {
         let hub = Hub::start(&files, fault);
         let home = Home::new(&hub.url);

@@ -110,8 +110,12 @@ impl State {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::BadState { path: path.clone(), what: e.to_string() })?;
         text.push(b'\n');
-        let mut file =
-            tempfile::Builder::new().prefix(".manifest-").tempfile_in(home).map_err(Error::io(home))?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".manifest-");
+        // As readable as any file: the server may run as another user than the one who pulls.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(home).map_err(Error::io(home))?;
         file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(Error::io(&path))?;
         file.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
         sync_folder(home)
