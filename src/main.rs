@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use stentor::cli::{Cli, run};
+use stentor::cli::{Cli, exit_code, run};
 
 /// Keeps freed pages: the engines allocate the same large buffers at every step, and faulting fresh pages
 /// for them took a fifth of a forward pass with the system allocator.
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stentor: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_code(&error))
         }
     }
 }

@@ -1,11 +1,39 @@
 //! `stentor import`.
 
+use std::path::PathBuf;
+
 use crate::config::Config;
+use crate::fetch::Library;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// A GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// What to call it [default: the name of the file or folder]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Another name that callers may use; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// Fail rather than wait when another process changes the home folder
+    #[arg(long)]
+    pub no_wait: bool,
+}
 
 /// Runs the command.
-pub fn run(_config: &Config, _args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    let library = Library::open(&config.home)?;
+    let id = library.import(&args.path, args.id.as_deref(), &args.alias, !args.no_wait)?;
+    match library.installed()?.into_iter().find(|m| m.id == id) {
+        Some(m) => println!(
+            "{id}: {} model, {} {}, read in place from {}",
+            m.kind.as_str(),
+            m.architecture,
+            m.format.as_str(),
+            m.path.display()
+        ),
+        None => println!("{id}: registered"),
+    }
+    Ok(())
 }

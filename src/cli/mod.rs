@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod import;
 pub mod key;
 pub mod models;
+pub mod progress;
 pub mod pull;
 pub mod rm;
 pub mod serve;
@@ -18,7 +19,7 @@ use crate::config::{Config, Overrides};
 
 /// One process that serves chat, embeddings and speech models over OpenAI-style HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "stentor", version, max_term_width = 100)]
+#[command(name = "stentor", version, max_term_width = 100, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(flatten)]
     pub overrides: Overrides,
@@ -68,4 +69,30 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(args) => config::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     }
+}
+
+/// An error of a command with its own exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Exit {
+    code: u8,
+    text: String,
+}
+
+impl Exit {
+    /// `verify` found damaged files.
+    pub fn damaged(text: String) -> Exit {
+        Exit { code: 7, text }
+    }
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong arguments, 3 a name is unknown or taken, \
+    4 no source gave a file, 5 the disk is full, 6 another process holds the home folder, 7 verify found damage";
+
+/// The exit status for an error, as the help text lists them.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code;
+    }
+    error.downcast_ref::<crate::fetch::Error>().map_or(1, crate::fetch::Error::exit_code)
 }

@@ -1,11 +1,28 @@
 //! `stentor rm`.
 
 use crate::config::Config;
+use crate::fetch::{Library, bytes_text};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Models to remove; an imported one is only forgotten, its files stay where they are
+    #[arg(required = true, value_name = "ID")]
+    pub names: Vec<String>,
+    /// Fail rather than wait when another process changes the home folder
+    #[arg(long)]
+    pub no_wait: bool,
+}
 
 /// Runs the command.
-pub fn run(_config: &Config, _args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    let library = Library::open(&config.home)?;
+    // All names are looked up before anything is removed.
+    let ids = args.names.iter().map(|name| library.resolve(name)).collect::<Result<Vec<_>, _>>()?;
+    for id in ids {
+        match library.remove(&id, !args.no_wait)? {
+            0 => println!("{id}: forgotten"),
+            bytes => println!("{id}: removed, {} freed", bytes_text(bytes)),
+        }
+    }
+    Ok(())
 }

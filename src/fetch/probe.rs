@@ -1,0 +1,426 @@
+//! Tells what a file or folder on this machine is, from as few bytes as that takes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use crate::types::model::{Format, Kind};
+
+const MAX_JSON: u64 = 4 << 20;
+/// Keys looked through before `general.architecture` must have come; writers put it first.
+const MAX_GGUF_KEYS: u64 = 4096;
+const MAX_GGUF_TEXT: u64 = 1 << 20;
+/// Most files taken from a folder.
+const MAX_FILES: usize = 1024;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub kind: Kind,
+    pub architecture: String,
+    pub format: Format,
+    /// Absolute folder of the files.
+    pub folder: PathBuf,
+    /// Their paths under it.
+    pub files: Vec<String>,
+    /// What the files or the folder are called.
+    pub name: String,
+}
+
+/// Looks at `path`.
+pub fn probe(path: &Path) -> Result<Found> {
+    let path = fs::canonicalize(path).map_err(Error::io(path))?;
+    let bad = |what: &str| Error::Import { path: path.clone(), what: what.to_owned() };
+    let name =
+        path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("has a name that is not UTF-8"))?;
+    if path.is_file() {
+        let folder = path.parent().ok_or_else(|| bad("has no folder"))?.to_path_buf();
+        let architecture = gguf_architecture(&path)?;
+        return Ok(Found {
+            kind: gguf_kind(&architecture),
+            architecture,
+            format: Format::Gguf,
+            folder,
+            files: vec![name.to_owned()],
+            name: name.strip_suffix(".gguf").unwrap_or(name).to_owned(),
+        });
+    }
+    let files = list(&path)?;
+    let has = |file: &str| files.iter().any(|f| f == file);
+    if has("model.bin") {
+        ctranslate2(&path, name, &files)
+    } else if files.iter().any(|f| f.ends_with(".safetensors")) {
+        safetensors(&path, name, files)
+    } else if let Some(gguf) = files.iter().find(|f| f.ends_with(".gguf")) {
+        Err(bad(&format!("is a folder; import the file in it: {}", path.join(gguf).display())))
+    } else {
+        Err(bad("holds no model.bin, no *.safetensors and is no GGUF file: nothing here can be imported"))
+    }
+}
+
+/// Plain files of a folder and of its folders one level down.
+fn list(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut folders = Vec::new();
+    for (path, name) in entries(folder)? {
+        if path.is_dir() {
+            folders.push((path, name));
+        } else {
+            names.push(name);
+        }
+    }
+    for (path, folder_name) in folders {
+        names.extend(
+            entries(&path)?
+                .into_iter()
+                .filter(|(p, _)| p.is_file())
+                .map(|(_, n)| format!("{folder_name}/{n}")),
+        );
+    }
+    names.sort();
+    names.truncate(MAX_FILES);
+    Ok(names)
+}
+
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))?.take(MAX_FILES) {
+        let entry = entry.map_err(Error::io(folder))?;
+        match entry.file_name().into_string() {
+            Ok(name) if !name.starts_with('.') => found.push((entry.path(), name)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// A CTranslate2 folder: `model.bin` begins with u32 version, u16 length, and the specification's name.
+fn ctranslate2(folder: &Path, name: &str, files: &[String]) -> Result<Found> {
+    let path = folder.join("model.bin");
+    let bad = |what: String| Error::Import { path: path.clone(), what };
+    let mut file = File::open(&path).map_err(Error::io(&path))?;
+    let mut header = [0; 6];
+    let short = || bad("is too short for a CTranslate2 model".into());
+    file.read_exact(&mut header).map_err(|_| short())?;
+    let [a, b, c, d, e, f] = header;
+    let (version, length) = (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]));
+    if !(2..=16).contains(&version) || length > 256 {
+        return Err(bad(format!("is no CTranslate2 model: its version reads {version}")));
+    }
+    let mut spec = vec![0; usize::from(length)];
+    file.read_exact(&mut spec).map_err(|_| short())?;
+    let spec = String::from_utf8_lossy(&spec).trim_end_matches('\0').to_owned();
+    if spec != "WhisperSpec" {
+        return Err(bad(format!("holds a {spec:?}; of CTranslate2 models only Whisper is served")));
+    }
+    let wanted = |f: &&String| *f == "model.bin" || f.ends_with(".json") || f.ends_with(".txt");
+    let files: Vec<String> = files.iter().filter(|f| !f.contains('/')).filter(wanted).cloned().collect();
+    for (need, any) in
+        [("config.json", ["config.json"; 2]), ("tokenizer.json", ["tokenizer.json", "vocabulary.json"])]
+    {
+        if !files.iter().any(|f| any.contains(&f.as_str())) {
+            return Err(bad(format!("has no {need} beside it")));
+        }
+    }
+    Ok(Found {
+        kind: Kind::Asr,
+        architecture: "whisper".into(),
+        format: Format::CTranslate2,
+        folder: folder.to_path_buf(),
+        files,
+        name: name.to_owned(),
+    })
+}
+
+/// A folder as `transformers` saves it: `config.json` and one or more safetensors files.
+fn safetensors(folder: &Path, name: &str, files: Vec<String>) -> Result<Found> {
+    let path = folder.join("config.json");
+    let bad = |what: String| Error::Import { path: path.clone(), what };
+    let config = read_json(&path)?;
+    let class = config.pointer("/architectures/0").and_then(|v| v.as_str()).unwrap_or_default();
+    let architecture =
+        config.get("model_type").and_then(|v| v.as_str()).unwrap_or_default().replace('_', "-");
+    if !super::paths::is_id(&architecture) {
+        return Err(bad("has no `model_type`".into()));
+    }
+    let sentence = files.iter().any(|f| f == "modules.json");
+    let kind = if architecture == "whisper" {
+        Kind::Asr
+    } else if sentence || architecture.contains("bert") {
+        Kind::Embed
+    } else if class.ends_with("ForCausalLM") || class.ends_with("ForConditionalGeneration") {
+        Kind::Chat
+    } else {
+        return Err(bad(format!(
+            "describes {architecture} ({class}), which is no chat, embedding or speech model"
+        )));
+    };
+    check_shards(folder, &files)?;
+    let wanted = |f: &String| {
+        let pooling = f.ends_with("_Pooling/config.json") || f.ends_with("_Dense/config.json");
+        let top = [".safetensors", ".json", ".txt", ".model", ".jinja"].iter().any(|e| f.ends_with(e));
+        if f.contains('/') { pooling } else { top }
+    };
+    let files: Vec<String> = files.into_iter().filter(wanted).collect();
+    let folder = folder.to_path_buf();
+    Ok(Found { kind, architecture, format: Format::Safetensors, folder, files, name: name.to_owned() })
+}
+
+/// Every file that the index of a split model names must be there.
+fn check_shards(folder: &Path, files: &[String]) -> Result<()> {
+    const INDEX: &str = "model.safetensors.index.json";
+    if !files.iter().any(|f| f == INDEX) {
+        return Ok(());
+    }
+    let path = folder.join(INDEX);
+    let index = read_json(&path)?;
+    let map = index.get("weight_map").and_then(|m| m.as_object());
+    let named: BTreeSet<&str> = map.into_iter().flat_map(|m| m.values()).filter_map(|v| v.as_str()).collect();
+    match named.into_iter().find(|shard| !files.iter().any(|f| f == shard)) {
+        Some(shard) => Err(Error::Import { path, what: format!("names {shard:?}, which is not there") }),
+        None => Ok(()),
+    }
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(MAX_JSON + 1).read_to_end(&mut text).map_err(Error::io(path))?;
+    let bad = |what: String| Error::Import { path: path.to_path_buf(), what };
+    if text.len() as u64 > MAX_JSON {
+        return Err(bad(format!("is longer than {MAX_JSON} bytes")));
+    }
+    serde_json::from_slice(&text).map_err(|e| bad(format!("is no JSON: {e}")))
+}
+
+/// Encoders are named after what they are; everything else in the format is a decoder.
+fn gguf_kind(architecture: &str) -> Kind {
+    if architecture.contains("bert") { Kind::Embed } else { Kind::Chat }
+}
+
+/// `general.architecture` of a GGUF file, version 2 or 3 (ggml's `gguf.md`).
+fn gguf_architecture(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut reader = Gguf { reader: BufReader::new(file.take(64 << 20)) };
+    reader.architecture().map_err(|what| Error::Import { path: path.to_path_buf(), what })
+}
+
+struct Gguf<R> {
+    reader: R,
+}
+
+impl<R: Read> Gguf<R> {
+    fn architecture(&mut self) -> Result<String, String> {
+        if self.bytes::<4>()? != *b"GGUF" {
+            return Err("is no GGUF file: it does not begin with GGUF".into());
+        }
+        let version = u32::from_le_bytes(self.bytes()?);
+        if !(2..=3).contains(&version) {
+            return Err(format!("is GGUF version {version}; 2 and 3 are read"));
+        }
+        let _tensors = self.u64()?;
+        let keys = self.u64()?;
+        for _ in 0..keys.min(MAX_GGUF_KEYS) {
+            let key = self.text()?;
+            let kind = u32::from_le_bytes(self.bytes()?);
+            if key == "general.architecture" {
+                let name = if kind == 8 { self.text()? } else { String::new() };
+                let fine = super::paths::is_id(&name);
+                return if fine {
+                    Ok(name)
+                } else {
+                    Err("has a `general.architecture` that is no name".into())
+                };
+            }
+            self.skip_value(kind)?;
+        }
+        Err("has no `general.architecture`".into())
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes).map_err(|e| format!("ends inside its header ({e})"))?;
+        Ok(bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let length = self.u64()?;
+        if length > MAX_GGUF_TEXT {
+            return Err(format!("has a text of {length} bytes in its header"));
+        }
+        let mut bytes = Vec::new();
+        self.reader.by_ref().take(length).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if bytes.len() as u64 != length {
+            return Err("ends inside its header".into());
+        }
+        String::from_utf8(bytes).map_err(|_| "has a text in its header that is not UTF-8".into())
+    }
+
+    fn skip(&mut self, length: u64) -> Result<(), String> {
+        let skipped = std::io::copy(&mut self.reader.by_ref().take(length), &mut std::io::sink());
+        match skipped {
+            Ok(n) if n == length => Ok(()),
+            _ => Err("ends inside its header".into()),
+        }
+    }
+
+    fn skip_value(&mut self, kind: u32) -> Result<(), String> {
+        match kind {
+            8 => {
+                let length = self.u64()?;
+                self.skip(length)
+            }
+            9 => {
+                let element = u32::from_le_bytes(self.bytes()?);
+                let count = self.u64()?;
+                match scalar_size(element) {
+                    Some(size) => self.skip(count.checked_mul(size).ok_or("has an array past any size")?),
+                    // Each text takes 8 bytes at least, so the reader's limit ends a lying count.
+                    None if element == 8 => (0..count).try_for_each(|_| self.skip_value(8)),
+                    None => Err(format!("has an array of type {element} in its header")),
+                }
+            }
+            _ => self
+                .skip(scalar_size(kind).ok_or_else(|| format!("has a value of type {kind} in its header"))?),
+        }
+    }
+}
+
+/// Bytes of ggml's scalar value types.
+fn scalar_size(kind: u32) -> Option<u64> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gguf(keys: &[(&str, u32, &[u8])]) -> Vec<u8> {
+        let mut out = b"GGUF\x03\0\0\0".to_vec();
+        out.extend(0u64.to_le_bytes());
+        out.extend((keys.len() as u64).to_le_bytes());
+        for (key, kind, value) in keys {
+            out.extend((key.len() as u64).to_le_bytes());
+            out.extend(key.as_bytes());
+            out.extend(kind.to_le_bytes());
+            out.extend(*value);
+        }
+        out
+    }
+
+    fn text(value: &str) -> Vec<u8> {
+        [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat()
+    }
+
+    #[test]
+    fn the_architecture_is_found_behind_other_keys() {
+        let mut list = 8u32.to_le_bytes().to_vec();
+        list.extend(2u64.to_le_bytes());
+        list.extend([text("a"), text("bc")].concat());
+        let file =
+            gguf(&[("x", 9, &list), ("y", 4, &[0; 4]), ("general.architecture", 8, &text("nomic-bert"))]);
+        assert_eq!(Gguf { reader: &file[..] }.architecture().unwrap(), "nomic-bert");
+        assert_eq!(gguf_kind("nomic-bert"), Kind::Embed);
+        for cut in 0..file.len() {
+            assert!(Gguf { reader: &file[..cut] }.architecture().is_err());
+        }
+    }
+
+    #[test]
+    fn lying_lengths_fail_without_memory() {
+        for value in [u64::MAX.to_le_bytes(), (1u64 << 60).to_le_bytes()] {
+            let file = gguf(&[("general.architecture", 8, &value)]);
+            assert!(Gguf { reader: &file[..] }.architecture().is_err());
+            let array = [&5u32.to_le_bytes()[..], &value].concat();
+            assert!(Gguf { reader: &gguf(&[("x", 9, &array)])[..] }.architecture().is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0usize..60) {
+            let mut file = gguf(&[("general.architecture", 8, &text("llama"))]);
+            file.truncate(cut);
+            file.extend(bytes);
+            let _ = Gguf { reader: &file[..] }.architecture();
+        }
+    }
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn folders_are_told_apart() {
+        let whisper: &[u8] = b"\x06\0\0\0\x0c\0WhisperSpec\0\x03\0\0\0";
+        let dir = folder(&[
+            ("model.bin", whisper),
+            ("config.json", b"{}"),
+            ("tokenizer.json", b"{}"),
+            ("README.md", b""),
+        ]);
+        let found = probe(dir.path()).unwrap();
+        assert_eq!(
+            (found.kind, found.format, found.architecture.as_str()),
+            (Kind::Asr, Format::CTranslate2, "whisper")
+        );
+        assert_eq!(found.files, ["config.json", "model.bin", "tokenizer.json"]);
+
+        let config = br#"{"model_type": "bert", "architectures": ["BertModel"]}"#;
+        let dir =
+            folder(&[("config.json", config), ("model.safetensors", b""), ("1_Pooling/config.json", b"{}")]);
+        let found = probe(dir.path()).unwrap();
+        assert_eq!((found.kind, found.architecture.as_str()), (Kind::Embed, "bert"));
+        assert!(found.files.contains(&"1_Pooling/config.json".to_owned()));
+
+        let config = br#"{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}"#;
+        let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+        let split = [
+            ("config.json", &config[..]),
+            ("model-1.safetensors", b""),
+            ("model.safetensors.index.json", index),
+        ];
+        let error = probe(folder(&split).path()).unwrap_err().to_string();
+        assert!(error.contains("\"model-2.safetensors\", which is not there"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_served_says_why() {
+        for (files, says) in [
+            (&[("model.bin", &b"\x06\0\0\0\x10\0TransformerSpec\0"[..])][..], "only Whisper is served"),
+            (&[("model.bin", b"PK\x03\x04\x01\x02")], "no CTranslate2 model"),
+            (&[("model.bin", b"")], "too short"),
+            (&[("model.safetensors", b"")], "config.json"),
+            (&[("model.safetensors", b""), ("config.json", b"[")], "is no JSON"),
+            (
+                &[("model.safetensors", b""), ("config.json", br#"{"model_type": "vit"}"#)],
+                "no chat, embedding",
+            ),
+            (&[("x.gguf", b"")], "import the file in it"),
+            (&[("x.txt", b"")], "nothing here can be imported"),
+        ] {
+            let error = probe(folder(files).path()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}
