@@ -12,6 +12,7 @@ pub(crate) mod gemm;
 pub mod layer_norm;
 pub mod linear;
 pub(crate) mod par;
+pub mod pool;
 pub mod simd;
 pub mod softmax;
 
@@ -19,6 +20,7 @@ pub use attention::{Mask, attention, attention_varlen};
 pub use elementwise::{gelu_erf, silu_mul};
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use linear::{Linear, linear, linear_gelu};
+pub use pool::{Pooling, pool_rows};
 pub use softmax::softmax;
 
 /// Helpers of the ops' tests.
