@@ -18,6 +18,7 @@ pub mod qlinear;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
+pub mod pool;
 pub mod simd;
 pub mod softmax;
 
@@ -30,6 +31,7 @@ pub use qlinear::{QEmbedding, QLinear};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{Rope, RopeStyle};
 pub use silu_mul::silu_mul;
+pub use pool::{Pooling, pool_rows};
 pub use softmax::softmax;
 
 /// Helpers of the ops' tests.

@@ -7,8 +7,12 @@ mod error;
 mod file;
 pub mod gguf;
 mod gguf_header;
-mod gguf_meta;
+pub mod gguf_meta;
 pub mod gguf_write;
+pub mod json;
+pub mod safetensors;
+#[cfg(test)]
+mod safetensors_tests;
 pub mod synthetic;
 mod synthetic_blocks;
 mod synthetic_shapes;

@@ -1,0 +1,246 @@
+//! A folder of safetensors weights, as Hugging Face lays it out: `config.json` and either `model.safetensors` or
+//! shards with `model.safetensors.index.json`.
+//!
+//! | bytes of a file | content |
+//! |---|---|
+//! | 0..8 | length `n` of the header, little-endian u64 |
+//! | 8..8+n | JSON: name to `dtype`, `shape`, `data_offsets` (from the end of the header) |
+//! | 8+n.. | the tensors, row-major, little-endian, without gaps |
+//!
+//! The header is parsed by the `safetensors` crate, which refuses overlaps, gaps, and tensors whose bytes are not
+//! their shape times their type; here its length is bounded before it is read and its end compared with the
+//! file's. Values are read straight into the buffers of the tensors.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Error, WeightsFile, json};
+
+/// The longest header read: some hundred thousand tensors.
+const MAX_HEADER: u64 = 32 << 20;
+/// The longest index read.
+const MAX_INDEX: u64 = 32 << 20;
+/// The most files of one model.
+const MAX_SHARDS: usize = 1024;
+/// Bytes converted at a time.
+const CHUNK: usize = 1 << 20;
+
+#[derive(Debug)]
+struct Shard {
+    file: WeightsFile,
+    metadata: Metadata,
+    /// Where the tensors begin.
+    data: u64,
+}
+
+/// An open folder: headers read and checked, values still on disk.
+#[derive(Debug)]
+pub struct SafetensorsFolder {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    /// Which shard holds a tensor.
+    names: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+impl SafetensorsFolder {
+    /// Opens `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// Files that are missing or that contradict themselves, each other or their size.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let single = dir.join("model.safetensors");
+        let index_path = dir.join("model.safetensors.index.json");
+        if single.exists() || !index_path.exists() {
+            return Self::from_shards(dir, vec![Shard::open(&single)?]);
+        }
+        let index: Index = json::read(&index_path, MAX_INDEX)?;
+        let mut files: Vec<&String> = index.weight_map.values().collect();
+        files.sort();
+        files.dedup();
+        if files.is_empty() || files.len() > MAX_SHARDS {
+            let problem = format!("names {} files, expected 1 to {MAX_SHARDS}", files.len());
+            return Err(Error::malformed(&index_path, "weight_map", problem));
+        }
+        let mut shards = Vec::with_capacity(files.len());
+        for name in files {
+            let inside = Path::new(name).file_name().is_some_and(|f| f == name.as_str());
+            if !inside {
+                let problem = format!("{name:?} is not the name of a file in this folder");
+                return Err(Error::malformed(&index_path, "weight_map", problem));
+            }
+            shards.push(Shard::open(&dir.join(name))?);
+        }
+        let folder = Self::from_shards(dir, shards)?;
+        for name in index.weight_map.keys() {
+            if !folder.names.contains_key(name) {
+                let problem = "is in no file that the index names".to_owned();
+                return Err(Error::malformed(&index_path, format!("tensor {name}"), problem));
+            }
+        }
+        Ok(folder)
+    }
+
+    fn from_shards(dir: &Path, shards: Vec<Shard>) -> Result<Self, Error> {
+        let mut names = BTreeMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            for name in shard.metadata.offset_keys() {
+                if names.insert(name.clone(), i).is_some() {
+                    let problem = "is in two files of this folder".to_owned();
+                    return Err(Error::malformed(shard.file.path(), format!("tensor {name}"), problem));
+                }
+            }
+        }
+        Ok(SafetensorsFolder { dir: dir.to_owned(), shards, names })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `config.json` as `T`.
+    ///
+    /// # Errors
+    /// A file that is missing or does not hold a `T`.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        json::read(&self.dir.join("config.json"), json::MAX_CONFIG)
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if there is such a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let shard = self.shards.get(*self.names.get(name)?)?;
+        Some(&shard.metadata.info(name)?.shape)
+    }
+
+    /// Bytes of all tensors on disk.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|s| s.file.len().saturating_sub(s.data)).sum()
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 and gives it as `dtype` on `device`.
+    ///
+    /// # Errors
+    /// No such tensor, another shape than `expected`, another type than these three, a value that is NaN or
+    /// infinite, a file that cannot be read, or a device without room.
+    pub fn tensor(
+        &self,
+        name: &str,
+        expected: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, Error> {
+        let found = self.names.get(name).and_then(|&i| self.shards.get(i));
+        let Some((shard, info)) = found.and_then(|s| Some((s, s.metadata.info(name)?))) else {
+            let path = self.shards.first().map_or_else(|| self.dir.clone(), |s| s.file.path().to_owned());
+            return Err(Error::Missing { path, field: format!("tensor {name}") });
+        };
+        let path = shard.file.path();
+        if info.shape != expected {
+            return Err(Error::Shape {
+                path: path.to_owned(),
+                tensor: name.to_owned(),
+                expected: expected.to_vec(),
+                found: info.shape.clone(),
+            });
+        }
+        let at = shard.data + info.data_offsets.0 as u64;
+        let values = shard.values(name, info.dtype, at, expected.iter().product())?;
+        Tensor::from_vec(values, expected, device).and_then(|t| t.to_dtype(dtype)).map_err(|source| {
+            Error::Device { path: path.to_owned(), tensor: name.to_owned(), source: Box::new(source) }
+        })
+    }
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let file = WeightsFile::open(path)?;
+        let mut length = [0; 8];
+        file.read_exact_at(&mut length, 0, "header length")?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length > file.len() - 8 {
+            let problem =
+                format!("{length} bytes, in a file of {} (at most {MAX_HEADER} are read)", file.len());
+            return Err(Error::malformed(path, "header length", problem));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact_at(&mut header, 8, "header")?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|e| Error::malformed(path, "header", e.to_string()))?;
+        let data = 8 + length;
+        if metadata.data_len() as u64 != file.len() - data {
+            let problem = format!("{} bytes declared, {} there", metadata.data_len(), file.len() - data);
+            return Err(Error::malformed(path, "tensor data", problem));
+        }
+        Ok(Shard { file, metadata, data })
+    }
+
+    /// `count` values of `dtype` from offset `at`, which the header was checked to hold.
+    fn values(&self, name: &str, dtype: Dtype, at: u64, count: usize) -> Result<Vec<f32>, Error> {
+        let field = || format!("tensor {name}");
+        let mut values = vec![0f32; count];
+        match dtype {
+            Dtype::F32 => {
+                self.file.read_exact_at(bytemuck::cast_slice_mut(&mut values), at, &field())?;
+                if cfg!(target_endian = "big") {
+                    values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
+                }
+            }
+            Dtype::F16 => self.widen(&mut values, at, &field(), |b| f16::from_le_bytes(b).to_f32())?,
+            Dtype::BF16 => self.widen(&mut values, at, &field(), |b| bf16::from_le_bytes(b).to_f32())?,
+            other => {
+                let problem = format!("is of type {other:?}; f32, f16 and bf16 can be read");
+                return Err(Error::unsupported(self.file.path(), field(), problem));
+            }
+        }
+        match first_not_finite(&values) {
+            None => Ok(values),
+            Some(i) => {
+                let problem = format!("value {i} is {}", values[i]);
+                Err(Error::malformed(self.file.path(), field(), problem))
+            }
+        }
+    }
+
+    /// Reads two-byte values a piece at a time and widens them.
+    fn widen(&self, out: &mut [f32], at: u64, field: &str, f: impl Fn([u8; 2]) -> f32) -> Result<(), Error> {
+        let mut bytes = vec![0; CHUNK.min(out.len() * 2)];
+        let mut at = at;
+        for part in out.chunks_mut(CHUNK / 2) {
+            let bytes = &mut bytes[..part.len() * 2];
+            self.file.read_exact_at(bytes, at, field)?;
+            for (value, pair) in part.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = f(*pair);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Where the first NaN or infinity is. Whole runs are looked at by their exponents alone, which compiles to a
+/// vector loop.
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.chunks(4096).enumerate().find_map(|(i, run)| {
+        let bad = run.iter().fold(false, |bad, v| bad | (v.to_bits() & EXPONENT == EXPONENT));
+        let first = if bad { run.iter().position(|v| !v.is_finite())? } else { return None };
+        Some(i * 4096 + first)
+    })
+}

@@ -1,0 +1,86 @@
+//! From the vectors of a text's tokens to one vector of length 1.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::cpu;
+
+/// Which of a row's token vectors make its vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first, of the token that BERT calls `[CLS]`.
+    First,
+}
+
+/// One vector a row, scaled to length 1, from `(tokens, width)`; row `i` is the tokens `starts[i]..starts[i + 1]`.
+///
+/// A vector of zeros stays zeros.
+///
+/// # Errors
+/// A row without tokens, or `starts` that do not rise from 0 to `tokens`; on the CPU, an `x` that is not contiguous.
+pub fn pool_rows(x: &Tensor, starts: &[usize], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
+    let (tokens, width) = x.dims2()?;
+    let rising = starts.windows(2).all(|w| w[0] < w[1]);
+    if starts.first() != Some(&0) || starts.last() != Some(&tokens) || !rising {
+        bail!("pool: row starts must rise from 0 to {tokens}, each row with a token");
+    }
+    let taken = |w: &[usize]| match pooling {
+        Pooling::Mean => w[0]..w[1],
+        Pooling::First => w[0]..w[0] + 1,
+    };
+    if cpu::fused(&[x]) {
+        return cpu::with(x, "pool", |x| {
+            Ok(starts
+                .windows(2)
+                .map(|w| unit(mean(&x[taken(w).start * width..taken(w).end * width], width)))
+                .collect())
+        });
+    }
+    let rows: Vec<Tensor> = starts
+        .windows(2)
+        .map(|w| x.narrow(0, taken(w).start, taken(w).len())?.to_dtype(candle_core::DType::F32)?.mean(0))
+        .collect::<Result<_>>()?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Tensor::stack(&rows, 0)?.to_vec2::<f32>()?.into_iter().map(unit).collect())
+}
+
+fn mean(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut sum = vec![0f32; width];
+    for row in rows.chunks_exact(width) {
+        sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+    }
+    let count = (rows.len() / width.max(1)) as f32;
+    sum.iter_mut().for_each(|s| *s /= count);
+    sum
+}
+
+/// `v` divided by its Euclidean norm; the norm is at least 1e-12, as PyTorch's `normalize` has it.
+fn unit(mut v: Vec<f32>) -> Vec<f32> {
+    let norm = v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
+    v.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    v
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn means_and_firsts_have_length_one() {
+        let x = Tensor::new(&[[3.0f32, 0.0], [3.0, 8.0], [0.0, 5.0], [0.0, 0.0]], &Device::Cpu).unwrap();
+        for x in [x.clone(), x.to_dtype(DType::F64).unwrap()] {
+            let mean = pool_rows(&x, &[0, 2, 3, 4], Pooling::Mean).unwrap();
+            assert_eq!(mean, [[0.6, 0.8], [0.0, 1.0], [0.0, 0.0]]);
+            let first = pool_rows(&x, &[0, 2, 3, 4], Pooling::First).unwrap();
+            assert_eq!(first, [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]);
+        }
+        for starts in [&[0, 2, 2, 4][..], &[0, 3], &[1, 4], &[]] {
+            assert!(pool_rows(&x, starts, Pooling::Mean).is_err());
+        }
+    }
+}
