@@ -169,7 +169,7 @@ impl Gguf {
     }
 
     fn device_error(&self, tensor: &str, source: candle_core::Error) -> Error {
-        Error::Device { path: self.path().to_owned(), tensor: tensor.to_owned(), source }
+        Error::Device { path: self.path().to_owned(), tensor: tensor.to_owned(), source: source.into() }
     }
 }
 

@@ -203,7 +203,9 @@ impl Spec {
         let arch = s.arch.name();
         let mut meta: Vec<(String, Value)> = vec![
             ("general.architecture".into(), Value::Str(arch.into())),
-            ("general.name".into(), Value::Str(format!("synthetic {}", s.name))),
+            // llama.cpp patches the vocabulary of models by family names in this field, so it has none.
+            ("general.name".into(), Value::Str("synthetic".into())),
+            ("general.description".into(), Value::Str(format!("random weights, {}", s.name))),
             ("general.file_type".into(), Value::U32(self.quant.file_type())),
             ("general.quantization_version".into(), Value::U32(2)),
         ];
@@ -271,9 +273,12 @@ fn vocabulary(size: usize, meta: &mut Vec<(String, Value)>) {
     }
     symbols.sort_by_key(|&c| (!c.is_ascii_lowercase() && c != 'Ġ', !c.is_ascii_graphic(), c));
     let mut merges = StrArray::default();
-    let pairs = symbols.iter().flat_map(|&a| symbols.iter().map(move |&b| (a.to_string(), b)));
+    // Pairs ordered by the later of the two symbols: a small vocabulary joins the commonest letters.
+    let symbols = &symbols;
+    let pairs = (0..symbols.len())
+        .flat_map(|k| (0..=k).map(move |i| (i, k)).chain((0..k).map(move |i| (k, i))))
+        .map(|(i, k)| (symbols[i].to_string(), symbols[k]));
     let triples = symbols.iter().flat_map(|&a| {
-        let symbols = &symbols;
         symbols.iter().flat_map(move |&b| symbols.iter().map(move |&c| (format!("{a}{b}"), c)))
     });
     for (left, right) in pairs.chain(triples).take(size.saturating_sub(types.len())) {
