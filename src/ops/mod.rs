@@ -1,1 +1,49 @@
-//! (to be written)
+//! Operations that the models are made of, fused where candle's own are slow.
+//!
+//! Every op is a function on tensors that decides by the device: f32 on the CPU takes a fused kernel of this
+//! module, everything else a composition of candle's operations with the same result. CPU kernels are
+//! written once over [`simd`] and compiled for AVX-512, AVX2 and portable code; the processor is asked at run
+//! time. They need contiguous inputs (attention: rows of unit stride) and say so where one is not.
+
+pub mod attention;
+pub(crate) mod cpu;
+pub mod elementwise;
+pub(crate) mod gemm;
+pub mod layer_norm;
+pub mod linear;
+pub(crate) mod par;
+pub mod simd;
+pub mod softmax;
+
+pub use attention::{Mask, attention, attention_varlen};
+pub use elementwise::{gelu_erf, silu_mul};
+pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
+pub use linear::{Linear, linear, linear_gelu};
+pub use softmax::softmax;
+
+/// Helpers of the ops' tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Deterministic values within ±1.
+    pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Fails unless all values agree within `tolerance`, absolute below 1 and relative above.
+    #[track_caller]
+    pub(crate) fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
+        assert_eq!(got.len(), want.len());
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let limit = tolerance * w.abs().max(1.0);
+            assert!((g - w).abs() <= limit, "value {i}: got {g}, want {w}");
+        }
+    }
+}

@@ -125,10 +125,17 @@ impl LogMel {
     pub fn push(&mut self, frame: &[f32]) {
         debug_assert_eq!(frame.len(), self.bins);
         for &energy in frame {
-            let step =
-                ((energy.clamp(Self::FLOOR, Self::CEIL) - Self::FLOOR) * Self::STEPS_PER_UNIT).round() as u16;
+            let step = Self::step(energy);
             self.max = self.max.max(step);
             self.data.push(step);
+        }
+    }
+
+    /// Counts a frame for the recording's maximum without keeping it: the reference computes one frame past the
+    /// last that it transcribes, and clamps relative to the loudest of all.
+    pub fn hear(&mut self, frame: &[f32]) {
+        for &energy in frame {
+            self.max = self.max.max(Self::step(energy));
         }
     }
 
@@ -146,6 +153,10 @@ impl LogMel {
                 out[m * frames + t] = (Self::value(step).max(floor) + 4.0) / 4.0;
             }
         }
+    }
+
+    fn step(energy: f32) -> u16 {
+        ((energy.clamp(Self::FLOOR, Self::CEIL) - Self::FLOOR) * Self::STEPS_PER_UNIT).round() as u16
     }
 
     fn value(step: u16) -> f32 {

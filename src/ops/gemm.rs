@@ -1,0 +1,233 @@
+//! Single-precision matrix products: one register tile, fed by whoever blocks the loops around it.
+//!
+//! The right-hand side is always cut into *panels* of 16 columns. Every element of the result is one chain of
+//! fused multiply-adds in the order of `k`, whatever the tile or the number of rows around it: a row's result
+//! does not depend on the rows it is computed with, to the last bit.
+
+#![allow(unsafe_code)]
+
+use super::simd::{Simd, dispatch};
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// The right-hand side of a product, one group of panels.
+#[derive(Clone, Copy)]
+pub(crate) struct Rhs {
+    /// First value of the first panel.
+    pub(crate) ptr: *const f32,
+    /// Values from one step of `k` to the next.
+    pub(crate) k_stride: usize,
+    /// Values from one panel to the next.
+    pub(crate) panel_stride: usize,
+}
+
+/// How a product ends: `c = act(c + bias)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// As it is.
+    None,
+    /// Exact GELU, see [`gelu_erf`](crate::ops::gelu_erf).
+    Gelu,
+}
+
+/// `MR` rows by `NV` vectors: `c = a b`, or `c += a b` with `accumulate`.
+///
+/// # Safety
+/// As [`block`], for these rows and columns.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: Rhs,
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+) {
+    // SAFETY: every offset is within the rows, columns and panels that the caller vouches for.
+    unsafe {
+        let mut acc = [[S::splat(0.0); NV]; MR];
+        if accumulate {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (j, v) in row.iter_mut().enumerate() {
+                    *v = S::load(c.add(i * ldc + j * S::LANES));
+                }
+            }
+        }
+        let (mut ap, mut bp) = (a, b.ptr);
+        for _ in 0..k {
+            let mut bv = [S::splat(0.0); NV];
+            for (j, v) in bv.iter_mut().enumerate() {
+                let at = j * S::LANES;
+                *v = S::load(bp.add(at / PANEL * b.panel_stride + at % PANEL));
+            }
+            for (i, row) in acc.iter_mut().enumerate() {
+                let av = S::splat(*ap.add(i * lda));
+                for (v, bj) in row.iter_mut().zip(bv) {
+                    *v = S::fma(av, bj, *v);
+                }
+            }
+            ap = ap.add(1);
+            bp = bp.add(b.k_stride);
+        }
+        for (i, row) in acc.iter().enumerate() {
+            for (j, v) in row.iter().enumerate() {
+                S::store(c.add(i * ldc + j * S::LANES), *v);
+            }
+        }
+    }
+}
+
+macro_rules! tiles {
+    ($S:ty, $rows:expr, $args:tt, $nv:literal: $($mr:literal)*) => {
+        match $rows { $($mr => tile::<$S, $mr, $nv> $args,)* _ => unreachable!("tile of {} rows", $rows) }
+    };
+}
+
+/// One group of at most `S::TILE.1` whole panels, any number of rows.
+///
+/// # Safety
+/// The processor has `S`; `a` is valid for `m` rows of `k` values, `b` for `panels` panels of `k` steps, `c`
+/// for `m` rows of `16 * panels` values, and nothing else uses `c`'s rows meanwhile.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn block<S: Simd>(
+    m: usize,
+    panels: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: Rhs,
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+) {
+    debug_assert!(panels >= 1 && panels <= S::TILE.1);
+    let groups = m.div_ceil(S::TILE.0);
+    let mut i = 0;
+    for group in 0..groups {
+        // Rows are shared out evenly: nine rows are 5 + 4, not 8 + 1.
+        let rows = (m - i).div_ceil(groups - group);
+        // SAFETY: rows `i..i + rows` are within the caller's `m`.
+        unsafe {
+            let (a, c) = (a.add(i * lda), c.add(i * ldc));
+            match (S::LANES, panels) {
+                (16, 1) => tiles!(S, rows, (k, a, lda, b, c, ldc, accumulate), 1: 1 2 3 4 5 6 7 8),
+                (16, 2) => tiles!(S, rows, (k, a, lda, b, c, ldc, accumulate), 2: 1 2 3 4 5 6 7 8),
+                (16, 3) => tiles!(S, rows, (k, a, lda, b, c, ldc, accumulate), 3: 1 2 3 4 5 6 7 8),
+                (8, _) => tiles!(S, rows, (k, a, lda, b, c, ldc, accumulate), 2: 1 2 3 4 5 6),
+                _ => tiles!(S, rows, (k, a, lda, b, c, ldc, accumulate), 4: 1 2),
+            }
+        }
+        i += rows;
+    }
+}
+
+/// What [`gemm`] computes: `c[m, n] = act(a[m, k] b[k, n] + bias[n])`.
+#[derive(Clone, Copy)]
+pub(crate) struct Gemm {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) a: *const f32,
+    pub(crate) lda: usize,
+    pub(crate) b: Rhs,
+    /// `n` values, or null.
+    pub(crate) bias: *const f32,
+    pub(crate) c: *mut f32,
+    pub(crate) ldc: usize,
+    pub(crate) activation: Activation,
+}
+
+/// Steps of `k` between visits to the result: a group of panels of this depth stays in the first-level cache.
+const KC: usize = 256;
+/// Rows that share one group of panels while it is there.
+pub(crate) const MC: usize = 96;
+
+/// # Safety
+/// As [`gemm`].
+#[inline(always)]
+unsafe fn gemm_generic<S: Simd>(g: Gemm) {
+    let group_width = S::TILE.1 * PANEL;
+    let parts = g.k.div_ceil(KC).max(1);
+    let mut spill = [0f32; MC * PANEL * 3];
+    for i in (0..g.m).step_by(MC) {
+        let m = MC.min(g.m - i);
+        for j in (0..g.n).step_by(group_width) {
+            let cols = group_width.min(g.n - j);
+            let panels = cols.div_ceil(PANEL);
+            // A last panel that is not whole is computed beside the result, whose rows end before it does.
+            let (c, ldc) = if cols == panels * PANEL {
+                // SAFETY: row `i < m`, column `j < n`.
+                (unsafe { g.c.add(i * g.ldc + j) }, g.ldc)
+            } else {
+                (spill.as_mut_ptr(), group_width)
+            };
+            for part in 0..parts {
+                let (from, to) = (g.k * part / parts, g.k * (part + 1) / parts);
+                // SAFETY: `a` has rows `i..i + m` and columns `from..to`, `b` has `panels` panels from column
+                // `j` on, padded to whole panels; `c` has room for whole panels by the choice above.
+                unsafe {
+                    let b =
+                        Rhs { ptr: g.b.ptr.add(j / PANEL * g.b.panel_stride + from * g.b.k_stride), ..g.b };
+                    let a = g.a.add(i * g.lda + from);
+                    block::<S>(m, panels, to - from, a, g.lda, b, c, ldc, part > 0);
+                }
+            }
+            // SAFETY: the same rows and columns as above.
+            unsafe { finish::<S>(&g, i, m, j, cols, c, ldc) };
+        }
+    }
+}
+
+/// Bias and activation of rows `i..i + m`, columns `j..j + cols`, from `src` into the result.
+///
+/// # Safety
+/// As [`gemm`]; `src` has `m` rows of `cols` values.
+#[inline(always)]
+unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, src: *mut f32, ld: usize) {
+    let in_place = cols % PANEL == 0;
+    if in_place && g.bias.is_null() && g.activation == Activation::None {
+        return;
+    }
+    for r in 0..m {
+        // SAFETY: row `r` of `src` has `cols` values, row `i + r` of the result has them from `j` on, and the
+        // bias has `n >= j + cols`.
+        unsafe {
+            let (src, dst) = (src.add(r * ld), g.c.add((i + r) * g.ldc + j));
+            let mut x = 0;
+            while x + S::LANES <= cols {
+                let mut v = S::load(src.add(x));
+                if !g.bias.is_null() {
+                    v = S::add(v, S::load(g.bias.add(j + x)));
+                }
+                if g.activation == Activation::Gelu {
+                    v = super::simd::gelu::<S>(v);
+                }
+                S::store(dst.add(x), v);
+                x += S::LANES;
+            }
+            if x < cols {
+                let mut last = [0f32; PANEL];
+                for (t, v) in last.iter_mut().enumerate().take(cols - x) {
+                    *v = *src.add(x + t) + if g.bias.is_null() { 0.0 } else { *g.bias.add(j + x + t) };
+                }
+                if g.activation == Activation::Gelu {
+                    super::simd::map_in_place::<S>(&mut last, |v| super::simd::gelu::<S>(v));
+                }
+                std::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(x), cols - x);
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// One thread's product.
+    ///
+    /// # Safety
+    /// `a` is valid for `m` rows of `k` values `lda` apart, `b` for `ceil(n / 16)` whole panels of `k` steps,
+    /// `bias` for `n` values unless null, and `c` for `m` rows of `n` values `ldc` apart that nothing else uses.
+    pub(crate) unsafe fn gemm(g: Gemm) = gemm_generic
+}

@@ -1,0 +1,270 @@
+//! Layer normalisation over the last dimension, with the residual sum folded in.
+
+#![allow(unsafe_code)]
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::simd::{Simd, dispatch};
+use super::{cpu, par};
+
+/// Rough cost of one value on one core, to decide whether threads pay.
+const NS_A_VALUE: f64 = 0.4;
+
+/// One row: `sum = x + residual` (where there is one) and `out = (sum - mean) / sqrt(var + eps) * w + b`.
+#[derive(Clone, Copy)]
+struct Row {
+    n: usize,
+    x: *const f32,
+    /// `n` values, or null.
+    residual: *const f32,
+    /// Where the sum is kept, or null.
+    sum: *mut f32,
+    weight: *const f32,
+    bias: *const f32,
+    eps: f32,
+    out: *mut f32,
+}
+
+/// # Safety
+/// As [`row`].
+#[inline(always)]
+unsafe fn row_generic<S: Simd>(r: Row) {
+    let n = r.n;
+    let whole = n - n % S::LANES;
+    // SAFETY: vectors are at `i + LANES <= n`, single values at `i < n`, of pointers valid for `n` values.
+    unsafe {
+        let mut total = S::splat(0.0);
+        let mut rest = 0f32;
+        for i in (0..whole).step_by(S::LANES) {
+            let mut v = S::load(r.x.add(i));
+            if !r.residual.is_null() {
+                v = S::add(v, S::load(r.residual.add(i)));
+            }
+            S::store(r.out.add(i), v);
+            total = S::add(total, v);
+        }
+        for i in whole..n {
+            let v = *r.x.add(i) + if r.residual.is_null() { 0.0 } else { *r.residual.add(i) };
+            *r.out.add(i) = v;
+            rest += v;
+        }
+        if !r.sum.is_null() {
+            std::ptr::copy_nonoverlapping(r.out, r.sum, n);
+        }
+        let mean = (S::sum(total) + rest) / n as f32;
+        let mut squares = S::splat(0.0);
+        let mut rest = 0f32;
+        for i in (0..whole).step_by(S::LANES) {
+            let d = S::sub(S::load(r.out.add(i)), S::splat(mean));
+            squares = S::fma(d, d, squares);
+        }
+        for i in whole..n {
+            rest += (*r.out.add(i) - mean).powi(2);
+        }
+        let scale = 1.0 / ((S::sum(squares) + rest) / n as f32 + r.eps).sqrt();
+        for i in (0..whole).step_by(S::LANES) {
+            let d = S::mul(S::sub(S::load(r.out.add(i)), S::splat(mean)), S::splat(scale));
+            S::store(r.out.add(i), S::fma(d, S::load(r.weight.add(i)), S::load(r.bias.add(i))));
+        }
+        for i in whole..n {
+            *r.out.add(i) = (*r.out.add(i) - mean) * scale * *r.weight.add(i) + *r.bias.add(i);
+        }
+    }
+}
+
+dispatch! {
+    /// # Safety
+    /// Pointers are valid for `n` values (those that may be null: where they are not); `out` and `sum` overlap
+    /// nothing.
+    unsafe fn row(r: Row) = row_generic
+}
+
+/// What is normalised and how.
+struct Norm<'a> {
+    x: &'a [f32],
+    residual: Option<&'a [f32]>,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+impl Norm<'_> {
+    /// The normalised rows; their sums go to `sum`, which is as long as `x`, where there is one.
+    fn run(&self, sum: Option<&mut Vec<f32>>) -> Vec<f32> {
+        let n = self.weight.len();
+        // SAFETY: `rows_mut` covers every row.
+        let mut out = unsafe { par::uninit(self.x.len()) };
+        let sum = sum.map(|s| par::SharedMut::new(s));
+        par::rows_mut(&mut out, n, NS_A_VALUE, |first, part| {
+            for (i, out) in part.chunks_exact_mut(n).enumerate() {
+                let at = (first + i) * n;
+                // SAFETY: row `first + i` of every tensor starts at `at` and has `n` values; weight and bias
+                // have `n`; rows are disjoint.
+                unsafe {
+                    row(Row {
+                        n,
+                        x: self.x.as_ptr().add(at),
+                        residual: self.residual.map_or(std::ptr::null(), |r| r.as_ptr().add(at)),
+                        sum: sum.map_or(std::ptr::null_mut(), |s| s.get().add(at)),
+                        weight: self.weight.as_ptr(),
+                        bias: self.bias.as_ptr(),
+                        eps: self.eps,
+                        out: out.as_mut_ptr(),
+                    });
+                }
+            }
+        });
+        out
+    }
+}
+
+fn check(x: &Tensor, residual: Option<&Tensor>, weight: &Tensor, bias: &Tensor) -> Result<()> {
+    let n = x.dims().last().copied().unwrap_or(0);
+    if n == 0 || weight.dims() != [n] || bias.dims() != [n] {
+        bail!("layer_norm: weight {:?} and bias {:?} do not fit {:?}", weight.dims(), bias.dims(), x.dims());
+    }
+    match residual {
+        Some(r) if r.dims() != x.dims() => {
+            bail!("layer_norm: residual {:?} does not fit {:?}", r.dims(), x.dims())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (Ba et al., 2016).
+///
+/// # Errors
+/// Weight or bias that is not as long as the last dimension; on the CPU, an input that is not contiguous.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    check(x, None, weight, bias)?;
+    if !cpu::fused(&[x, weight, bias]) {
+        return composed(x, weight, bias, eps);
+    }
+    let out = cpu::with(x, "layer_norm: input", |x| {
+        cpu::with(weight, "layer_norm: weight", |weight| {
+            cpu::with(bias, "layer_norm: bias", |bias| {
+                Ok(Norm { x, residual: None, weight, bias, eps: eps as f32 }.run(None))
+            })
+        })
+    })?;
+    cpu::tensor(out, x.shape())
+}
+
+/// [`layer_norm`] of `x + residual`: the step between two blocks of a post-norm network.
+///
+/// # Errors
+/// As [`layer_norm`]; a residual of another shape.
+pub fn add_layer_norm(
+    x: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    Ok(add_norm(x, residual, weight, bias, eps, false)?.1)
+}
+
+/// `x + residual` and its [`layer_norm`], in this order: the step between two blocks of a pre-norm network.
+///
+/// # Errors
+/// As [`add_layer_norm`].
+pub fn add_then_layer_norm(
+    x: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    let (sum, normed) = add_norm(x, residual, weight, bias, eps, true)?;
+    match sum {
+        Some(sum) => Ok((sum, normed)),
+        None => Ok((x.add(residual)?, normed)),
+    }
+}
+
+fn add_norm(
+    x: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    keep_sum: bool,
+) -> Result<(Option<Tensor>, Tensor)> {
+    check(x, Some(residual), weight, bias)?;
+    if !cpu::fused(&[x, residual, weight, bias]) {
+        let sum = x.add(residual)?;
+        let normed = composed(&sum, weight, bias, eps)?;
+        return Ok((Some(sum), normed));
+    }
+    // SAFETY: `Norm::run` writes the sum of every row.
+    let mut sum = keep_sum.then(|| unsafe { par::uninit(x.elem_count()) });
+    let out = cpu::with(x, "layer_norm: input", |x| {
+        cpu::with(residual, "layer_norm: residual", |residual| {
+            cpu::with(weight, "layer_norm: weight", |weight| {
+                cpu::with(bias, "layer_norm: bias", |bias| {
+                    let norm = Norm { x, residual: Some(residual), weight, bias, eps: eps as f32 };
+                    Ok(norm.run(sum.as_mut()))
+                })
+            })
+        })
+    })?;
+    let sum = sum.map(|s| cpu::tensor(s, x.shape())).transpose()?;
+    Ok((sum, cpu::tensor(out, x.shape())?))
+}
+
+/// Layer normalisation out of candle's operations, in f32 at least.
+fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let wide = if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
+    let x = x.to_dtype(wide)?;
+    let d = x.broadcast_sub(&x.mean_keepdim(candle_core::D::Minus1)?)?;
+    let variance = d.sqr()?.mean_keepdim(candle_core::D::Minus1)?;
+    let normed = d.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(dtype)?;
+    normed.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ops::testing::{assert_close, noise};
+
+    fn flat(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn matches_the_composition_in_f64(rows in 0usize..90, n in 1usize..520, shift in -30f32..30.0) {
+            let make = |seed, shape: (usize, usize)| {
+                let v: Vec<f32> = noise(shape.0 * shape.1, seed).iter().map(|v| v * 3.0 + shift).collect();
+                Tensor::from_vec(v, shape, &Device::Cpu).unwrap()
+            };
+            let (x, res) = (make(1, (rows, n)), make(2, (rows, n)));
+            let (w, b) = (Tensor::from_vec(noise(n, 3), n, &Device::Cpu).unwrap(),
+                          Tensor::from_vec(noise(n, 4), n, &Device::Cpu).unwrap());
+            let d = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+            // A row of one value has no variance: its result is eps-dominated and exact.
+            let want = composed(&d(&x), &d(&w), &d(&b), 1e-5).unwrap();
+            assert_close(&flat(&layer_norm(&x, &w, &b, 1e-5).unwrap()), &flat(&want), 1e-4);
+            let sum = d(&x).add(&d(&res)).unwrap();
+            let want = composed(&sum, &d(&w), &d(&b), 1e-5).unwrap();
+            assert_close(&flat(&add_layer_norm(&x, &res, &w, &b, 1e-5).unwrap()), &flat(&want), 1e-4);
+            let (got_sum, got) = add_then_layer_norm(&x, &res, &w, &b, 1e-5).unwrap();
+            assert_close(&flat(&got), &flat(&want), 1e-4);
+            assert_close(&flat(&got_sum), &flat(&sum), 1e-6);
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let t = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
+        let x = Tensor::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
+        assert!(layer_norm(&x, &t(7), &t(8), 1e-5).is_err());
+        assert!(layer_norm(&x.t().unwrap(), &t(2), &t(2), 1e-5).is_err());
+        assert!(add_layer_norm(&x, &t(8), &t(8), &t(8), 1e-5).is_err());
+    }
+}

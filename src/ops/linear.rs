@@ -1,0 +1,276 @@
+//! A fully connected layer: `y = act(x Wᵀ + b)` in one pass over the output.
+//!
+//! On the CPU the weights are copied once, when the layer is made, into panels of 16 output features by all
+//! inputs, the order in which the product reads them; the plain copy is not kept.
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
+
+use super::gemm::{Activation, Gemm, PANEL, Rhs, gemm};
+use super::{cpu, par};
+
+/// One cache line, so that no load of a panel crosses two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([f32; PANEL]);
+
+#[derive(Clone)]
+enum Weights {
+    /// `ceil(outputs / 16)` panels of `inputs` lines, zeros beyond `outputs`; bias.
+    Packed(Arc<[Line]>, Option<Arc<[f32]>>),
+    /// `(inputs, outputs)` view of the weight; bias.
+    Plain(Tensor, Option<Tensor>),
+}
+
+/// Weight `(outputs, inputs)` and optional bias `(outputs)`. Cheap to clone.
+#[derive(Clone)]
+pub struct Linear {
+    inputs: usize,
+    outputs: usize,
+    weights: Weights,
+}
+
+impl Linear {
+    /// Takes a weight of shape `(outputs, inputs)`, as PyTorch stores it, and a bias of `(outputs)`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit each other, or a zero dimension.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        let (outputs, inputs) = weight.dims2()?;
+        if outputs == 0 || inputs == 0 {
+            bail!("linear: weight of shape {:?} is empty", weight.shape());
+        }
+        if let Some(bias) = bias
+            && bias.dims() != [outputs]
+        {
+            bail!(
+                "linear: bias of shape {:?} does not fit a weight of shape {:?}",
+                bias.shape(),
+                weight.shape()
+            );
+        }
+        let weights = if cpu::fused(&[weight]) && bias.is_none_or(|b| cpu::fused(&[b])) {
+            let packed =
+                cpu::with(&weight.contiguous()?, "linear: weight", |w| Ok(pack(w, outputs, inputs)))?;
+            let bias = bias.map(|b| cpu::with(&b.contiguous()?, "linear: bias", |b| Ok(Arc::from(b))));
+            Weights::Packed(packed, bias.transpose()?)
+        } else {
+            Weights::Plain(weight.t()?, bias.cloned())
+        };
+        Ok(Linear { inputs, outputs, weights })
+    }
+
+    /// Layers that read the same input as one: their outputs side by side, in order.
+    ///
+    /// # Errors
+    /// No layers, widths that differ, or only some of them with a bias (give the others zeros).
+    pub fn fused(layers: &[(&Tensor, Option<&Tensor>)]) -> Result<Self> {
+        let weights: Vec<&Tensor> = layers.iter().map(|(w, _)| *w).collect();
+        let biases: Vec<&Tensor> = layers.iter().filter_map(|(_, b)| *b).collect();
+        if biases.len() != layers.len() && !biases.is_empty() {
+            bail!("linear: {} of {} fused layers have a bias; all or none must", biases.len(), layers.len());
+        }
+        let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
+        Linear::new(&Tensor::cat(&weights, 0)?, bias.as_ref())
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes that the layer holds.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Packed(w, b) => {
+                size_of_val::<[Line]>(w) + b.as_ref().map_or(0, |b| size_of_val::<[f32]>(b))
+            }
+            Weights::Plain(w, b) => {
+                let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
+                size(w) + b.as_ref().map_or(0, size)
+            }
+        }
+    }
+}
+
+/// Copies a row-major `(outputs, inputs)` weight into panels.
+fn pack(w: &[f32], outputs: usize, inputs: usize) -> Arc<[Line]> {
+    let mut packed = vec![Line([0.0; PANEL]); outputs.div_ceil(PANEL) * inputs];
+    for (panel, lines) in packed.chunks_exact_mut(inputs).enumerate() {
+        for (lane, row) in w.chunks_exact(inputs).skip(panel * PANEL).take(PANEL).enumerate() {
+            for (line, &value) in lines.iter_mut().zip(row) {
+                line.0[lane] = value;
+            }
+        }
+    }
+    packed.into()
+}
+
+/// `x Wᵀ + b` for `x` of shape `(..., inputs)`; gives `(..., outputs)`.
+///
+/// # Errors
+/// A last dimension that is not [`Linear::inputs`]; on the CPU, an `x` that is not contiguous.
+pub fn linear(x: &Tensor, layer: &Linear) -> Result<Tensor> {
+    apply(x, layer, Activation::None)
+}
+
+/// `gelu(x Wᵀ + b)` with the exact GELU; otherwise as [`linear`].
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_gelu(x: &Tensor, layer: &Linear) -> Result<Tensor> {
+    apply(x, layer, Activation::Gelu)
+}
+
+fn apply(x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    match shape.last_mut() {
+        Some(last) if *last == layer.inputs => *last = layer.outputs,
+        _ => bail!("linear: expected a last dimension of {}, got shape {:?}", layer.inputs, x.shape()),
+    }
+    match &layer.weights {
+        Weights::Packed(w, bias) => {
+            let out =
+                cpu::with(x, "linear: input", |x| Ok(packed(x, layer, w, bias.as_deref(), activation)))?;
+            cpu::tensor(out, shape)
+        }
+        Weights::Plain(w, bias) => {
+            let y = x.reshape(((), layer.inputs))?.matmul(w)?;
+            let y = match bias {
+                Some(b) => y.broadcast_add(b)?,
+                None => y,
+            };
+            let y = if activation == Activation::Gelu { y.gelu_erf()? } else { y };
+            y.reshape(shape)
+        }
+    }
+}
+
+/// The CPU product of `x`, whole rows of `layer.inputs`.
+fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activation: Activation) -> Vec<f32> {
+    let (k, n) = (layer.inputs, layer.outputs);
+    let m = x.len() / k;
+    // SAFETY: the tasks below cover every row and column, and each writes all of its own.
+    let mut out = unsafe { par::uninit(m * n) };
+    let dst = par::SharedMut::new(&mut out);
+    let panels = n.div_ceil(PANEL);
+    let (row_blocks, col_blocks) = split(m, panels);
+    let ns = (2 * m * n * k) as f64 / 150.0 + (n * k) as f64 / 10.0;
+    let task = |t: usize| {
+        // Column blocks are the outer count: threads that run at the same time share rows of `x`.
+        let (r, c) = (t / col_blocks, t % col_blocks);
+        let (i, i_end) = (m * r / row_blocks, m * (r + 1) / row_blocks);
+        let (p, p_end) = (panels * c / col_blocks, panels * (c + 1) / col_blocks);
+        let j = p * PANEL;
+        // SAFETY: rows `i..i_end` and columns from `j` are within `x` (`m * k`), the weight (`panels * k`
+        // lines), the bias (`n`) and the output (`m * n`); blocks of rows and columns are disjoint.
+        unsafe {
+            gemm(Gemm {
+                m: i_end - i,
+                n: (p_end * PANEL).min(n) - j,
+                k,
+                a: x.as_ptr().add(i * k),
+                lda: k,
+                b: Rhs { ptr: w.as_ptr().add(p * k).cast(), k_stride: PANEL, panel_stride: PANEL * k },
+                bias: bias.map_or(std::ptr::null(), |b| b.as_ptr().add(j)),
+                c: dst.get().add(i * n + j),
+                ldc: n,
+                activation,
+            });
+        }
+    };
+    par::for_each(row_blocks * col_blocks, ns, task);
+    out
+}
+
+/// Blocks of rows and of columns: a few for each thread, columns cut only when there are not rows enough.
+fn split(m: usize, panels: usize) -> (usize, usize) {
+    let wanted = par::threads() * 4;
+    let rows = m.div_ceil(super::gemm::MC).max(1);
+    let cols = wanted.div_ceil(rows).min(panels.div_ceil(3)).max(1);
+    if rows >= wanted { (rows, 1) } else { (rows, cols) }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ops::testing::{assert_close, noise};
+
+    fn reference(x: &[f32], w: &[f32], b: Option<&[f32]>, m: usize, k: usize, n: usize) -> Vec<f32> {
+        let mut out = Vec::new();
+        for i in 0..m {
+            for j in 0..n {
+                let dot: f64 = (0..k).map(|t| f64::from(x[i * k + t]) * f64::from(w[j * k + t])).sum();
+                out.push((dot + b.map_or(0.0, |b| f64::from(b[j]))) as f32);
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn matches_the_naive_product(m in 0usize..140, k in 1usize..600, n in 1usize..120, with_bias: bool) {
+            let (x, w, b) = (noise(m * k, 1), noise(n * k, 2), noise(n, 3));
+            let bias = Tensor::from_slice(&b, n, &Device::Cpu).unwrap();
+            let weight = Tensor::from_slice(&w, (n, k), &Device::Cpu).unwrap();
+            let layer = Linear::new(&weight, with_bias.then_some(&bias)).unwrap();
+            let y = linear(&Tensor::from_slice(&x, (m, k), &Device::Cpu).unwrap(), &layer).unwrap();
+            prop_assert_eq!(y.dims(), &[m, n]);
+            let want = reference(&x, &w, with_bias.then_some(&b[..]), m, k, n);
+            assert_close(&y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &want, 2e-5);
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_neighbours() {
+        let (m, k, n) = (203, 384, 100);
+        let weight = Tensor::from_vec(noise(n * k, 2), (n, k), &Device::Cpu).unwrap();
+        let layer = Linear::new(&weight, None).unwrap();
+        let x = Tensor::from_vec(noise(m * k, 1), (m, k), &Device::Cpu).unwrap();
+        let all = linear_gelu(&x, &layer).unwrap().to_vec2::<f32>().unwrap();
+        for i in [0, 1, 7, 95, 96, 202] {
+            let row = x.narrow(0, i, 1).unwrap();
+            let alone = linear_gelu(&row, &layer).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(alone[0], all[i]);
+        }
+    }
+
+    #[test]
+    fn the_composition_for_other_devices_agrees() {
+        // f64 takes the same path as a device without a fused kernel.
+        let (m, k, n) = (5, 33, 18);
+        let weight = Tensor::from_vec(noise(n * k, 2), (n, k), &Device::Cpu).unwrap();
+        let bias = Tensor::from_vec(noise(n, 3), n, &Device::Cpu).unwrap();
+        let x = Tensor::from_vec(noise(m * k, 1), (1, m, k), &Device::Cpu).unwrap();
+        let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+        let plain = Linear::new(&wide(&weight), Some(&wide(&bias))).unwrap();
+        let want = linear_gelu(&wide(&x), &plain).unwrap().to_dtype(DType::F32).unwrap();
+        let got = linear_gelu(&x, &Linear::new(&weight, Some(&bias)).unwrap()).unwrap();
+        assert_eq!(got.dims(), want.dims());
+        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_close(&flat(got), &flat(want), 1e-5);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let weight = Tensor::zeros((4, 8), DType::F32, &Device::Cpu).unwrap();
+        let bias = Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap();
+        assert!(Linear::new(&weight, Some(&bias)).is_err());
+        let layer = Linear::new(&weight, None).unwrap();
+        assert!(linear(&Tensor::zeros((2, 7), DType::F32, &Device::Cpu).unwrap(), &layer).is_err());
+        let strided = Tensor::zeros((8, 2), DType::F32, &Device::Cpu).unwrap().t().unwrap();
+        assert!(linear(&strided, &layer).is_err());
+    }
+}
