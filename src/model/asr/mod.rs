@@ -5,6 +5,8 @@
 //! thread moves data between the two.
 
 pub mod output;
+#[cfg(test)]
+mod tests;
 pub mod vocab;
 pub mod whisper;
 

@@ -7,16 +7,17 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::Config;
-use super::layers::{Matrix, Norm, Precision, attention};
+use super::layers::{Embedding, Matrix, Norm, Precision};
 use super::weights::Source;
 use crate::model::asr::Error;
+use crate::ops;
 
 /// The projection's rows are padded to a multiple of this with zeros: quantised kernels work on such tiles.
 const TILE: usize = 16;
 
 pub(super) struct Decoder {
     /// `(vocab, width)`, padded: the embedding and the projection to logits are the same matrix.
-    embedding: Matrix,
+    embedding: Embedding,
     /// `(text_context, width)`
     positions: Tensor,
     blocks: Vec<Block>,
@@ -38,11 +39,11 @@ struct Block {
     down: Matrix,
 }
 
-/// Keys and values of one sequence: for each layer `(heads, text_context, head_dim)`, and for each layer of
-/// the window `(heads, 1500, head_dim)`.
+/// Keys and values of one sequence: for each layer two of `(1, text_context, width)` for its own tokens, and
+/// `(1, 1500, 2 x width)` for the window, keys beside values.
 pub(super) struct Cache {
     own: Vec<(Tensor, Tensor)>,
-    window: Vec<(Tensor, Tensor)>,
+    window: Vec<Tensor>,
 }
 
 impl Cache {
@@ -78,7 +79,7 @@ impl Decoder {
         embedding.resize(padded * width, 0.0);
         let positions = source.decoder_positions(config)?;
         Ok(Decoder {
-            embedding: Matrix::unbiased(embedding, padded, width, precision, device)?,
+            embedding: Embedding::new(embedding, padded, width, precision, device)?,
             positions: Tensor::from_vec(positions, (config.text_context, width), device)?,
             blocks,
             norm: source.norm("decoder/layer_norm", "model.decoder.layer_norm", width, device)?,
@@ -89,7 +90,7 @@ impl Decoder {
 
     /// Room for one sequence.
     pub(super) fn cache(&self, config: &Config, device: &Device) -> Result<Cache> {
-        let shape = (config.heads, config.text_context, config.head_dim());
+        let shape = (1, config.text_context, config.width);
         let room = || Tensor::zeros(shape, DType::F32, device);
         let own = (0..config.decoder_layers).map(|_| Ok((room()?, room()?))).collect::<Result<_>>()?;
         Ok(Cache { own, window: Vec::new() })
@@ -97,16 +98,10 @@ impl Decoder {
 
     /// Computes a window's keys and values from the encoder's output `(1500, width)`.
     pub(super) fn set_window(&self, cache: &mut Cache, encoded: &Tensor) -> Result<()> {
-        let (time, width) = encoded.dims2()?;
         // Freed first: only one window's keys and values are held at a time.
         cache.window.clear();
-        let mut window = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let kv = block.cross_kv.forward(encoded)?.reshape((time, 2, self.heads, width / self.heads))?;
-            let kv = kv.permute((1, 2, 0, 3))?;
-            window.push((kv.get(0)?.contiguous()?, kv.get(1)?.contiguous()?));
-        }
-        cache.window = window;
+        let encoded = encoded.unsqueeze(0)?;
+        cache.window = self.blocks.iter().map(|b| b.cross_kv.forward(&encoded)).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -128,7 +123,7 @@ impl Decoder {
             true => x,
             false => x.index_select(&Tensor::new(wanted, device)?, 0)?,
         };
-        self.embedding.forward(&self.norm.forward(&x)?)?.narrow(1, 0, self.vocab)
+        self.embedding.project(&self.norm.forward(&x)?)?.narrow(1, 0, self.vocab)
     }
 }
 
@@ -184,26 +179,34 @@ impl Block {
 
     /// Self-attention: writes the new keys and values into the slots, then attends to all up to them.
     fn attend_own(&self, x: &Tensor, layer: usize, steps: &[Step<'_>], heads: usize) -> Result<Tensor> {
-        let (count, width) = x.dims2()?;
-        let qkv = self.qkv.forward(x)?.reshape((count, 3, heads, width / heads))?;
+        let (_, width) = x.dims2()?;
+        let qkv = self.qkv.forward(x)?.unsqueeze(0)?;
+        let mask = ops::Mask { kv_lens: None, causal: true };
         per_row(steps, |step, from, len| {
-            let row = qkv.narrow(0, from, len)?.permute((1, 2, 0, 3))?;
+            let row = qkv.narrow(1, from, len)?;
             let (keys, values) = &step.cache.own[layer];
-            keys.slice_set(&row.get(1)?.contiguous()?, 1, step.position)?;
-            values.slice_set(&row.get(2)?.contiguous()?, 1, step.position)?;
+            keys.slice_set(&row.narrow(2, width, width)?.contiguous()?, 1, step.position)?;
+            values.slice_set(&row.narrow(2, 2 * width, width)?.contiguous()?, 1, step.position)?;
             let end = step.position + len;
-            attention(&row.get(0)?, &keys.narrow(1, 0, end)?, &values.narrow(1, 0, end)?, true)
+            let (keys, values) = (keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?);
+            ops::attention(&row.narrow(2, 0, width)?, &keys, &values, heads, scale(width, heads), mask)
         })
     }
 
     fn attend_window(&self, x: &Tensor, layer: usize, steps: &[Step<'_>], heads: usize) -> Result<Tensor> {
-        let (count, width) = x.dims2()?;
-        let q = self.cross_q.forward(x)?.reshape((count, heads, width / heads))?;
+        let (_, width) = x.dims2()?;
+        let q = self.cross_q.forward(x)?.unsqueeze(0)?;
         per_row(steps, |step, from, len| {
-            let (keys, values) = &step.cache.window[layer];
-            attention(&q.narrow(0, from, len)?.transpose(0, 1)?, keys, values, false)
+            let kv = &step.cache.window[layer];
+            let (keys, values) = (kv.narrow(2, 0, width)?, kv.narrow(2, width, width)?);
+            let mask = ops::Mask::default();
+            ops::attention(&q.narrow(1, from, len)?, &keys, &values, heads, scale(width, heads), mask)
         })
     }
+}
+
+fn scale(width: usize, heads: usize) -> f32 {
+    1.0 / ((width / heads) as f32).sqrt()
 }
 
 /// Runs `attend(step, first packed token, tokens)` for each row and packs the results again.
@@ -218,7 +221,7 @@ fn per_row(
         from += step.tokens.len();
     }
     match outputs.len() {
-        1 => Ok(outputs.swap_remove(0)),
-        _ => Tensor::cat(&outputs, 0),
+        1 => outputs.swap_remove(0).squeeze(0),
+        _ => Tensor::cat(&outputs, 1)?.squeeze(0),
     }
 }

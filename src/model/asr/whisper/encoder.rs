@@ -3,9 +3,10 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::config::{Config, WINDOW};
-use super::layers::{Matrix, Norm, Precision, attention};
+use super::layers::{Matrix, Norm, Precision};
 use super::weights::Source;
 use crate::model::asr::Error;
+use crate::ops;
 
 pub(super) struct Encoder {
     conv1: Matrix,
@@ -105,15 +106,11 @@ impl Encoder {
 
 impl Block {
     fn attend(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
-        let (batch, time, width) = x.dims3()?;
-        let qkv = self.qkv.forward(x)?.reshape((batch, time, 3, heads, width / heads))?;
-        let mut outputs = Vec::with_capacity(batch);
-        for b in 0..batch {
-            let row = qkv.get(b)?.permute((1, 2, 0, 3))?;
-            let [q, k, v] = [0, 1, 2].map(|i| row.get(i));
-            outputs.push(attention(&q?, &k?.contiguous()?, &v?, false)?);
-        }
-        self.out.forward(&Tensor::stack(&outputs, 0)?)
+        let (_, _, width) = x.dims3()?;
+        let qkv = self.qkv.forward(x)?;
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(2, i * width, width));
+        let scale = 1.0 / ((width / heads) as f32).sqrt();
+        self.out.forward(&ops::attention(&q?, &k?, &v?, heads, scale, ops::Mask::default())?)
     }
 }
 

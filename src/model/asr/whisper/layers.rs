@@ -1,13 +1,15 @@
 //! The layers that encoder and decoder share.
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
-use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
+
+use crate::ops;
 
 /// Epsilon of every layer norm in Whisper (PyTorch's default).
 const EPS: f64 = 1e-5;
 
 /// Parameters of a linear layer as read: `weight` is `(outputs, inputs)`, `bias` is `(outputs)`.
-pub(super) struct Linear {
+pub(super) struct Params {
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
     pub outputs: usize,
@@ -23,72 +25,98 @@ pub(super) enum Precision {
 }
 
 /// A linear layer on a device.
-pub(super) struct Matrix {
-    weight: Weight,
-    bias: Option<Tensor>,
-    outputs: usize,
-}
-
-enum Weight {
-    F32(Tensor),
-    Q8(QMatMul),
+pub(super) enum Matrix {
+    F32(ops::Linear),
+    /// Weight, bias.
+    Q8(QMatMul, Tensor),
 }
 
 impl Matrix {
-    pub(super) fn new(linear: Linear, precision: Precision, device: &Device) -> Result<Matrix> {
-        let Linear { weight, bias, outputs, inputs } = linear;
-        let bias = Some(Tensor::from_vec(bias, outputs, device)?);
-        Ok(Matrix { bias, ..Matrix::unbiased(weight, outputs, inputs, precision, device)? })
-    }
-
-    /// Without a bias.
-    pub(super) fn unbiased(
-        weight: Vec<f32>,
-        outputs: usize,
-        inputs: usize,
-        precision: Precision,
-        device: &Device,
-    ) -> Result<Matrix> {
-        let weight = match precision {
-            Precision::Q8 if inputs.is_multiple_of(GgmlDType::Q8_0.block_size()) => {
-                let weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu)?;
-                let quantised = QTensor::quantize_onto(&weight, GgmlDType::Q8_0, device)?;
-                Weight::Q8(QMatMul::from_qtensor(quantised)?)
+    pub(super) fn new(params: Params, precision: Precision, device: &Device) -> Result<Matrix> {
+        let Params { weight, bias, outputs, inputs } = params;
+        let bias = Tensor::from_vec(bias, outputs, device)?;
+        match quantised(&weight, outputs, inputs, precision, device)? {
+            Some(weight) => Ok(Matrix::Q8(weight, bias)),
+            None => {
+                let weight = Tensor::from_vec(weight, (outputs, inputs), device)?;
+                Ok(Matrix::F32(ops::Linear::new(&weight, Some(&bias))?))
             }
-            _ => Weight::F32(Tensor::from_vec(weight, (outputs, inputs), device)?),
-        };
-        Ok(Matrix { weight, bias: None, outputs })
+        }
     }
 
     /// `x Wᵀ + b` for `x` of `(..., inputs)`, contiguous.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.weight {
-            Weight::F32(weight) => {
-                let mut dims = x.dims().to_vec();
-                let inputs = dims.pop().unwrap_or_default();
-                dims.push(self.outputs);
-                x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(dims)?
-            }
-            Weight::Q8(weight) => weight.forward(x)?,
-        };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        match self {
+            Matrix::F32(layer) => ops::linear(x, layer),
+            Matrix::Q8(weight, bias) => weight.forward(x)?.broadcast_add(bias),
         }
     }
 
     /// [`forward`](Self::forward), then the exact GELU.
     pub(super) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)?.gelu_erf()
-    }
-
-    /// Rows of the weight as f32.
-    pub(super) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
-        match &self.weight {
-            Weight::F32(weight) => weight.index_select(ids, 0),
-            Weight::Q8(weight) => weight.embedding(ids)?.to_dtype(DType::F32),
+        match self {
+            Matrix::F32(layer) => ops::linear_gelu(x, layer),
+            Matrix::Q8(weight, bias) => ops::gelu_erf(&weight.forward(x)?.broadcast_add(bias)?),
         }
     }
+}
+
+/// The token embedding, which is the projection to logits too.
+pub(super) enum Embedding {
+    /// `(vocab, width)`, and the same as a projection.
+    F32(Tensor, ops::Linear),
+    Q8(QMatMul),
+}
+
+impl Embedding {
+    /// Takes `(vocab, width)` values.
+    pub(super) fn new(
+        values: Vec<f32>,
+        vocab: usize,
+        width: usize,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Embedding> {
+        Ok(match quantised(&values, vocab, width, precision, device)? {
+            Some(weight) => Embedding::Q8(weight),
+            None => {
+                let rows = Tensor::from_vec(values, (vocab, width), device)?;
+                let projection = ops::Linear::new(&rows, None)?;
+                Embedding::F32(rows, projection)
+            }
+        })
+    }
+
+    /// Rows of the table, f32.
+    pub(super) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
+        match self {
+            Embedding::F32(rows, _) => rows.index_select(ids, 0),
+            Embedding::Q8(weight) => weight.embedding(ids)?.to_dtype(DType::F32),
+        }
+    }
+
+    /// `(n, width)` to logits `(n, vocab)`.
+    pub(super) fn project(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Embedding::F32(_, projection) => ops::linear(x, projection),
+            Embedding::Q8(weight) => weight.forward(x),
+        }
+    }
+}
+
+/// The matrix in blocks, if it is to be and its rows divide into them.
+fn quantised(
+    values: &[f32],
+    outputs: usize,
+    inputs: usize,
+    precision: Precision,
+    device: &Device,
+) -> Result<Option<QMatMul>> {
+    if precision == Precision::F32 || !inputs.is_multiple_of(GgmlDType::Q8_0.block_size()) {
+        return Ok(None);
+    }
+    let weight = Tensor::from_slice(values, (outputs, inputs), &Device::Cpu)?;
+    Ok(Some(QMatMul::from_qtensor(QTensor::quantize_onto(&weight, GgmlDType::Q8_0, device)?)?))
 }
 
 /// A layer norm's gain and offset.
@@ -99,22 +127,6 @@ pub(super) struct Norm {
 
 impl Norm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::layer_norm(x, &self.gain, &self.offset, EPS as f32)
+        ops::layer_norm(x, &self.gain, &self.offset, EPS)
     }
-}
-
-/// Attention of `q` `(heads, t, dim)` over `k` and `v` `(heads, s, dim)`; gives `(t, heads x dim)`.
-/// With `causal`, the queries are the last `t` of the `s` positions.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
-    let (heads, t, dim) = q.dims3()?;
-    let s = k.dim(1)?;
-    let scale = 1.0 / (dim as f64).sqrt();
-    let mut scores = (q.contiguous()? * scale)?.matmul(&k.transpose(1, 2)?)?;
-    if causal && t > 1 {
-        let mask: Vec<f32> =
-            (0..t * s).map(|i| if i % s > s - t + i / s { f32::NEG_INFINITY } else { 0.0 }).collect();
-        scores = scores.broadcast_add(&Tensor::from_vec(mask, (t, s), q.device())?)?;
-    }
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v.contiguous()?)?.transpose(0, 1)?.reshape((t, heads * dim))
 }

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 
 use super::config::Config;
 use super::hf::SafeTensors;
-use super::layers::{Linear, Norm};
+use super::layers::{Norm, Params};
 use crate::model::asr::Error;
 use crate::model::weights::ctranslate2::Ct2;
 use crate::types::model::Format;
@@ -49,10 +49,10 @@ impl Source {
         hf: &[String],
         outputs: usize,
         inputs: usize,
-    ) -> Result<Linear, Error> {
+    ) -> Result<Params, Error> {
         let weight = self.read(Name { ct2: format!("{ct2}/weight"), hf }, ".weight", &[outputs, inputs])?;
         let bias = self.read(Name { ct2: format!("{ct2}/bias"), hf }, ".bias", &[outputs])?;
-        Ok(Linear { weight, bias, outputs, inputs })
+        Ok(Params { weight, bias, outputs, inputs })
     }
 
     /// Gain and offset of a layer norm.
@@ -68,7 +68,7 @@ impl Source {
 
     /// A convolution's kernel `(outputs, inputs, 3)` as a matrix `(outputs, 3 x inputs)` over frames side by
     /// side, with its bias.
-    pub(super) fn conv(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, Error> {
+    pub(super) fn conv(&self, name: &str, outputs: usize, inputs: usize) -> Result<Params, Error> {
         let hf = [format!("model.encoder.{name}")];
         let ct2 = format!("encoder/{name}");
         let kernel =
@@ -80,7 +80,7 @@ impl Source {
                 weight.extend(filter.iter().skip(tap).step_by(3));
             }
         }
-        Ok(Linear { weight, bias, outputs, inputs: 3 * inputs })
+        Ok(Params { weight, bias, outputs, inputs: 3 * inputs })
     }
 
     /// The encoder's positions `(1500, width)`: as stored, or computed where the format leaves them out.
