@@ -211,11 +211,11 @@ unsafe fn query_block<S: Simd>(
             }
         }
     }
-    for i in 0..m {
+    for (i, &sum) in sum.iter().enumerate().take(m) {
         // SAFETY: row `i < m` of `acc`, row `first + i` of the output.
         unsafe {
             let row = a.add(i * wide);
-            scale_row::<S>(row, wide, if sum[i] > 0.0 { 1.0 / sum[i] } else { 0.0 });
+            scale_row::<S>(row, wide, if sum > 0.0 { 1.0 / sum } else { 0.0 });
             let out = h.out.add((first + i) * h.out_stride);
             std::ptr::copy_nonoverlapping(row, out, h.dim);
         }

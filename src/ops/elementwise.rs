@@ -17,7 +17,7 @@ unsafe fn gelu_generic<S: Simd>(x: *const f32, out: *mut f32, n: usize) {
     // SAFETY: both are valid for `n` values by the contract, and `out` is this call's alone.
     unsafe {
         std::ptr::copy_nonoverlapping(x, out, n);
-        simd::map_in_place::<S>(std::slice::from_raw_parts_mut(out, n), |v| simd::gelu::<S>(v));
+        simd::map_in_place::<S>(std::slice::from_raw_parts_mut(out, n), simd::Gelu);
     }
 }
 

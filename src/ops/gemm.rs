@@ -188,7 +188,7 @@ unsafe fn gemm_generic<S: Simd>(g: Gemm) {
 /// As [`gemm`]; `src` has `m` rows of `cols` values.
 #[inline(always)]
 unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, src: *mut f32, ld: usize) {
-    let in_place = cols % PANEL == 0;
+    let in_place = cols.is_multiple_of(PANEL);
     if in_place && g.bias.is_null() && g.activation == Activation::None {
         return;
     }
@@ -215,7 +215,7 @@ unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, s
                     *v = *src.add(x + t) + if g.bias.is_null() { 0.0 } else { *g.bias.add(j + x + t) };
                 }
                 if g.activation == Activation::Gelu {
-                    super::simd::map_in_place::<S>(&mut last, |v| super::simd::gelu::<S>(v));
+                    super::simd::map_in_place::<S>(&mut last, super::simd::Gelu);
                 }
                 std::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(x), cols - x);
             }

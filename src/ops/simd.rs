@@ -282,26 +282,58 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// A function of one vector. A trait and not a closure: closures are compiled without the caller's instruction set
+/// and then called, intrinsic by intrinsic; `#[inline(always)]` methods are not.
+pub(crate) trait Map: Copy {
+    /// # Safety
+    /// The processor has `S`.
+    unsafe fn apply<S: Simd>(self, v: S::V) -> S::V;
+}
+
+/// [`gelu`].
+#[derive(Clone, Copy)]
+pub(crate) struct Gelu;
+
+impl Map for Gelu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe { gelu::<S>(v) }
+    }
+}
+
+/// Multiplication by a number.
+#[derive(Clone, Copy)]
+pub(crate) struct Times(pub(crate) f32);
+
+impl Map for Times {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe { S::mul(v, S::splat(self.0)) }
+    }
+}
+
 /// Applies `f` to every value of `x` in place, a vector at a time.
 ///
 /// # Safety
 /// The processor has `S`.
 #[inline(always)]
-pub(crate) unsafe fn map_in_place<S: Simd>(x: &mut [f32], f: impl Fn(S::V) -> S::V) {
+pub(crate) unsafe fn map_in_place<S: Simd>(x: &mut [f32], f: impl Map) {
     let n = x.len();
     let p = x.as_mut_ptr();
     let whole = n - n % S::LANES;
     let mut i = 0;
     while i < whole {
         // SAFETY: `i + LANES <= n`.
-        unsafe { S::store(p.add(i), f(S::load(p.add(i)))) };
+        unsafe { S::store(p.add(i), f.apply::<S>(S::load(p.add(i)))) };
         i += S::LANES;
     }
     if whole < n {
         let mut last = [0f32; 16];
         last[..n - whole].copy_from_slice(&x[whole..]);
         // SAFETY: `last` holds 16 values, and `LANES <= 16`.
-        unsafe { S::store(last.as_mut_ptr(), f(S::load(last.as_ptr()))) };
+        unsafe { S::store(last.as_mut_ptr(), f.apply::<S>(S::load(last.as_ptr()))) };
         x[whole..].copy_from_slice(&last[..n - whole]);
     }
 }
@@ -338,7 +370,8 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 /// The processor has `S`.
 #[inline(always)]
 pub(crate) unsafe fn erf<S: Simd>(x: S::V) -> S::V {
-    const P: [f32; 5] = [2.848_072_6e-4, 0.003_779_551_5, 0.052_790_11, 0.190_782_49, 1.128_379_1];
+    const P: [f32; 5] =
+        [2.848_072_6e-4, 0.003_779_551_5, 0.052_790_11, 0.190_782_49, std::f32::consts::FRAC_2_SQRT_PI];
     const Q: [f32; 5] = [0.001_165_198_6, 0.014_997_322, 0.114_256_97, 0.502_409_3, 1.0];
     // SAFETY: arithmetic only; the set is the caller's contract.
     unsafe {

@@ -73,7 +73,7 @@ unsafe fn softmax_generic<S: Simd>(x: *mut f32, n: usize) {
             return;
         }
         let scale = 1.0 / exp_sum_generic::<S>(x, n, max);
-        simd::map_in_place::<S>(std::slice::from_raw_parts_mut(x, n), |v| S::mul(v, S::splat(scale)));
+        simd::map_in_place::<S>(std::slice::from_raw_parts_mut(x, n), simd::Times(scale));
     }
 }
 
