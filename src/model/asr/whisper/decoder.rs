@@ -7,23 +7,19 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::Config;
-use super::layers::{Embedding, Matrix, Norm, Precision};
+use super::layers::{Matrix, Norm, Precision};
 use super::weights::Source;
 use crate::model::asr::Error;
 use crate::ops;
 
-/// The projection's rows are padded to a multiple of this with zeros: quantised kernels work on such tiles.
-const TILE: usize = 16;
-
 pub(super) struct Decoder {
-    /// `(vocab, width)`, padded: the embedding and the projection to logits are the same matrix.
-    embedding: Embedding,
+    /// `(vocab, width)`: the embedding and the projection to logits are the same matrix.
+    embedding: ops::HalfLinear,
     /// `(text_context, width)`
     positions: Tensor,
     blocks: Vec<Block>,
     norm: Norm,
     heads: usize,
-    vocab: usize,
 }
 
 struct Block {
@@ -74,17 +70,14 @@ impl Decoder {
         for i in 0..config.decoder_layers {
             blocks.push(Block::load(source, config, i, precision, device)?);
         }
-        let mut embedding = source.embedding(config)?;
-        let padded = config.vocab.next_multiple_of(TILE);
-        embedding.resize(padded * width, 0.0);
+        let embedding = source.embedding(config)?;
         let positions = source.decoder_positions(config)?;
         Ok(Decoder {
-            embedding: Embedding::new(embedding, padded, width, precision, device)?,
+            embedding: ops::HalfLinear::new(&embedding, None, config.vocab, width, device)?,
             positions: Tensor::from_vec(positions, (config.text_context, width), device)?,
             blocks,
             norm: source.norm("decoder/layer_norm", "model.decoder.layer_norm", width, device)?,
             heads: config.heads,
-            vocab: config.vocab,
         })
     }
 
@@ -113,7 +106,7 @@ impl Decoder {
         let positions: Vec<u32> =
             steps.iter().flat_map(|s| (s.position..s.position + s.tokens.len()).map(|p| p as u32)).collect();
         let count = tokens.len();
-        let embedded = self.embedding.rows(&Tensor::from_vec(tokens, count, device)?)?;
+        let embedded = self.embedding.rows(&tokens)?;
         let mut x =
             (embedded + self.positions.index_select(&Tensor::from_vec(positions, count, device)?, 0)?)?;
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -123,7 +116,7 @@ impl Decoder {
             true => x,
             false => x.index_select(&Tensor::new(wanted, device)?, 0)?,
         };
-        self.embedding.project(&self.norm.forward(&x)?)?.narrow(1, 0, self.vocab)
+        self.embedding.forward(&self.norm.forward(&x)?)
     }
 }
 

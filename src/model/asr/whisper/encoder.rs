@@ -133,5 +133,5 @@ fn unfold_strided(x: &Tensor) -> Result<Tensor> {
     let pairs = x.reshape((batch, time / 2, 2 * width))?;
     // Frame 2t - 1 is the second half of the pair before.
     let before = pairs.narrow(2, width, width)?.narrow(1, 0, time / 2 - 1)?.pad_with_zeros(1, 1, 0)?;
-    Tensor::cat(&[&before, &pairs], 2)
+    Tensor::cat(&[&before, &pairs], 2)?.contiguous()
 }
