@@ -216,6 +216,7 @@ unsafe fn columns_generic<S: Simd>(
 /// `x` is valid for `R` rows of `inputs`, `w` for `C` rows of `inputs`, `bias` for `C`, `out` for `C` values in each
 /// of `R` rows `outputs` apart.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the same constant index into several arrays, unrolled
 unsafe fn tile<S: Simd, const R: usize, const C: usize>(
     x: *const f32,
     w: *const u16,

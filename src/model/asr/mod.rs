@@ -22,7 +22,7 @@ use crate::types::model::Format;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Ct2(#[from] ctranslate2::Error),
+    Ct2(Box<ctranslate2::Error>),
     #[error(transparent)]
     Vocab(#[from] vocab::Error),
     #[error("{file}: cannot be read: {source}")]
@@ -44,6 +44,12 @@ pub enum Error {
     Logits { seek: usize, position: usize },
     #[error("the device failed: {0}")]
     Device(#[from] candle_core::Error),
+}
+
+impl From<ctranslate2::Error> for Error {
+    fn from(error: ctranslate2::Error) -> Error {
+        Error::Ct2(Box::new(error))
+    }
 }
 
 /// Builds a model of one architecture from a folder, with room for so many sequences at a time.

@@ -156,3 +156,33 @@ fn base_transcribes_like_faster_whisper() {
 fn tiny_en_transcribes_like_faster_whisper() {
     matches_faster_whisper("whisper-tiny.en");
 }
+
+#[test]
+fn digital_silence_and_no_sound_give_no_words() {
+    let Some(folder) = test_model("whisper-tiny.en") else { return };
+    let mut model = builder("whisper").unwrap()(&folder, Format::CTranslate2, &Device::Cpu, 1).unwrap();
+    let vocab = Arc::new(Vocab::load(&folder).unwrap());
+    for samples in [0, 100, 16_000 * 40] {
+        let mut mel = audio::MelExtractor::new(80);
+        mel.push(&vec![0.0; samples]);
+        let (language, segments) = transcribe(&mut model, &vocab, &mel.finish());
+        assert_eq!((language.as_str(), segments.len()), ("en", 0), "{samples} samples");
+    }
+}
+
+/// The lists in a model's `config.json` are those that the vocabulary alone gives.
+#[test]
+fn suppressed_tokens_can_be_derived() {
+    for (id, languages) in [("whisper-base", 99), ("whisper-tiny.en", 0)] {
+        let Some(folder) = test_model(id) else { return };
+        let listed = Vocab::load(&folder).unwrap();
+        assert_eq!(listed.languages().len(), languages);
+        let bare = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.join("tokenizer.json"), bare.path().join("tokenizer.json")).unwrap();
+        let derived = Vocab::load(bare.path()).unwrap();
+        assert_eq!(derived.special(), listed.special());
+        assert_eq!(derived.suppress(), listed.suppress(), "{id}");
+        assert_eq!(derived.suppress_begin(), listed.suppress_begin(), "{id}");
+    }
+    assert!(builder("wav2vec2").is_err());
+}

@@ -66,7 +66,7 @@ pub enum Error {
     )]
     Shape { file: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{file}: {name}: cannot be placed on the device: {source}")]
-    Device { file: PathBuf, name: String, source: candle_core::Error },
+    Device { file: PathBuf, name: String, source: Box<candle_core::Error> },
 }
 
 /// Element types of variables.
@@ -202,7 +202,7 @@ impl Ct2 {
         Tensor::from_vec(values, shape, device).map_err(|source| Error::Device {
             file: self.path.clone(),
             name: name.to_owned(),
-            source,
+            source: Box::new(source),
         })
     }
 

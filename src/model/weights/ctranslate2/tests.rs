@@ -118,7 +118,8 @@ fn refuses_other_versions_and_specifications() {
 
 #[test]
 fn refuses_lies() {
-    let lies: [(&str, fn(&mut Writer)); 6] = [
+    type Lie = fn(&mut Writer);
+    let lies: [(&str, Lie); 6] = [
         ("takes more than it has", |w| {
             w.variable("x", &[4], 0, &[0; 12]);
             w.aliases(&[]);
