@@ -9,6 +9,7 @@ pub mod attention;
 pub(crate) mod cpu;
 pub mod elementwise;
 pub(crate) mod gemm;
+pub mod half_linear;
 pub mod layer_norm;
 pub mod linear;
 mod multi;
@@ -24,6 +25,7 @@ pub mod softmax;
 
 pub use attention::{Mask, attention, attention_varlen};
 pub use elementwise::gelu_erf;
+pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use linear::{Linear, linear, linear_gelu};
 pub use paged::{KvCache, Rows, paged_attention};

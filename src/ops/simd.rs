@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// 16 lanes: AVX-512 F and DQ with FMA.
     Avx512,
-    /// 8 lanes: AVX2 with FMA.
+    /// 8 lanes: AVX2 with FMA and F16C.
     Avx2,
     /// 4 lanes in plain Rust, which compilers turn into SSE2 or NEON.
     Portable,
@@ -27,7 +27,9 @@ pub fn isa() -> Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
-    let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let fma = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
     if fma && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
         Isa::Avx512
     } else if fma {
@@ -56,6 +58,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
+    /// Loads IEEE halves, given as their bits, and widens them.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -101,6 +105,11 @@ impl Simd for Portable {
     unsafe fn store(p: *mut f32, v: [f32; 4]) {
         // SAFETY: valid for four values by the trait's contract; written unaligned.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> [f32; 4] {
+        // SAFETY: valid for four values by the trait's contract; read unaligned.
+        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|bits| half::f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
@@ -217,6 +226,7 @@ mod x86 {
                 _mm_cvtss_f32(_mm_max_ss(h, _mm_shuffle_ps::<1>(h, h)))
             };
             store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
+            load_f16(p: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
         }
     }
 
@@ -241,6 +251,7 @@ mod x86 {
             sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
             largest(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
             store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
+            load_f16(p: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()));
         }
     }
 }
@@ -261,7 +272,7 @@ macro_rules! dispatch {
                     // caller's contract.
                     unsafe { $kernel::<$crate::ops::simd::Avx512>($($arg),*) }
                 }
-                #[target_feature(enable = "avx2,fma")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
                 unsafe fn avx2($($arg: $ty),*) $(-> $out)? {
                     // SAFETY: as above, for AVX2 and FMA.

@@ -111,6 +111,11 @@ impl LogMel {
         self.samples as f64 / f64::from(SAMPLE_RATE)
     }
 
+    /// Whether every energy is at the floor: digital silence, or nothing at all.
+    pub fn is_silent(&self) -> bool {
+        self.max == 0
+    }
+
     /// Sets the number of samples that the frames were made from.
     pub fn set_samples(&mut self, samples: u64) {
         self.samples = samples;

@@ -3,6 +3,7 @@
 //! Every reader treats its file as hostile: each count, length and offset is compared with the size of the
 //! file, in checked arithmetic, before anything is allocated or read by it.
 
+pub mod ctranslate2;
 mod error;
 mod file;
 pub mod gguf;

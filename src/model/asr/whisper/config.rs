@@ -1,0 +1,159 @@
+//! Whisper's dimensions, taken from the weights themselves (CTranslate2) or from `config.json`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::model::asr::Error;
+use crate::model::weights::ctranslate2::Ct2;
+
+/// Mel frames of a window: 30 s.
+pub const WINDOW: usize = 3000;
+
+/// Dimensions of one Whisper model. Checked: every product of them fits in memory arithmetic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Mel bins: 80, from large-v3 on 128.
+    pub mels: usize,
+    /// Width of both stacks: 384 (tiny) to 1280 (large).
+    pub width: usize,
+    /// Width of the feed-forward layers: 4 x `width`.
+    pub ffn: usize,
+    pub heads: usize,
+    pub encoder_layers: usize,
+    /// Fewer than the encoder's in turbo and distilled models.
+    pub decoder_layers: usize,
+    /// Rows of the token embedding.
+    pub vocab: usize,
+    /// Positions after the encoder's stride of two: 1500.
+    pub audio_context: usize,
+    /// Tokens of prompt and answer together: 448.
+    pub text_context: usize,
+}
+
+/// What Hugging Face's `config.json` says.
+#[derive(Deserialize)]
+struct HfConfig {
+    model_type: String,
+    num_mel_bins: usize,
+    d_model: usize,
+    encoder_ffn_dim: usize,
+    decoder_ffn_dim: usize,
+    encoder_attention_heads: usize,
+    decoder_attention_heads: usize,
+    encoder_layers: usize,
+    decoder_layers: usize,
+    vocab_size: usize,
+    max_source_positions: usize,
+    max_target_positions: usize,
+}
+
+impl Config {
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.width / self.heads
+    }
+
+    /// Dimensions of a CTranslate2 model, from the shapes of its variables.
+    pub fn from_ct2(ct2: &Ct2) -> Result<Config, Error> {
+        let file = ct2.path();
+        let dim = |name: &str, axis: usize| {
+            ct2.shape(name).and_then(|s| s.get(axis).copied()).ok_or_else(|| Error::Config {
+                file: file.to_path_buf(),
+                reason: format!("{name} is missing or has too few dimensions"),
+            })
+        };
+        let layers = |stack: &str| {
+            let exists =
+                |i: &usize| ct2.shape(&format!("{stack}/layer_{i}/self_attention/linear_0/weight")).is_some();
+            (0..=MAX_LAYERS).take_while(exists).count()
+        };
+        let heads = |stack: &str| -> Result<i64, Error> {
+            Ok(ct2.integer(&format!("{stack}/num_heads"))?.unwrap_or_default())
+        };
+        let [encoder_heads, heads] = [heads("encoder")?, heads("decoder")?];
+        let flags = [("activation", 3), ("pre_norm", 1), ("scale_embeddings", 0), ("alibi", 0)];
+        for (flag, expected) in flags {
+            let found = ct2.integer(&format!("decoder/{flag}"))?.unwrap_or(expected);
+            if found != expected {
+                let reason = format!("decoder/{flag} is {found}, Whisper has {expected}");
+                return Err(Error::Config { file: file.to_path_buf(), reason });
+            }
+        }
+        let config = Config {
+            mels: dim("encoder/conv1/weight", 1)?,
+            width: dim("encoder/conv1/weight", 0)?,
+            ffn: dim("decoder/layer_0/ffn/linear_0/weight", 0)?,
+            heads: usize::try_from(heads).unwrap_or_default(),
+            encoder_layers: layers("encoder"),
+            decoder_layers: layers("decoder"),
+            vocab: dim("decoder/embeddings/weight", 0)?,
+            audio_context: WINDOW / 2,
+            text_context: dim("decoder/position_encodings/encodings", 0)?,
+        };
+        if encoder_heads != heads {
+            let reason = format!("{encoder_heads} heads in the encoder, {heads} in the decoder");
+            return Err(Error::Config { file: file.to_path_buf(), reason });
+        }
+        config.checked(file)
+    }
+
+    /// Dimensions from a Hugging Face `config.json`.
+    pub fn from_json(file: &Path) -> Result<Config, Error> {
+        let fail = |reason: String| Error::Config { file: file.to_path_buf(), reason };
+        let bytes = std::fs::read(file).map_err(|e| fail(format!("cannot be read: {e}")))?;
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        let hf: HfConfig = serde_path_to_error::deserialize(&mut reader).map_err(|e| fail(e.to_string()))?;
+        if hf.model_type != "whisper" {
+            return Err(fail(format!("model_type is {:?}, not \"whisper\"", hf.model_type)));
+        }
+        if hf.encoder_attention_heads != hf.decoder_attention_heads
+            || hf.encoder_ffn_dim != hf.decoder_ffn_dim
+        {
+            return Err(fail("encoder and decoder differ in heads or feed-forward width".into()));
+        }
+        if hf.max_source_positions != WINDOW / 2 {
+            let found = hf.max_source_positions;
+            return Err(fail(format!("max_source_positions is {found}, Whisper has {}", WINDOW / 2)));
+        }
+        let config = Config {
+            mels: hf.num_mel_bins,
+            width: hf.d_model,
+            ffn: hf.encoder_ffn_dim,
+            heads: hf.encoder_attention_heads,
+            encoder_layers: hf.encoder_layers,
+            decoder_layers: hf.decoder_layers,
+            vocab: hf.vocab_size,
+            audio_context: hf.max_source_positions,
+            text_context: hf.max_target_positions,
+        };
+        config.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Config, Error> {
+        let ranges = [
+            ("mel bins", self.mels, 1, 512),
+            ("width", self.width, 2, 8192),
+            ("feed-forward width", self.ffn, 1, 65_536),
+            ("heads", self.heads, 1, 256),
+            ("encoder layers", self.encoder_layers, 1, MAX_LAYERS),
+            ("decoder layers", self.decoder_layers, 1, MAX_LAYERS),
+            ("vocabulary", self.vocab, 16, 1 << 20),
+            ("text context", self.text_context, 16, 8192),
+        ];
+        for (what, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let reason = format!("{what} of {value}, {low} to {high} is believed");
+                return Err(Error::Config { file: file.to_path_buf(), reason });
+            }
+        }
+        if !self.width.is_multiple_of(2 * self.heads) {
+            let reason = format!("{} heads do not divide a width of {}", self.heads, self.width);
+            return Err(Error::Config { file: file.to_path_buf(), reason });
+        }
+        Ok(self)
+    }
+}
+
+/// Most layers a stack may have; large has 32.
+const MAX_LAYERS: usize = 128;

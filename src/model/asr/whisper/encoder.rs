@@ -1,0 +1,137 @@
+//! Whisper's encoder: two convolutions, then pre-norm transformer blocks (openai/whisper `model.py`).
+
+use candle_core::{Device, Result, Tensor};
+
+use super::config::{Config, WINDOW};
+use super::layers::{Matrix, Norm, Precision};
+use super::weights::Source;
+use crate::model::asr::Error;
+use crate::ops;
+
+pub(super) struct Encoder {
+    conv1: Matrix,
+    conv2: Matrix,
+    /// `(1500, width)`
+    positions: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    heads: usize,
+    mels: usize,
+}
+
+struct Block {
+    attention_norm: Norm,
+    qkv: Matrix,
+    out: Matrix,
+    ffn_norm: Norm,
+    up: Matrix,
+    down: Matrix,
+}
+
+impl Encoder {
+    pub(super) fn load(
+        source: &Source,
+        config: &Config,
+        device: &Device,
+    ) -> std::result::Result<Encoder, Error> {
+        let width = config.width;
+        let matrix = |linear| Matrix::new(linear, Precision::F32, device);
+        let mut blocks = Vec::with_capacity(config.encoder_layers);
+        for i in 0..config.encoder_layers {
+            let (ct2, hf) = (format!("encoder/layer_{i}"), format!("model.encoder.layers.{i}"));
+            let qkv = ["q", "k", "v"].map(|p| format!("{hf}.self_attn.{p}_proj"));
+            let linear = |ct2: &str,
+                          hf: &[String],
+                          outputs: usize,
+                          inputs: usize|
+             -> std::result::Result<Matrix, Error> {
+                Ok(matrix(source.linear(ct2, hf, outputs, inputs)?)?)
+            };
+            blocks.push(Block {
+                attention_norm: source.norm(
+                    &format!("{ct2}/self_attention/layer_norm"),
+                    &format!("{hf}.self_attn_layer_norm"),
+                    width,
+                    device,
+                )?,
+                qkv: linear(&format!("{ct2}/self_attention/linear_0"), &qkv, 3 * width, width)?,
+                out: linear(
+                    &format!("{ct2}/self_attention/linear_1"),
+                    &[format!("{hf}.self_attn.out_proj")],
+                    width,
+                    width,
+                )?,
+                ffn_norm: source.norm(
+                    &format!("{ct2}/ffn/layer_norm"),
+                    &format!("{hf}.final_layer_norm"),
+                    width,
+                    device,
+                )?,
+                up: linear(&format!("{ct2}/ffn/linear_0"), &[format!("{hf}.fc1")], config.ffn, width)?,
+                down: linear(&format!("{ct2}/ffn/linear_1"), &[format!("{hf}.fc2")], width, config.ffn)?,
+            });
+        }
+        let positions = source.encoder_positions(config)?;
+        Ok(Encoder {
+            conv1: matrix(source.conv("conv1", width, config.mels)?)?,
+            conv2: matrix(source.conv("conv2", width, width)?)?,
+            positions: Tensor::from_vec(positions, (config.audio_context, width), device)?,
+            blocks,
+            norm: source.norm("encoder/layer_norm", "model.encoder.layer_norm", width, device)?,
+            heads: config.heads,
+            mels: config.mels,
+        })
+    }
+
+    /// Encodes windows of `(mels, 3000)` each, bin-major; gives `(windows, 1500, width)`.
+    pub(super) fn forward(&self, windows: &[&[f32]], device: &Device) -> Result<Tensor> {
+        let batch = windows.len();
+        let mut frames = vec![0.0f32; batch * WINDOW * 3 * self.mels];
+        for (mel, out) in windows.iter().zip(frames.chunks_exact_mut(WINDOW * 3 * self.mels)) {
+            unfold(mel, self.mels, out);
+        }
+        let frames = Tensor::from_vec(frames, (batch, WINDOW, 3 * self.mels), device)?;
+        let x = self.conv1.forward_gelu(&frames)?;
+        let x = self.conv2.forward_gelu(&unfold_strided(&x)?)?;
+        let mut x = x.broadcast_add(&self.positions)?;
+        for block in &self.blocks {
+            let attended = block.attend(&block.attention_norm.forward(&x)?, self.heads)?;
+            x = (x + attended)?;
+            let hidden = block.up.forward_gelu(&block.ffn_norm.forward(&x)?)?;
+            x = (x + block.down.forward(&hidden)?)?;
+        }
+        self.norm.forward(&x)
+    }
+}
+
+impl Block {
+    fn attend(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let (_, _, width) = x.dims3()?;
+        let qkv = self.qkv.forward(x)?;
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(2, i * width, width));
+        let scale = 1.0 / ((width / heads) as f32).sqrt();
+        self.out.forward(&ops::attention(&q?, &k?, &v?, heads, scale, ops::Mask::default())?)
+    }
+}
+
+/// Three neighbouring frames side by side for every frame of a window, zeros beyond its ends: a convolution
+/// of width 3 becomes one matrix product. `mel` is bin-major; `out` is `(3000, 3 x mels)`, tap-major.
+fn unfold(mel: &[f32], mels: usize, out: &mut [f32]) {
+    for (t, row) in out.chunks_exact_mut(3 * mels).enumerate() {
+        for (tap, part) in row.chunks_exact_mut(mels).enumerate() {
+            let Some(frame) = (t + tap).checked_sub(1).filter(|&f| f < WINDOW) else { continue };
+            for (bin, value) in part.iter_mut().enumerate() {
+                *value = mel[bin * WINDOW + frame];
+            }
+        }
+    }
+}
+
+/// The same for every second frame of `(batch, 3000, width)`; gives `(batch, 1500, 3 x width)`.
+fn unfold_strided(x: &Tensor) -> Result<Tensor> {
+    let (batch, time, width) = x.dims3()?;
+    let pairs = x.reshape((batch, time / 2, 2 * width))?;
+    // Frame 2t - 1 is the second half of the pair before.
+    let before = pairs.narrow(2, width, width)?.narrow(1, 0, time / 2 - 1)?.pad_with_zeros(1, 1, 0)?;
+    Tensor::cat(&[&before, &pairs], 2)?.contiguous()
+}

@@ -1,0 +1,259 @@
+//! Against the reference implementations, on a real mel that both sides read from the same bytes.
+//! The goldens and the command that makes them are in `tests/golden/asr`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::*;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/asr").join(name)
+}
+
+fn json<T: for<'de> Deserialize<'de>>(name: &str) -> T {
+    serde_json::from_slice(&std::fs::read(golden(name)).unwrap()).unwrap()
+}
+
+/// A model of the test machine's home folder; `None`, with a word, where there is none.
+fn test_model(id: &str) -> Option<PathBuf> {
+    let home = std::env::var_os("STENTOR_TEST_MODELS");
+    let folder = home.map(|home| Path::new(&home).join("models").join(id)).filter(|f| f.is_dir());
+    if folder.is_none() {
+        eprintln!("skipped: STENTOR_TEST_MODELS has no models/{id}");
+    }
+    folder
+}
+
+/// The window of `jfk_mel.u8`: 80 x 3000, of which 1100 frames are sound.
+fn mel() -> Vec<f32> {
+    let bytes = std::fs::read(golden("jfk_mel.u8")).unwrap();
+    let mut window = vec![0.0f32; 80 * WINDOW];
+    for (bin, frames) in bytes.chunks_exact(1100).enumerate() {
+        for (t, &byte) in frames.iter().enumerate() {
+            window[bin * WINDOW + t] = f32::from(byte) / 100.0 - 1.0;
+        }
+    }
+    window
+}
+
+fn encoded(model: &WhisperModel) -> Vec<Vec<f32>> {
+    model.encoder.forward(&[&mel()], &model.device).unwrap().get(0).unwrap().to_vec2().unwrap()
+}
+
+/// Logits after every token, fed one at a time from `prompt` on.
+fn teacher_forced(model: &mut WhisperModel, tokens: &[u32], prompt: usize) -> Vec<Vec<f32>> {
+    model.encode(0, &mel()).unwrap();
+    let mut all = Vec::new();
+    for end in 1..=prompt {
+        let row = Row { slot: 0, tokens: &tokens[..prompt], position: 0, probe: Some(end - 1) };
+        all.push(model.decode(&[row]).unwrap().remove(0).probe.unwrap());
+    }
+    for (position, token) in tokens.iter().enumerate().skip(prompt) {
+        let row = Row { slot: 0, tokens: std::slice::from_ref(token), position, probe: None };
+        all.push(model.decode(&[row]).unwrap().remove(0).last);
+    }
+    all
+}
+
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst}, {tolerance} is allowed");
+    worst
+}
+
+#[derive(Deserialize)]
+struct Hf {
+    frames: Vec<usize>,
+    encoder: Vec<Vec<f32>>,
+    tokens: Vec<u32>,
+    logits: Vec<Vec<f32>>,
+}
+
+fn small() -> WhisperModel {
+    WhisperModel::load(&golden("hf"), Format::Safetensors, &Device::Cpu, 3).unwrap()
+}
+
+#[test]
+fn hugging_face_weights_match_transformers() {
+    let want: Hf = json("hf.json");
+    let mut model = small();
+    let encoded = encoded(&model);
+    for (&frame, want) in want.frames.iter().zip(&want.encoder) {
+        assert_close(&encoded[frame], want, 2e-4, &format!("encoder at {frame}"));
+    }
+    let logits = teacher_forced(&mut model, &want.tokens, 2);
+    for (i, (got, want)) in logits.iter().zip(&want.logits).enumerate() {
+        assert_close(got, want, 5e-4, &format!("logits after token {i}"));
+    }
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    frames: Vec<usize>,
+    dims: usize,
+    encoder: Vec<Vec<f32>>,
+    encoder_mean_square: f32,
+    tokens: Vec<u32>,
+    prompt: usize,
+    probe: Vec<usize>,
+    logits: Vec<Vec<f32>>,
+    argmax: Vec<u32>,
+}
+
+fn matches_reference(id: &str, precision: Precision, tolerance: f32) {
+    let Some(folder) = test_model(id) else { return };
+    let all: std::collections::HashMap<String, Reference> = json("reference.json");
+    let want = &all[id];
+    let mut model =
+        WhisperModel::load_with(&folder, Format::CTranslate2, &Device::Cpu, 1, precision).unwrap();
+    let encoded = encoded(&model);
+    for (&frame, want) in want.frames.iter().zip(&want.encoder) {
+        assert_close(&encoded[frame][..want.len()], want, 3e-3, &format!("encoder at {frame}"));
+    }
+    let squares: f64 = encoded.iter().flatten().map(|&x| f64::from(x * x)).sum();
+    let mean = (squares / (encoded.len() * encoded[0].len()) as f64) as f32;
+    assert!((mean / want.encoder_mean_square - 1.0).abs() < 1e-4);
+    assert_eq!(want.dims, 64);
+    let logits = teacher_forced(&mut model, &want.tokens, want.prompt);
+    let mut worst = 0.0f32;
+    for (i, (got, reference)) in logits.iter().zip(&want.logits).enumerate() {
+        let probed: Vec<f32> = want.probe.iter().map(|&p| got[p]).collect();
+        worst = worst.max(assert_close(&probed, reference, tolerance, &format!("logits after token {i}")));
+        if i >= want.prompt {
+            let top = (0..got.len()).max_by(|&a, &b| got[a].total_cmp(&got[b])).unwrap();
+            assert_eq!(top as u32, want.argmax[i], "the likeliest token after token {i}");
+        }
+    }
+    println!("{id} {precision:?}: logits off by at most {worst}");
+}
+
+#[test]
+fn base_matches_openai_whisper() {
+    matches_reference("whisper-base", Precision::F32, 5e-3);
+    matches_reference("whisper-base", Precision::Half, 5e-3);
+}
+
+#[test]
+fn tiny_en_matches_openai_whisper() {
+    matches_reference("whisper-tiny.en", Precision::F32, 5e-3);
+    matches_reference("whisper-tiny.en", Precision::Half, 5e-3);
+}
+
+#[test]
+fn rows_do_not_see_each_other() {
+    let mut model = small();
+    let silent = vec![0.0f32; 80 * WINDOW];
+    let window = mel();
+    model.encode_batch(&[(0, &window), (1, &silent)]).unwrap();
+    model.encode(2, &window).unwrap();
+    let row = |slot, tokens, position| Row { slot, tokens, position, probe: None };
+    let alone = model.decode(&[row(2, &[3, 5, 7, 9], 0)]).unwrap().remove(0).last;
+    // Different lengths and positions in one call.
+    model.decode(&[row(1, &[3], 0), row(0, &[3, 5, 7], 0)]).unwrap();
+    let mixed = model.decode(&[row(0, &[9], 3), row(1, &[11, 12], 1)]).unwrap();
+    assert_close(&mixed[0].last, &alone, 1e-5, "the same sequence among others");
+    assert!(mixed[1].last.iter().zip(&alone).any(|(a, b)| (a - b).abs() > 1e-3));
+    // Going back forgets what followed.
+    let again = model.decode(&[row(0, &[7, 9], 2)]).unwrap().remove(0).last;
+    assert_close(&again, &alone, 1e-5, "the same sequence after going back");
+}
+
+#[test]
+fn refuses_calls_that_make_no_sense() {
+    let mut model = small();
+    let row = |slot, tokens, position| Row { slot, tokens, position, probe: None };
+    assert!(model.decode(&[row(0, &[1], 0)]).is_err(), "nothing encoded");
+    assert!(model.encode(0, &[0.0; 7]).is_err() && model.encode(3, &mel()).is_err());
+    model.encode(0, &mel()).unwrap();
+    let probe = Row { probe: Some(1), ..row(0, &[1], 0) };
+    let context = vec![1; 65];
+    let cases: [&[Row<'_>]; 8] = [
+        &[],
+        &[row(1, &[1], 0)],
+        &[row(9, &[1], 0)],
+        &[row(0, &[], 0)],
+        &[row(0, &[1], 1)],
+        &[row(0, &[70], 0)],
+        &[row(0, &context, 0)],
+        &[probe],
+    ];
+    for (i, rows) in cases.into_iter().enumerate() {
+        assert!(matches!(model.decode(rows), Err(Error::Call { .. })), "case {i}");
+    }
+    assert!(model.decode(&[row(0, &[1], 0), row(0, &[1], 0)]).is_err(), "a slot twice");
+    assert!(model.decode(&[row(0, &[1], 0)]).is_ok());
+}
+
+#[test]
+fn refuses_damaged_safetensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read_to_string(golden("hf/config.json")).unwrap();
+    let weights = std::fs::read(golden("hf/model.safetensors")).unwrap();
+    let load = |config: &str, weights: &[u8]| {
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), weights).unwrap();
+        let loaded = WhisperModel::load(dir.path(), Format::Safetensors, &Device::Cpu, 1);
+        loaded.err().map(|e| e.to_string())
+    };
+    assert_eq!(load(&config, &weights), None);
+    for len in [0, 4, 9, 2000, weights.len() - 1] {
+        assert!(load(&config, &weights[..len]).is_some(), "cut at {len}");
+    }
+    let mut huge = weights.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert!(load(&config, &huge).is_some());
+    let wide = load(&config.replace("\"d_model\": 16", "\"d_model\": 32"), &weights).unwrap();
+    assert!(wide.contains("shape"), "{wide}");
+    let other = load(&config.replace("\"whisper\"", "\"bert\""), &weights).unwrap();
+    assert!(other.contains("bert"), "{other}");
+    assert!(load(&config.replace("\"d_model\": 16", "\"d_model\": -1"), &weights).is_some());
+    assert!(load("{}", &weights).is_some() && load("", &weights).is_some());
+}
+
+#[test]
+fn sinusoids_are_those_stored() {
+    let Some(folder) = test_model("whisper-base") else { return };
+    let (source, config) = Source::open(&folder, Format::CTranslate2).unwrap();
+    let stored = source.encoder_positions(&config).unwrap();
+    // Stored as f16.
+    assert_close(&weights::sinusoids(1500, config.width), &stored, 1e-3, "positions");
+}
+
+/// Not a check: prints how fast this machine is. `cargo test --release -- --ignored --nocapture whisper_speed`
+#[test]
+#[ignore = "a measurement"]
+fn whisper_speed() {
+    let Some(folder) = test_model("whisper-base") else { return };
+    let started = std::time::Instant::now();
+    let mut model = WhisperModel::load(&folder, Format::CTranslate2, &Device::Cpu, 4).unwrap();
+    println!("load {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    let window = mel();
+    let best = |runs: usize, run: &mut dyn FnMut()| {
+        let times = (0..runs).map(|_| {
+            let started = std::time::Instant::now();
+            run();
+            started.elapsed().as_secs_f64() * 1e3
+        });
+        times.fold(f64::INFINITY, f64::min)
+    };
+    println!("encode {:.0} ms", best(6, &mut || model.encode(0, &window).unwrap()));
+    (1..4).for_each(|slot| model.encode(slot, &window).unwrap());
+    let prompt: Vec<u32> = (0..227).collect();
+    for len in [4, 64, 227] {
+        let row = Row { slot: 0, tokens: &prompt[..len], position: 0, probe: Some(0) };
+        println!("prompt of {len}: {:.1} ms", best(5, &mut || drop(model.decode(&[row]).unwrap())));
+    }
+    for rows in [1, 2, 4] {
+        for slot in 0..rows {
+            let row = Row { slot, tokens: &prompt[..64], position: 0, probe: None };
+            model.decode(&[row]).unwrap();
+        }
+        let step: Vec<Row<'_>> =
+            (0..rows).map(|slot| Row { slot, tokens: &[5], position: 64, probe: None }).collect();
+        let ms = best(60, &mut || drop(model.decode(&step).unwrap()));
+        println!("{rows} rows: {ms:.2} ms a step, {:.0} tokens/s", rows as f64 / ms * 1e3);
+    }
+}

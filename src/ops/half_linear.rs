@@ -1,0 +1,308 @@
+//! A fully connected layer whose weights are kept in half precision, for a few rows at a time.
+//!
+//! Writing one token reads every weight once: the time is the bytes over the memory's bandwidth, so weights of
+//! half the size take half the time. They are widened in registers and multiplied with f32 activations, so
+//! weights that were published as halves lose nothing. Rows of the input go through in blocks that share each
+//! widened weight; from a few dozen rows on, [`Linear`](super::Linear) is faster.
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::simd::{Simd, dispatch};
+use super::{cpu, elementwise, par};
+
+/// Output features that a tile computes side by side.
+const COLUMNS: usize = 4;
+/// Input rows that share a tile's weights.
+const ROWS: usize = 6;
+/// Output features a task computes at least.
+const TASK: usize = 64;
+
+#[derive(Clone)]
+enum Weights {
+    /// Row-major `(outputs, inputs)`, the bits of halves; bias.
+    Host(Arc<[u16]>, Option<Arc<[f32]>>),
+    /// `(outputs, inputs)` in f16 on a device; bias in f32.
+    Device(Tensor, Option<Tensor>),
+}
+
+/// Weight `(outputs, inputs)` in half precision and optional bias `(outputs)` in f32. Cheap to clone.
+#[derive(Clone)]
+pub struct HalfLinear {
+    inputs: usize,
+    outputs: usize,
+    weights: Weights,
+}
+
+impl HalfLinear {
+    /// Rounds a row-major `(outputs, inputs)` weight to halves.
+    ///
+    /// # Errors
+    /// Lengths that do not fit, a zero dimension, or a weight that no half can hold.
+    pub fn new(
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        outputs: usize,
+        inputs: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let fits = outputs.checked_mul(inputs) == Some(weight.len()) && !weight.is_empty();
+        if !fits || bias.is_some_and(|b| b.len() != outputs) {
+            bail!("half linear: {} weights and a bias do not make ({outputs}, {inputs})", weight.len());
+        }
+        let mut halves = vec![f16::ZERO; weight.len()];
+        halves.convert_from_f32_slice(weight);
+        if halves.iter().zip(weight).any(|(h, w)| h.is_infinite() && w.is_finite()) {
+            bail!("half linear: a weight is too large for half precision");
+        }
+        let weights = if device.is_cpu() {
+            let bits: Arc<[u16]> = halves.into_iter().map(f16::to_bits).collect();
+            Weights::Host(bits, bias.map(Arc::from))
+        } else {
+            let bias = bias.map(|b| Tensor::from_slice(b, outputs, device)).transpose()?;
+            Weights::Device(Tensor::from_vec(halves, (outputs, inputs), device)?, bias)
+        };
+        Ok(HalfLinear { inputs, outputs, weights })
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `x Wᵀ + b` for `x` of shape `(..., inputs)`; gives f32 `(..., outputs)`.
+    ///
+    /// # Errors
+    /// A last dimension that is not [`inputs`](Self::inputs); on the CPU, an `x` that is not contiguous.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut shape = x.dims().to_vec();
+        match shape.last_mut() {
+            Some(last) if *last == self.inputs => *last = self.outputs,
+            _ => bail!("half linear: expected a last dimension of {}, got {:?}", self.inputs, x.shape()),
+        }
+        match &self.weights {
+            Weights::Host(weight, bias) => {
+                let out = cpu::with(x, "half linear: input", |values| {
+                    Ok(self.product(values, weight, bias.as_deref()))
+                })?;
+                cpu::tensor(out, shape)
+            }
+            Weights::Device(weight, bias) => {
+                let rows = x.reshape(((), self.inputs))?.to_dtype(DType::F16)?;
+                let y = rows.matmul(&weight.t()?)?.to_dtype(DType::F32)?.reshape(shape)?;
+                bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+            }
+        }
+    }
+
+    /// [`forward`](Self::forward), then the exact GELU.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        elementwise::gelu_erf(&self.forward(x)?)
+    }
+
+    /// Rows of the weight, widened: `(ids.len(), inputs)`.
+    ///
+    /// # Errors
+    /// An id that is not below [`outputs`](Self::outputs).
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        match &self.weights {
+            Weights::Host(weight, _) => {
+                let mut out = Vec::with_capacity(ids.len() * self.inputs);
+                for &id in ids {
+                    let from = id as usize * self.inputs;
+                    let Some(row) = weight.get(from..from + self.inputs) else {
+                        bail!("half linear: row {id} of {}", self.outputs);
+                    };
+                    out.extend(row.iter().map(|&bits| f16::from_bits(bits).to_f32()));
+                }
+                cpu::tensor(out, (ids.len(), self.inputs))
+            }
+            Weights::Device(weight, _) => {
+                weight.index_select(&Tensor::new(ids, weight.device())?, 0)?.to_dtype(DType::F32)
+            }
+        }
+    }
+
+    fn product(&self, x: &[f32], weight: &[u16], bias: Option<&[f32]>) -> Vec<f32> {
+        let (rows, inputs, outputs) = (x.len() / self.inputs, self.inputs, self.outputs);
+        // SAFETY: the tasks cover every output of every row.
+        let mut out = unsafe { par::uninit(rows * outputs) };
+        let tasks = outputs.div_ceil(TASK).min(par::threads() * 4);
+        // Memory-bound for few rows (~20 GB/s a core), arithmetic for many (~60 GFLOP/s a core).
+        let ns = (inputs * outputs) as f64 * (0.1 + rows as f64 * 0.03);
+        let dst = par::SharedMut::new(&mut out);
+        par::for_each(tasks, ns, |task| {
+            let from = outputs * task / tasks / COLUMNS * COLUMNS;
+            let to =
+                if task + 1 == tasks { outputs } else { outputs * (task + 1) / tasks / COLUMNS * COLUMNS };
+            // SAFETY: `from..to` are disjoint among tasks and within `outputs`; `x` has `rows * inputs` values,
+            // `weight` has `outputs * inputs`, `out` has `rows * outputs`.
+            unsafe { columns(x, weight, bias, dst.get(), rows, inputs, outputs, from, to) };
+        });
+        out
+    }
+}
+
+dispatch! {
+    /// Computes the outputs `from..to` of every row.
+    ///
+    /// # Safety
+    /// `x` has `rows * inputs` values, `weight` `outputs * inputs`, `bias` `outputs`; `out` is valid for
+    /// `rows * outputs`, and nothing else touches its columns `from..to`; `to <= outputs`.
+    unsafe fn columns(
+        x: &[f32], weight: &[u16], bias: Option<&[f32]>, out: *mut f32, rows: usize, inputs: usize, outputs: usize,
+        from: usize, to: usize,
+    ) = columns_generic
+}
+
+/// # Safety
+/// As [`columns`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn columns_generic<S: Simd>(
+    x: &[f32],
+    weight: &[u16],
+    bias: Option<&[f32]>,
+    out: *mut f32,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    from: usize,
+    to: usize,
+) {
+    let mut column = from;
+    while column < to {
+        let wide = column + COLUMNS <= to;
+        let width = if wide { COLUMNS } else { 1 };
+        let mut row = 0;
+        while row < rows {
+            let many = row + ROWS <= rows;
+            let high = if many { ROWS } else { 1 };
+            // SAFETY: the tile lies within the rows and columns that the caller vouches for.
+            unsafe {
+                let w = weight.as_ptr().add(column * inputs);
+                let x = x.as_ptr().add(row * inputs);
+                let out = out.add(row * outputs + column);
+                let bias = bias.map(|b| b.as_ptr().add(column));
+                match (many, wide) {
+                    (true, true) => tile::<S, ROWS, COLUMNS>(x, w, bias, out, inputs, outputs),
+                    (true, false) => tile::<S, ROWS, 1>(x, w, bias, out, inputs, outputs),
+                    (false, true) => tile::<S, 1, COLUMNS>(x, w, bias, out, inputs, outputs),
+                    (false, false) => tile::<S, 1, 1>(x, w, bias, out, inputs, outputs),
+                }
+            }
+            row += high;
+        }
+        column += width;
+    }
+}
+
+/// `R` rows by `C` columns of the product. A value's terms are added in an order that depends on `inputs` alone.
+///
+/// # Safety
+/// `x` is valid for `R` rows of `inputs`, `w` for `C` rows of `inputs`, `bias` for `C`, `out` for `C` values in each
+/// of `R` rows `outputs` apart.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the same constant index into several arrays, unrolled
+unsafe fn tile<S: Simd, const R: usize, const C: usize>(
+    x: *const f32,
+    w: *const u16,
+    bias: Option<*const f32>,
+    out: *mut f32,
+    inputs: usize,
+    outputs: usize,
+) {
+    let whole = inputs / S::LANES * S::LANES;
+    // SAFETY: all accesses are within the rows that the caller vouches for.
+    unsafe {
+        let mut acc = [[S::splat(0.0); C]; R];
+        for k in (0..whole).step_by(S::LANES) {
+            let mut wide = [S::splat(0.0); C];
+            for c in 0..C {
+                wide[c] = S::load_f16(w.add(c * inputs + k));
+            }
+            for r in 0..R {
+                let value = S::load(x.add(r * inputs + k));
+                for c in 0..C {
+                    acc[r][c] = S::fma(value, wide[c], acc[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                let mut sum = S::sum(acc[r][c]);
+                for k in whole..inputs {
+                    sum += *x.add(r * inputs + k) * f16::from_bits(*w.add(c * inputs + k)).to_f32();
+                }
+                *out.add(r * outputs + c) = sum + bias.map_or(0.0, |b| *b.add(c));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, noise};
+    use super::*;
+
+    #[test]
+    fn matches_a_plain_product() {
+        for (rows, inputs, outputs) in [(1, 512, 77), (3, 384, 130), (7, 20, 5), (14, 33, 64), (1, 1, 1)] {
+            let weight: Vec<f32> =
+                noise(outputs * inputs, 1).iter().map(|&w| f16::from_f32(w).to_f32()).collect();
+            let (x, bias) = (noise(rows * inputs, 2), noise(outputs, 3));
+            let layer = HalfLinear::new(&weight, Some(&bias), outputs, inputs, &Device::Cpu).unwrap();
+            assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
+            let input = Tensor::from_slice(&x, (1, rows, inputs), &Device::Cpu).unwrap();
+            let got = layer.forward(&input).unwrap();
+            assert_eq!(got.dims(), [1, rows, outputs]);
+            let want: Vec<f32> = (0..rows * outputs)
+                .map(|i| {
+                    let (x, w) =
+                        (&x[i / outputs * inputs..][..inputs], &weight[i % outputs * inputs..][..inputs]);
+                    let dot: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    dot as f32 + bias[i % outputs]
+                })
+                .collect();
+            assert_close(&got.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &want, 1e-4);
+            let last = layer.rows(&[outputs as u32 - 1]).unwrap().flatten_all().unwrap();
+            assert_eq!(last.to_vec1::<f32>().unwrap(), &weight[(outputs - 1) * inputs..]);
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        let weight = noise(100 * 256, 1);
+        let layer = HalfLinear::new(&weight, None, 100, 256, &Device::Cpu).unwrap();
+        let x = Tensor::from_vec(noise(9 * 256, 2), (9, 256), &Device::Cpu).unwrap();
+        let all = layer.forward(&x).unwrap().to_vec2::<f32>().unwrap();
+        for (i, row) in all.iter().enumerate() {
+            let one = layer.forward(&x.narrow(0, i, 1).unwrap().contiguous().unwrap()).unwrap();
+            assert_eq!(&one.to_vec2::<f32>().unwrap()[0], row);
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        assert!(HalfLinear::new(&[0.0; 5], None, 2, 3, &Device::Cpu).is_err());
+        assert!(HalfLinear::new(&[], None, 0, 3, &Device::Cpu).is_err());
+        assert!(HalfLinear::new(&[0.0; 6], Some(&[0.0]), 2, 3, &Device::Cpu).is_err());
+        assert!(HalfLinear::new(&[1e6], None, 1, 1, &Device::Cpu).is_err());
+        let layer = HalfLinear::new(&[0.0; 6], None, 2, 3, &Device::Cpu).unwrap();
+        assert!(layer.rows(&[2]).is_err());
+        assert!(layer.forward(&Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap()).is_err());
+    }
+}
