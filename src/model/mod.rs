@@ -32,6 +32,10 @@ pub enum Error {
     /// The files are damaged or not what the architecture needs.
     #[error(transparent)]
     Weights(#[from] weights::Error),
+    #[error(transparent)]
+    Embed(#[from] embed::Error),
+    #[error(transparent)]
+    Asr(#[from] asr::Error),
     /// A setting in the model's own files cannot be used.
     #[error("{field}: {problem}")]
     Config { field: String, problem: String },

@@ -12,11 +12,14 @@ pub mod whisper;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::model::weights::ctranslate2;
-use crate::types::model::Format;
+use super::weights::ctranslate2;
+use super::{Model, Network};
+use crate::types::model::{Format, Installed};
+use vocab::Vocab;
 
 /// Why a speech model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -52,18 +55,73 @@ impl From<ctranslate2::Error> for Error {
     }
 }
 
-/// Builds a model of one architecture from a folder, with room for so many sequences at a time.
-pub type Build = fn(&Path, Format, &Device, usize) -> Result<whisper::WhisperModel, Error>;
+/// The network kind of this module.
+#[derive(Debug)]
+pub struct Asr;
+
+impl Network for Asr {
+    type Batch = Batch;
+    type Output = Vec<RowLogits>;
+}
+
+/// One step: windows to encode, or tokens to append.
+#[derive(Debug)]
+pub enum Batch {
+    /// A slot and its window, bin-major as [`crate::types::asr::LogMel::window`] gives it. Gives no logits.
+    Encode(Vec<(usize, Vec<f32>)>),
+    /// Gives the logits of each row.
+    Decode(Vec<Row>),
+}
+
+/// Tokens to append to the sequence in a slot.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub slot: usize,
+    pub tokens: Vec<u32>,
+    /// Position of the first token; at most the number of tokens already there. Going back forgets what
+    /// followed.
+    pub position: usize,
+    /// Index in `tokens` whose logits are wanted besides the last one's.
+    pub probe: Option<usize>,
+}
+
+/// What a row gave: logits over the vocabulary, f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowLogits {
+    /// After the last token.
+    pub last: Vec<f32>,
+    /// After the token asked for; `None` if none was.
+    pub probe: Option<Vec<f32>>,
+}
+
+/// What callers and the scheduler need of a loaded model.
+pub struct Front {
+    pub vocab: Arc<Vocab>,
+    /// Mel bins that it hears: 80, or 128.
+    pub mels: usize,
+    /// Positions of prompt and text together in a window: 448.
+    pub context: usize,
+}
+
+/// A model and what its callers must know.
+pub struct Loaded {
+    pub model: Box<dyn Model<Asr>>,
+    pub front: Front,
+}
+
+/// Loads a folder onto a device, with room for so many sequences at a time.
+pub type Load = fn(&Path, Format, &Device, usize) -> Result<Loaded, Error>;
 
 /// The architectures, a row each.
-pub const REGISTRY: &[(&str, Build)] = &[("whisper", whisper::WhisperModel::load)];
+pub const REGISTRY: &[(&str, Load)] = &[("whisper", whisper::load)];
 
-/// The row of the registry for an architecture.
-pub fn builder(architecture: &str) -> Result<Build, Error> {
-    REGISTRY.iter().find(|(name, _)| *name == architecture).map(|&(_, build)| build).ok_or_else(|| {
-        Error::Architecture {
-            name: architecture.to_owned(),
+/// Loads a model with the architecture that it was installed as.
+pub fn load(installed: &Installed, device: &Device, slots: usize) -> Result<Loaded, Error> {
+    match REGISTRY.iter().find(|(name, _)| *name == installed.architecture) {
+        Some((_, load)) => load(&installed.path, installed.format, device, slots),
+        None => Err(Error::Architecture {
+            name: installed.architecture.clone(),
             known: REGISTRY.iter().map(|(name, _)| *name).collect(),
-        }
-    })
+        }),
+    }
 }

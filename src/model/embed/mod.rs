@@ -18,33 +18,39 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use super::{Model, Network};
+
 pub use bert::BertModel;
 pub use error::Error;
 pub use input::EmbedTokenizer;
 pub use settings::Settings;
 
-/// A loaded embedding model. Lives on the thread that owns its device.
-pub trait Embedder {
-    /// One vector of length 1 a row, in order. Rows are token ids with their special tokens, as
-    /// [`EmbedTokenizer`] makes them.
-    ///
-    /// # Errors
-    /// A row that is empty, longer than [`max_tokens`](Self::max_tokens) or holds an id past the vocabulary; a
-    /// device that fails.
-    fn embed(&mut self, rows: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error>;
+/// The network kind of this module.
+#[derive(Debug)]
+pub struct Embed;
 
+impl Network for Embed {
+    /// Rows of token ids with their special tokens, as [`EmbedTokenizer`] makes them.
+    type Batch = Vec<Vec<u32>>;
+    /// One vector of length 1 a row, in order.
+    type Output = Vec<Vec<f32>>;
+}
+
+/// What callers need of a loaded model.
+pub struct Front {
+    pub tokenizer: EmbedTokenizer,
     /// Length of a vector.
-    fn dimensions(&self) -> usize;
+    pub dimensions: usize,
+}
 
-    /// The longest row, special tokens included.
-    fn max_tokens(&self) -> usize;
-
-    /// Bytes of the weights on the device.
-    fn bytes(&self) -> usize;
+/// A model and what its callers must know.
+pub struct Loaded {
+    pub model: Box<dyn Model<Embed>>,
+    pub front: Front,
 }
 
 /// Loads a folder onto a device.
-pub type Load = fn(&Path, &Device) -> Result<Box<dyn Embedder>, Error>;
+pub type Load = fn(&Path, &Device) -> Result<Loaded, Error>;
 
 /// One architecture: how a folder says that it is one, and who loads it.
 pub struct Architecture {
@@ -54,14 +60,13 @@ pub struct Architecture {
 }
 
 /// Every architecture, a row each.
-pub const REGISTRY: &[Architecture] =
-    &[Architecture { name: "bert", load: |dir, device| Ok(Box::new(BertModel::load(dir, device)?)) }];
+pub const REGISTRY: &[Architecture] = &[Architecture { name: "bert", load: bert::load }];
 
 /// Loads the safetensors folder `dir` with the architecture that its `config.json` names.
 ///
 /// # Errors
 /// An architecture that no row of [`REGISTRY`] has, or files that are missing or broken.
-pub fn load(dir: &Path, device: &Device) -> Result<Box<dyn Embedder>, Error> {
+pub fn load(dir: &Path, device: &Device) -> Result<Loaded, Error> {
     let name = settings::model_type(dir)?;
     match REGISTRY.iter().find(|row| row.name == name) {
         Some(row) => (row.load)(dir, device),

@@ -13,10 +13,13 @@ mod tests;
 mod weights;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::model::asr::Error;
+use crate::model::asr::vocab::Vocab;
+use crate::model::asr::{Asr, Batch, Error, Front, Loaded, Row, RowLogits};
+use crate::model::{self, Model};
 use crate::types::model::Format;
 
 pub use config::{Config, WINDOW};
@@ -42,27 +45,6 @@ pub struct WhisperModel {
 struct Slot {
     cache: Option<Cache>,
     filled: usize,
-}
-
-/// Tokens to append to the sequence in a slot.
-#[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
-    pub slot: usize,
-    pub tokens: &'a [u32],
-    /// Position of the first token; at most the number of tokens already there. Going back forgets what
-    /// followed.
-    pub position: usize,
-    /// Index in `tokens` whose logits are wanted besides the last one's.
-    pub probe: Option<usize>,
-}
-
-/// What a row gave: logits over the vocabulary, f32.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RowLogits {
-    /// After the last token.
-    pub last: Vec<f32>,
-    /// After the token asked for; `None` if none was.
-    pub probe: Option<Vec<f32>>,
 }
 
 impl WhisperModel {
@@ -137,7 +119,7 @@ impl WhisperModel {
     }
 
     /// Appends tokens to sequences, one row a slot; gives each row's logits in the same order.
-    pub fn decode(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowLogits>, Error> {
+    pub fn decode(&mut self, rows: &[Row]) -> Result<Vec<RowLogits>, Error> {
         self.check(rows)?;
         let mut steps = Vec::with_capacity(rows.len());
         let mut wanted = Vec::new();
@@ -145,7 +127,7 @@ impl WhisperModel {
         for row in rows {
             let cache = self.slots[row.slot].cache.as_ref();
             let cache = cache.ok_or_else(|| call(format!("slot {} has no window", row.slot)))?;
-            steps.push(Step { cache, tokens: row.tokens, position: row.position });
+            steps.push(Step { cache, tokens: &row.tokens, position: row.position });
             wanted.extend(row.probe.map(|p| (packed + p) as u32));
             packed += row.tokens.len();
             wanted.push((packed - 1) as u32);
@@ -160,7 +142,7 @@ impl WhisperModel {
         Ok(outputs)
     }
 
-    fn check(&self, rows: &[Row<'_>]) -> Result<(), Error> {
+    fn check(&self, rows: &[Row]) -> Result<(), Error> {
         if rows.is_empty() {
             return Err(call("no rows to decode".into()));
         }
@@ -190,4 +172,29 @@ impl WhisperModel {
 
 fn call(reason: String) -> Error {
     Error::Call { reason }
+}
+
+/// Loads a folder and its vocabulary; the registry's entry.
+pub fn load(folder: &Path, format: Format, device: &Device, slots: usize) -> Result<Loaded, Error> {
+    let vocab = Arc::new(Vocab::load(folder)?);
+    let model = WhisperModel::load(folder, format, device, slots)?;
+    let front = Front { vocab, mels: model.config.mels, context: model.config.text_context };
+    Ok(Loaded { model: Box::new(model), front })
+}
+
+impl Model<Asr> for WhisperModel {
+    fn step(&mut self, batch: &Batch) -> Result<Vec<RowLogits>, model::Error> {
+        match batch {
+            Batch::Encode(windows) => {
+                let windows: Vec<(usize, &[f32])> = windows.iter().map(|(s, mel)| (*s, mel.as_slice())).collect();
+                self.encode_batch(&windows)?;
+                Ok(Vec::new())
+            }
+            Batch::Decode(rows) => Ok(self.decode(rows)?),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }

@@ -13,7 +13,8 @@ use candle_core::{DType, Device, Tensor};
 
 pub use config::Config;
 
-use super::{Embedder, Error, Settings};
+use super::{Embed, EmbedTokenizer, Error, Front, Loaded, Settings};
+use crate::model::{self, Model};
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::ops::{self, Linear};
 
@@ -131,6 +132,27 @@ impl BertModel {
         &self.config
     }
 
+    /// One vector of length 1 a row, in order. Rows are token ids with their special tokens.
+    ///
+    /// # Errors
+    /// A row that is empty, longer than the model takes or holds an id past the vocabulary; a device that fails.
+    pub fn embed(&mut self, rows: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
+        self.check(rows)?;
+        let mut vectors = Vec::with_capacity(rows.len());
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fit = rest.iter().take_while(|row| {
+                tokens += row.len();
+                tokens <= TOKENS_A_PASS
+            });
+            let (pass, tail) = rest.split_at(fit.count().max(1));
+            vectors.extend(self.forward(pass)?);
+            rest = tail;
+        }
+        Ok(vectors)
+    }
+
     fn check(&self, rows: &[Vec<u32>]) -> Result<(), Error> {
         let (limit, vocabulary) = (self.settings.max_tokens, self.config.vocab_size);
         for (row, ids) in rows.iter().enumerate() {
@@ -180,33 +202,20 @@ impl BertModel {
     }
 }
 
-impl Embedder for BertModel {
-    fn embed(&mut self, rows: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
-        self.check(rows)?;
-        let mut vectors = Vec::with_capacity(rows.len());
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let mut tokens = 0;
-            let fit = rest.iter().take_while(|row| {
-                tokens += row.len();
-                tokens <= TOKENS_A_PASS
-            });
-            let (pass, tail) = rest.split_at(fit.count().max(1));
-            vectors.extend(self.forward(pass)?);
-            rest = tail;
-        }
-        Ok(vectors)
+/// Loads a folder and its tokenizer; the registry's entry.
+pub fn load(dir: &Path, device: &Device) -> Result<Loaded, Error> {
+    let model = BertModel::load(dir, device)?;
+    let tokenizer = EmbedTokenizer::load(dir, model.settings.max_tokens, model.config.vocab_size)?;
+    let front = Front { tokenizer, dimensions: model.config.hidden_size };
+    Ok(Loaded { model: Box::new(model), front })
+}
+
+impl Model<Embed> for BertModel {
+    fn step(&mut self, rows: &Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, model::Error> {
+        Ok(self.embed(rows)?)
     }
 
-    fn dimensions(&self) -> usize {
-        self.config.hidden_size
-    }
-
-    fn max_tokens(&self) -> usize {
-        self.settings.max_tokens
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes
+    fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 }
