@@ -6,6 +6,7 @@
 //! Text from outside never becomes a control token: [`Tokenizer::encode`] parses them only where told to, and
 //! [`chat::encode`] parses those of the template and not those inside messages.
 
+mod build;
 pub mod chat;
 mod detokenize;
 mod error;
