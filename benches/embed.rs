@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert::{BertModel as Stock, Config, DTYPE};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stentor::model::embed::{BertModel, EmbedTokenizer, Embedder};
+use stentor::model::embed::{BertModel, EmbedTokenizer};
 
 fn folder() -> Option<PathBuf> {
     let home = std::env::var_os("STENTOR_TEST_MODELS")?;

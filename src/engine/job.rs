@@ -123,3 +123,36 @@ impl<M: Modality> Outbox<M> {
         self.sender.is_closed()
     }
 }
+
+/// Ended jobs whose last events wait for a slow reader.
+pub struct Draining<M: Modality>(Vec<Outbox<M>>);
+
+impl<M: Modality> Default for Draining<M> {
+    fn default() -> Self {
+        Draining(Vec::new())
+    }
+}
+
+impl<M: Modality> Draining<M> {
+    /// Keeps the channel until everything is delivered or the reader has gone.
+    pub fn add(&mut self, outbox: Outbox<M>) {
+        if outbox.is_behind() {
+            self.0.push(outbox);
+        }
+    }
+
+    /// Delivers what readers have room for now.
+    pub fn flush(&mut self) {
+        self.0.retain_mut(|outbox| !outbox.flush());
+    }
+
+    /// Channels that are not done.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all is delivered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -6,7 +6,7 @@
 
 pub mod handle;
 pub mod job;
-//pub mod lane;
+pub mod lane;
 pub mod open;
 pub mod placement;
 pub mod sched;

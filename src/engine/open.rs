@@ -9,7 +9,7 @@ use super::lane::embed::EmbedLane;
 use super::lane::llm::LlmLane;
 use super::sched;
 use super::worker::{AnyFront, Opened};
-use crate::model::{Error, Model, asr, embed, llm};
+use crate::model::{Error, asr, embed, llm};
 use crate::obs::ModelMetrics;
 use crate::ops::KvCache;
 use crate::types::model::{Format, Installed, Kind};
@@ -39,7 +39,7 @@ pub fn open(installed: &Installed, device: &Device, limits: Limits) -> Result<Op
     match installed.kind {
         Kind::Chat => open_llm(installed, device, limits, metrics),
         Kind::Embed => {
-            let loaded = embed::load(installed, device)?;
+            let loaded = embed::load(&installed.path, device)?;
             let bytes = loaded.model.bytes();
             let lane = EmbedLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })

@@ -33,6 +33,8 @@ pub enum Error {
     #[error(transparent)]
     Weights(#[from] weights::Error),
     #[error(transparent)]
+    Tokenizer(#[from] llm::tokenizer::Error),
+    #[error(transparent)]
     Embed(#[from] embed::Error),
     #[error(transparent)]
     Asr(#[from] asr::Error),

@@ -70,6 +70,11 @@ impl HalfLinear {
         Ok(HalfLinear { inputs, outputs, weights })
     }
 
+    /// Bytes that the parameters take.
+    pub fn bytes(&self) -> usize {
+        self.inputs * self.outputs * size_of::<f16>() + self.outputs * size_of::<f32>()
+    }
+
     /// Width of the input.
     pub fn inputs(&self) -> usize {
         self.inputs

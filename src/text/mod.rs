@@ -1,1 +1,28 @@
-//! (to be written)
+//! Text to tokens and back: tokenizers, chat templates, UTF-8 safe detokenising, stop strings.
+//!
+//! The tokenizers are our own for the two families that GGUF files carry (byte-level BPE and SentencePiece),
+//! so that ids equal llama.cpp's; a `tokenizer.json` goes through the `tokenizers` crate.
+//!
+//! Text from outside never becomes a control token: [`Tokenizer::encode`] parses them only where told to, and
+//! [`chat::encode`] parses those of the template and not those inside messages.
+
+mod build;
+pub mod chat;
+mod detokenize;
+mod error;
+pub mod hf;
+mod merge;
+mod pretokenize;
+mod python;
+mod spec;
+mod stop;
+mod template;
+mod tokenizer;
+mod vocab;
+
+pub use detokenize::{Detokenizer, Lead};
+pub use error::Error;
+pub use spec::{Family, TokenKind, TokenizerSpec};
+pub use stop::StopMatcher;
+pub use template::{ChatTemplate, RenderOptions};
+pub use tokenizer::{Special, Tokenizer};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
-use crate::engine::job::{Event, Failure, Job, Modality};
+use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Start};
 use crate::engine::worker::AnyJob;
@@ -51,6 +51,7 @@ pub struct LlmLane {
     stop: Arc<[u32]>,
     jobs: HashMap<JobId, Active>,
     next: u64,
+    draining: Draining<Llm>,
     /// Preemptions that the metrics know of.
     preemptions: u64,
 }
@@ -58,9 +59,8 @@ pub struct LlmLane {
 struct Active {
     job: Job<Llm>,
     prompt_tokens: u32,
-    /// Counts the job as cancelled if it is dropped; gone once the answer is complete, when only its last
-    /// events may still wait for the reader.
-    timer: Option<RequestTimer>,
+    /// Counts the job as cancelled if it is dropped before it is finished.
+    timer: RequestTimer,
 }
 
 impl LlmLane {
@@ -71,62 +71,52 @@ impl LlmLane {
         scheduler: Scheduler,
         stop: Arc<[u32]>,
     ) -> Self {
-        LlmLane { metrics, model, scheduler, stop, jobs: HashMap::new(), next: 0, preemptions: 0 }
-    }
-
-    fn end(&mut self, id: JobId) {
-        self.scheduler.cancel(id);
-        self.jobs.remove(&id);
+        let (jobs, draining) = (HashMap::new(), Draining::default());
+        LlmLane { metrics, model, scheduler, stop, jobs, next: 0, draining, preemptions: 0 }
     }
 
     /// Drops the jobs nobody waits for; delivers what readers were behind on.
     fn sweep(&mut self, now: Instant) {
+        self.draining.flush();
         let over = self.jobs.iter_mut().filter_map(|(id, active)| {
-            let delivered = active.job.events.flush();
-            let ended = active.timer.is_none() && delivered;
-            (ended || active.job.is_over(now)).then_some(*id)
+            active.job.events.flush();
+            active.job.is_over(now).then_some(*id)
         });
         for id in over.collect::<Vec<_>>() {
-            self.end(id);
+            self.scheduler.cancel(id);
+            self.jobs.remove(&id);
         }
     }
 
     fn deliver(&mut self, outcome: Outcome, now: Instant) {
         let Some(active) = self.jobs.get_mut(&outcome.id) else { return };
-        if let Some(timer) = &mut active.timer {
-            timer.token(now);
-        }
+        active.timer.token(now);
         if outcome.finish != Some(FinishReason::Stop) {
             active.job.events.send(Event::Delta(outcome.token));
         }
         let Some(reason) = outcome.finish else { return };
+        let Some(mut active) = self.jobs.remove(&outcome.id) else { return };
         let usage = Usage {
             prompt_tokens: active.prompt_tokens,
             completion_tokens: outcome.generated as u32,
             cached_tokens: 0,
         };
         active.job.events.send(Event::Done(Done { reason, usage }));
-        active.job.ticket = None;
-        if let Some(timer) = active.timer.take() {
-            let ended = match reason {
-                FinishReason::Stop => Ended::Stop,
-                FinishReason::Length => Ended::Length,
-            };
-            timer.finish(now, ended, active.prompt_tokens);
-        }
-        if !active.job.events.is_behind() {
-            self.end(outcome.id);
-        }
+        self.draining.add(active.job.events);
+        let ended = match reason {
+            FinishReason::Stop => Ended::Stop,
+            FinishReason::Length => Ended::Length,
+        };
+        active.timer.finish(now, ended, active.prompt_tokens);
     }
 
     fn break_off(&mut self, id: JobId, failure: &Failure) {
+        self.scheduler.cancel(id);
         if let Some(mut active) = self.jobs.remove(&id) {
             active.job.events.send(Event::Failed(failure.clone()));
-            if let Some(timer) = active.timer.take() {
-                timer.finish(Instant::now(), Ended::Error, active.prompt_tokens);
-            }
+            self.draining.add(active.job.events);
+            active.timer.finish(Instant::now(), Ended::Error, active.prompt_tokens);
         }
-        self.scheduler.cancel(id);
     }
 
     fn count(&mut self) {
@@ -157,7 +147,7 @@ impl Lane for LlmLane {
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {
-                let timer = Some(self.metrics.request(job.queued));
+                let timer = self.metrics.request(job.queued);
                 self.jobs.insert(id, Active { job, prompt_tokens: tokens as u32, timer });
             }
             Err(limit) => job.events.send(Event::Failed(Failure::TooLong { tokens, limit })),
@@ -169,8 +159,8 @@ impl Lane for LlmLane {
         let jobs = &mut self.jobs;
         let plan = self.scheduler.plan(|id| jobs.get(&id).is_none_or(|a| a.job.events.is_behind()));
         for row in plan.iter().flat_map(|p| &p.rows).filter(|r| r.start == 0) {
-            if let Some(timer) = jobs.get_mut(&row.id).and_then(|a| a.timer.as_mut()) {
-                timer.start(now);
+            if let Some(active) = jobs.get_mut(&row.id) {
+                active.timer.start(now);
             }
         }
         self.count();
@@ -216,7 +206,7 @@ impl Lane for LlmLane {
     }
 
     fn num_jobs(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.draining.len()
     }
 
     fn fail_all(&mut self, failure: &Failure) {

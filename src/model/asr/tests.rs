@@ -55,7 +55,7 @@ fn transcribe(model: &mut WhisperModel, vocab: &Arc<Vocab>, mel: &LogMel) -> (St
                 long.encoded();
             }
             Need::Decode { tokens, position, probe } => {
-                let row = Row { slot: 0, tokens, position, probe };
+                let row = Row { slot: 0, tokens: tokens.to_vec(), position, probe };
                 let mut logits = model.decode(&[row]).unwrap().remove(0);
                 long.feed(&mut logits.last, logits.probe.as_deref()).unwrap();
             }

@@ -105,14 +105,16 @@ pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Lo
     let Some((_, load)) = REGISTRY.iter().find(|(name, _)| *name == architecture) else {
         return Err(unsupported(&architecture, installed.format));
     };
-    let (tokenizer, template) = tokenizer::read(&mut gguf)?;
+    let tokenizer = tokenizer::tokenizer(&gguf)?;
+    let template = tokenizer::chat_template(&gguf, &tokenizer)?;
+    tokenizer::LARGE_KEYS.iter().for_each(|key| gguf.forget(key));
     let (model, shape) = load(gguf, device, limits)?;
     if tokenizer.vocab_size() > shape.vocabulary {
         let problem =
             format!("{} tokens, and the embedding table has {} rows", tokenizer.vocab_size(), shape.vocabulary);
         return Err(Error::config("tokenizer.ggml.tokens", problem));
     }
-    let stop = tokenizer.eog_ids().into();
+    let stop = tokenizer.ends().collect();
     let front = Front { tokenizer, template, context: shape.context, stop };
     Ok(Loaded { model, front, blocks: shape.blocks })
 }

@@ -1,7 +1,7 @@
 //! Reads GGUF models: metadata, and tensors straight into a device's buffers.
 //!
 //! The file stays open while a [`Gguf`] lives, and nothing of its tensors is held: each is read when asked
-//! for, through one buffer of its own size. See [`gguf_header`](super::gguf_header) for the format.
+//! for, through one buffer of its own size. `gguf_header.rs` describes the format.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -9,6 +9,8 @@
 //! stentor bench llm --synthetic tiny:q4_k_m --write tiny.gguf
 //! python -c 'import llama_cpp; print(llama_cpp.Llama("tiny.gguf")("hello", max_tokens=8))'
 //! ```
+//!
+//! (checked with llama-cpp-python 0.3.36 for every `tiny` shape; `writes_files_for_another_engine` makes them)
 
 use std::fs::File;
 use std::io::Write;

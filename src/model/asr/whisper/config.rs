@@ -31,6 +31,14 @@ pub struct Config {
     pub text_context: usize,
 }
 
+impl Config {
+    /// Bytes of one sequence's keys and values: its own tokens' and the window's, f32.
+    pub fn slot_bytes(&self) -> usize {
+        let positions = self.text_context + self.audio_context;
+        self.decoder_layers * 2 * positions * self.width * size_of::<f32>()
+    }
+}
+
 /// What Hugging Face's `config.json` says.
 #[derive(Deserialize)]
 struct HfConfig {

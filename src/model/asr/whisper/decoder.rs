@@ -81,6 +81,15 @@ impl Decoder {
         })
     }
 
+    /// Bytes that the weights take.
+    pub(super) fn bytes(&self) -> usize {
+        let block = |b: &Block| {
+            let matrices = [&b.qkv, &b.self_out, &b.cross_q, &b.cross_kv, &b.cross_out, &b.up, &b.down];
+            matrices.map(Matrix::bytes).iter().sum::<usize>()
+        };
+        self.embedding.bytes() + self.blocks.iter().map(block).sum::<usize>()
+    }
+
     /// Room for one sequence.
     pub(super) fn cache(&self, config: &Config, device: &Device) -> Result<Cache> {
         let shape = (1, config.text_context, config.width);

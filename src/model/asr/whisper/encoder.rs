@@ -29,6 +29,12 @@ struct Block {
 }
 
 impl Encoder {
+    /// Bytes that the weights take.
+    pub(super) fn bytes(&self) -> usize {
+        let block = |b: &Block| [&b.qkv, &b.out, &b.up, &b.down].map(Matrix::bytes).iter().sum::<usize>();
+        self.conv1.bytes() + self.conv2.bytes() + self.blocks.iter().map(block).sum::<usize>()
+    }
+
     pub(super) fn load(
         source: &Source,
         config: &Config,

@@ -46,6 +46,14 @@ impl Matrix {
         })
     }
 
+    /// Bytes that the parameters take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Matrix::F32(layer) => layer.bytes(),
+            Matrix::Half(layer) => layer.bytes(),
+        }
+    }
+
     /// `x Wᵀ + b` for `x` of `(..., inputs)`, contiguous.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {

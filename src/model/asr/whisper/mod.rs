@@ -195,6 +195,7 @@ impl Model<Asr> for WhisperModel {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        let slots = self.slots.len() * self.config.slot_bytes();
+        (self.encoder.bytes() + self.decoder.bytes() + slots) as u64
     }
 }

@@ -46,11 +46,11 @@ fn teacher_forced(model: &mut WhisperModel, tokens: &[u32], prompt: usize) -> Ve
     model.encode(0, &mel()).unwrap();
     let mut all = Vec::new();
     for end in 1..=prompt {
-        let row = Row { slot: 0, tokens: &tokens[..prompt], position: 0, probe: Some(end - 1) };
+        let row = Row { slot: 0, tokens: tokens[..prompt].to_vec(), position: 0, probe: Some(end - 1) };
         all.push(model.decode(&[row]).unwrap().remove(0).probe.unwrap());
     }
     for (position, token) in tokens.iter().enumerate().skip(prompt) {
-        let row = Row { slot: 0, tokens: std::slice::from_ref(token), position, probe: None };
+        let row = Row { slot: 0, tokens: vec![*token], position, probe: None };
         all.push(model.decode(&[row]).unwrap().remove(0).last);
     }
     all
@@ -149,7 +149,7 @@ fn rows_do_not_see_each_other() {
     let window = mel();
     model.encode_batch(&[(0, &window), (1, &silent)]).unwrap();
     model.encode(2, &window).unwrap();
-    let row = |slot, tokens, position| Row { slot, tokens, position, probe: None };
+    let row = |slot, tokens: &[u32], position| Row { slot, tokens: tokens.to_vec(), position, probe: None };
     let alone = model.decode(&[row(2, &[3, 5, 7, 9], 0)]).unwrap().remove(0).last;
     // Different lengths and positions in one call.
     model.decode(&[row(1, &[3], 0), row(0, &[3, 5, 7], 0)]).unwrap();
@@ -164,7 +164,7 @@ fn rows_do_not_see_each_other() {
 #[test]
 fn refuses_calls_that_make_no_sense() {
     let mut model = small();
-    let row = |slot, tokens, position| Row { slot, tokens, position, probe: None };
+    let row = |slot, tokens: &[u32], position| Row { slot, tokens: tokens.to_vec(), position, probe: None };
     assert!(model.decode(&[row(0, &[1], 0)]).is_err(), "nothing encoded");
     assert!(model.encode(0, &[0.0; 7]).is_err() && model.encode(3, &mel()).is_err());
     model.encode(0, &mel()).unwrap();
@@ -243,16 +243,16 @@ fn whisper_speed() {
     (1..4).for_each(|slot| model.encode(slot, &window).unwrap());
     let prompt: Vec<u32> = (0..227).collect();
     for len in [4, 64, 227] {
-        let row = Row { slot: 0, tokens: &prompt[..len], position: 0, probe: Some(0) };
+        let row = Row { slot: 0, tokens: prompt[..len].to_vec(), position: 0, probe: Some(0) };
         println!("prompt of {len}: {:.1} ms", best(5, &mut || drop(model.decode(&[row]).unwrap())));
     }
     for rows in [1, 2, 4] {
         for slot in 0..rows {
-            let row = Row { slot, tokens: &prompt[..64], position: 0, probe: None };
+            let row = Row { slot, tokens: prompt[..64].to_vec(), position: 0, probe: None };
             model.decode(&[row]).unwrap();
         }
         let step: Vec<Row<'_>> =
-            (0..rows).map(|slot| Row { slot, tokens: &[5], position: 64, probe: None }).collect();
+            (0..rows).map(|slot| Row { slot, tokens: vec![5], position: 64, probe: None }).collect();
         let ms = best(60, &mut || drop(model.decode(&step).unwrap()));
         println!("{rows} rows: {ms:.2} ms a step, {:.0} tokens/s", rows as f64 / ms * 1e3);
     }

@@ -153,6 +153,11 @@ impl BertModel {
         Ok(vectors)
     }
 
+    /// The longest row, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.settings.max_tokens
+    }
+
     fn check(&self, rows: &[Vec<u32>]) -> Result<(), Error> {
         let (limit, vocabulary) = (self.settings.max_tokens, self.config.vocab_size);
         for (row, ids) in rows.iter().enumerate() {

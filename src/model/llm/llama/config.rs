@@ -1,8 +1,7 @@
 //! The sizes of a llama-family decoder, read from GGUF metadata and checked.
 
 use crate::model::Error;
-use crate::model::weights::gguf::Gguf;
-use crate::model::weights::gguf_meta::Field;
+use crate::model::weights::gguf::{Field, Gguf};
 use crate::ops::RopeStyle;
 
 /// Bounds that no published model comes near: a file beyond them lies.
@@ -73,7 +72,10 @@ impl Config {
             rope_scale: match gguf.meta(&scaling).opt(Field::str)? {
                 None | Some("none") => 1.0,
                 Some("linear") => gguf.meta(&factor).f32()?,
-                Some(other) => return Err(Error::config(scaling, format!("`{other}` is not supported"))),
+                Some(other) => {
+                    let problem = format!("`{other}` is not supported");
+                    return Err(Error::config(scaling.as_str(), problem));
+                }
             },
         };
         config.check()

@@ -1,0 +1,48 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::text::{Family, TokenizerSpec};
+use crate::types::llm::Role;
+
+/// Bytes as tokens, and control tokens that overlap and share borders.
+fn tokenizer() -> Tokenizer {
+    let bytes: Vec<String> = (0..256).map(|b| format!("<0x{b:02X}>")).collect();
+    let mut spec = TokenizerSpec::empty(Family::Spm);
+    spec.tokens = bytes.iter().map(String::as_str).chain(["<a>", "<ab>", "a><", "ba"]).collect();
+    let kinds: Vec<i32> = (0..260).map(|i| if i < 256 { 6 } else { 3 }).collect();
+    spec.kinds = &kinds;
+    spec.add_space_prefix = Some(false);
+    Tokenizer::new(&spec).unwrap()
+}
+
+fn options() -> RenderOptions {
+    RenderOptions { add_generation_prompt: false, now: time::OffsetDateTime::UNIX_EPOCH }
+}
+
+proptest! {
+    /// Whatever messages hold, the control tokens are those of the template alone, and the letters are kept.
+    #[test]
+    fn messages_never_make_control_tokens(contents in prop::collection::vec("[<>ab]{0,8}", 1..4)) {
+        let tokenizer = tokenizer();
+        let source = "{% for m in messages %}<a>{{ m.content }}<ab>{% endfor %}";
+        let template = ChatTemplate::new(Some(source), "", "").unwrap();
+        let messages: Vec<Message> =
+            contents.iter().map(|c| Message { role: Role::User, content: c.clone() }).collect();
+        let ids = encode(&tokenizer, &template, &messages, options(), 1000).unwrap();
+        let mut wanted = Vec::new();
+        for c in &contents {
+            wanted.push(256);
+            wanted.extend(c.bytes().map(u32::from));
+            wanted.push(257);
+        }
+        prop_assert_eq!(ids, wanted);
+    }
+}
+
+#[test]
+fn a_conversation_that_cannot_fit_is_refused_before_it_is_rendered() {
+    let template = ChatTemplate::new(Some("{{ raise_exception('rendered') }}"), "", "").unwrap();
+    let long = [Message { role: Role::User, content: "x".repeat(1 << 20) }];
+    let refused = encode(&tokenizer(), &template, &long, options(), 100);
+    assert!(matches!(refused, Err(Error::TooLong { limit: 100, .. })));
+}
