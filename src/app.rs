@@ -1,1 +1,195 @@
-//! (to be written)
+//! The composition root: the one place where the parts are put together.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::config::{Config, LogFormat};
+use crate::engine::{self, Engine};
+use crate::fetch::{self, Library};
+use crate::http;
+use crate::obs;
+use crate::service::{self, Service};
+use crate::types::model::{Installed, Kind};
+
+/// How often idle models are looked for, and metrics folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why the server could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error(transparent)]
+    Obs(#[from] obs::Error),
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("cannot listen on {addr}: {source}; choose another address with --addr")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("no models are installed; fetch some with `stentor pull starter`")]
+    NoModels,
+    #[error("models.preload: `{0}` is not installed; fetch it with `stentor pull {0}`")]
+    NotInstalled(String),
+    #[error("the device's worker has stopped; the log says why")]
+    DeviceLost,
+    #[error("{action}: {source}")]
+    Io { action: &'static str, source: std::io::Error },
+}
+
+/// The models to load before the server is ready: those configured, else one of each kind that requests name,
+/// the configured default or what was installed first.
+pub fn preload(config: &Config, library: &Library, models: &[Installed]) -> Result<Vec<String>, Error> {
+    if config.models.preload.is_empty() {
+        let default = |kind: Kind, chosen: &Option<String>| match chosen {
+            Some(name) => models.iter().find(|m| m.kind == kind && answers_to(m, name)),
+            None => models.iter().filter(|m| m.kind == kind).min_by_key(|m| m.created),
+        };
+        let m = &config.models;
+        let each = [(Kind::Chat, &m.chat), (Kind::Embed, &m.embed), (Kind::Asr, &m.asr)];
+        return Ok(each.into_iter().filter_map(|(k, c)| default(k, c)).map(|m| m.id.clone()).collect());
+    }
+    let mut ids = Vec::new();
+    for name in &config.models.preload {
+        match models.iter().find(|m| answers_to(m, name)) {
+            Some(model) => ids.push(model.id.clone()),
+            None => {
+                let profile = library.catalog().profile(name).ok_or_else(|| Error::NotInstalled(name.clone()))?;
+                let wanted: BTreeSet<&str> = profile.models.iter().map(String::as_str).collect();
+                let served = |m: &&Installed| {
+                    wanted.contains(m.id.as_str()) && matches!(m.kind, Kind::Chat | Kind::Embed | Kind::Asr)
+                };
+                ids.extend(models.iter().filter(served).map(|m| m.id.clone()));
+            }
+        }
+    }
+    Ok(ids)
+}
+
+fn answers_to(model: &Installed, name: &str) -> bool {
+    model.id == name || model.aliases.iter().any(|a| a == name)
+}
+
+/// Serves until a stop signal. `listening` is called once the socket is open, `ready` once the models are
+/// loaded.
+pub async fn serve(
+    config: &Config,
+    listening: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&[String]) + Send + 'static,
+) -> Result<(), Error> {
+    let keys = config.api_keys()?;
+    config.check_listen(&keys)?;
+    obs::init_logs(config.log.format == LogFormat::Json, &config.log.level)?;
+    let metrics = obs::install_metrics()?;
+    let library = Library::open(&config.home)?;
+    let models = library.installed()?;
+    if models.is_empty() {
+        return Err(Error::NoModels);
+    }
+    let preload = preload(config, &library, &models)?;
+    let listen = |source| Error::Listen { addr: config.addr, source };
+    let listener = TcpListener::bind(config.addr).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    let engine = Engine::start(models, engine_options(config))?;
+    let service = Service::new(engine.clone(), service_options(config));
+    let mut settings = http_settings(config, keys, bound)?;
+    default_models(&mut settings, &preload, &engine);
+    let state = http::State::new(Arc::new(service), settings, metrics.clone());
+    listening(bound);
+
+    let loading = {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            // A failure is the engine's state, which `/readyz` shows, and is in the log.
+            if engine.preload(&preload).await.is_ok() {
+                ready(&preload);
+            }
+        })
+    };
+    let upkeep = {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(UPKEEP);
+            loop {
+                tick.tick().await;
+                metrics.upkeep();
+                engine.sweep().await;
+            }
+        })
+    };
+    let signal = http::stop_signal().map_err(|source| Error::Io { action: "catch stop signals", source })?;
+    let stop = {
+        let engine = engine.clone();
+        async move {
+            signal.await;
+            engine.begin_stop();
+        }
+    };
+    let served = tokio::select! {
+        served = http::serve(listener, state, stop) => {
+            served.map_err(|source| Error::Io { action: "serve", source })
+        }
+        () = engine.lost() => Err(Error::DeviceLost),
+    };
+    loading.abort();
+    upkeep.abort();
+    served
+}
+
+fn engine_options(config: &Config) -> engine::Options {
+    engine::Options {
+        memory_budget: config.device.memory_budget_bytes,
+        queue: config.limits.queue_depth,
+        keep_alive: config.models.keep_alive,
+        threads: config.device.threads,
+        ..engine::Options::default()
+    }
+}
+
+fn service_options(config: &Config) -> service::Options {
+    service::Options {
+        aliases: config.models.aliases.clone(),
+        timeout: config.limits.request_timeout,
+        audio_seconds: config.limits.audio_seconds,
+    }
+}
+
+fn http_settings(
+    config: &Config,
+    keys: Vec<crate::types::key::ApiKey>,
+    bind: SocketAddr,
+) -> Result<http::Settings, Error> {
+    let spool_dir = config.home.join("spool");
+    std::fs::create_dir_all(&spool_dir)
+        .map_err(|source| Error::Io { action: "create the folder for uploads in the home folder", source })?;
+    Ok(http::Settings {
+        bind,
+        keys,
+        allowed_hosts: config.allowed_hosts.clone(),
+        cors_origins: config.cors_origins.clone(),
+        json_body_bytes: config.limits.json_body_bytes,
+        audio_body_bytes: config.limits.audio_body_bytes,
+        max_connections: config.limits.max_connections,
+        request_timeout: config.limits.request_timeout,
+        shutdown_grace: config.limits.shutdown_grace,
+        spool_dir,
+        default_chat: config.models.chat.clone(),
+        default_embed: config.models.embed.clone(),
+        default_asr: config.models.asr.clone(),
+        ..http::Settings::default()
+    })
+}
+
+/// Requests that name no model get what was loaded first of its kind.
+fn default_models(settings: &mut http::Settings, preload: &[String], engine: &Engine) {
+    let first = |kind: Kind| {
+        preload.iter().find(|id| engine.models().iter().any(|m| m.id == **id && m.kind == kind)).cloned()
+    };
+    settings.default_chat = settings.default_chat.take().or_else(|| first(Kind::Chat));
+    settings.default_embed = settings.default_embed.take().or_else(|| first(Kind::Embed));
+    settings.default_asr = settings.default_asr.take().or_else(|| first(Kind::Asr));
+}

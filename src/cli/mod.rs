@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Fetch the starter models if they are missing, then serve
-    Up(serve::Args),
+    Up(up::Args),
     /// Serve the installed models
     Serve(serve::Args),
     /// Download models or a profile of models

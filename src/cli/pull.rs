@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::progress::Shown;
 use crate::config::Config;
 use crate::fetch::http::Limits;
-use crate::fetch::{Library, Options};
+use crate::fetch::{Library, Options, Pulled};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,14 +37,7 @@ pub struct Network {
 
 /// Runs the command.
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
-    let library = Library::open(&config.home)?;
-    let limits = Limits {
-        connect: Duration::from_secs(args.network.connect_timeout),
-        stall: Duration::from_secs(args.network.stall_timeout),
-        ..Limits::default()
-    };
-    let options = Options { offline: config.offline, wait: !args.no_wait, limits };
-    let report = library.pull(&args.names, &options, &Shown::new(args.quiet))?;
+    let report = fetch(config, &args.names, &args.network, !args.no_wait, args.quiet)?;
     if !args.quiet {
         for id in &report.present {
             println!("{id}: is there");
@@ -54,4 +47,22 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fetches what is missing, showing progress.
+pub fn fetch(
+    config: &Config,
+    names: &[String],
+    network: &Network,
+    wait: bool,
+    quiet: bool,
+) -> Result<Pulled, crate::fetch::Error> {
+    let library = Library::open(&config.home)?;
+    let limits = Limits {
+        connect: Duration::from_secs(network.connect_timeout),
+        stall: Duration::from_secs(network.stall_timeout),
+        ..Limits::default()
+    };
+    let options = Options { offline: config.offline, wait, limits };
+    library.pull(names, &options, &Shown::new(quiet))
 }

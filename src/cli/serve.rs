@@ -1,7 +1,10 @@
 //! `stentor serve`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use crate::app;
 use crate::config::{self, Config};
 
 #[derive(Debug, Default, clap::Args)]
@@ -55,6 +58,36 @@ impl Args {
 }
 
 /// Runs the command.
-pub fn run(_config: &Config, _args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    let mut config = config.clone();
+    args.apply(&mut config)?;
+    // Sockets and tokenising; the models compute on their device's own thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let started = Instant::now();
+    let listening = |addr| eprintln!("Listening on http://{addr}; loading models ...");
+    let addr = config.addr;
+    let ready = move |models: &[String]| welcome(addr, models, started.elapsed());
+    runtime.block_on(app::serve(&config, listening, ready))?;
+    Ok(())
+}
+
+/// What to try first, as commands that work as they stand.
+fn welcome(addr: SocketAddr, models: &[String], took: Duration) {
+    let host = if addr.ip().is_unspecified() {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()))
+    } else {
+        addr
+    };
+    eprintln!("Ready in {:.1} s with {}. Try:", took.as_secs_f64(), models.join(", "));
+    eprintln!(
+        r#"
+  curl http://{host}/v1/chat/completions -H 'Content-Type: application/json' \
+    -d '{{"messages": [{{"role": "user", "content": "Name three colours."}}], "max_tokens": 60}}'
+
+  curl http://{host}/v1/embeddings -H 'Content-Type: application/json' -d '{{"input": "hello world"}}'
+
+  curl http://{host}/v1/audio/transcriptions -F file=@speech.wav
+
+The API is described at http://{host}/docs; Ctrl-C stops the server."#
+    );
 }

@@ -1,19 +1,31 @@
 //! What the server does for a caller, free of any wire format: validate, tokenise, hand a job to a device's
 //! worker, detokenise what comes back.
 
+mod embed;
 pub mod error;
+mod generate;
+mod resolve;
+mod transcribe;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::Stream;
+use tokio::sync::Semaphore;
 
 pub use error::{Error, ErrorKind};
 
+use crate::engine::{Engine, State};
+use crate::types::llm;
 use crate::types::model::Kind;
-use crate::types::{asr, embed, llm};
+
+/// Recordings decoded to features, or waiting with them, at a time. It bounds memory: an hour takes 58 MB. The
+/// others wait as files on disk.
+const RECORDINGS: usize = 8;
 
 /// What is known of a request besides its content.
 #[derive(Debug, Clone, Default)]
@@ -76,40 +88,58 @@ impl Stream for Generation {
     }
 }
 
+/// How requests are served.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names that callers may use besides a model's own: name to id.
+    pub aliases: BTreeMap<String, String>,
+    /// From submission to the end of the work.
+    pub timeout: Duration,
+    /// Longest recording.
+    pub audio_seconds: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let timeout = Duration::from_secs(1800);
+        Options { aliases: BTreeMap::new(), timeout, audio_seconds: 4 * 3600 }
+    }
+}
+
 /// The one door for every dialect. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    _inner: Arc<()>,
+    engine: Engine,
+    options: Arc<Options>,
+    recordings: Arc<Semaphore>,
 }
 
 impl Service {
-    /// Starts to generate text.
-    pub async fn generate(&self, _ctx: Context, _request: llm::Request) -> Result<Generation, Error> {
-        Err(Error::Unavailable { reason: "no chat engine yet".into() })
-    }
-
-    /// Embeds every input.
-    pub async fn embed(&self, _ctx: Context, _request: embed::Request) -> Result<embed::Response, Error> {
-        Err(Error::Unavailable { reason: "no embedding engine yet".into() })
-    }
-
-    /// Transcribes a recording.
-    pub async fn transcribe(
-        &self,
-        _ctx: Context,
-        _request: asr::Request,
-        _upload: Upload,
-    ) -> Result<asr::Transcript, Error> {
-        Err(Error::Unavailable { reason: "no speech engine yet".into() })
+    /// Serves what `engine` runs.
+    pub fn new(engine: Engine, options: Options) -> Service {
+        Service { engine, options: Arc::new(options), recordings: Arc::new(Semaphore::new(RECORDINGS)) }
     }
 
     /// The models that callers may name.
     pub fn models(&self) -> Vec<Card> {
-        Vec::new()
+        let served = self.engine.models().iter().filter(|m| resolve::is_served(m.kind));
+        let card = served.map(|m| Card {
+            id: m.id.clone(),
+            aliases: resolve::names(m, &self.options.aliases),
+            kind: m.kind,
+            created: m.created,
+            owner: m.owner.clone(),
+        });
+        card.collect()
     }
 
     /// Whether requests can be answered now.
     pub fn readiness(&self) -> Readiness {
-        Readiness::NotReady("starting".into())
+        match self.engine.state() {
+            State::Ready => Readiness::Ready,
+            State::Loading(what) => Readiness::NotReady(what),
+            State::Failed(why) => Readiness::NotReady(why),
+            State::Stopping => Readiness::NotReady("the server is shutting down".to_owned()),
+        }
     }
 }

@@ -1,0 +1,95 @@
+//! From the name in a request to a loaded model.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Error, Service};
+use crate::engine::handle::{Handle, Refused};
+use crate::engine::job::Failure;
+use crate::engine::{self, Served};
+use crate::types::model::{Installed, Kind};
+
+/// What a caller is told to wait when a queue is full. A chat answer takes seconds and frees its place then.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether requests can name models of this kind.
+pub(super) fn is_served(kind: Kind) -> bool {
+    matches!(kind, Kind::Chat | Kind::Embed | Kind::Asr)
+}
+
+/// The names besides its id that a model answers to.
+pub(super) fn names(model: &Installed, aliases: &BTreeMap<String, String>) -> Vec<String> {
+    let configured = aliases.iter().filter(|(_, id)| **id == model.id).map(|(name, _)| name);
+    model.aliases.iter().chain(configured).cloned().collect()
+}
+
+impl Service {
+    /// The model that `name` means for this kind of work, loaded.
+    pub(super) async fn model<M: Served>(&self, name: &str) -> Result<Handle<M>, Error> {
+        let id = self.resolve(name, M::KIND)?;
+        self.engine.get::<M>(&id).await.map_err(|error| {
+            tracing::error!(model = id, %error, "a model is not available");
+            match error {
+                engine::Error::Unknown(model) => self.unknown(&model),
+                engine::Error::Kind { model, kind } => self.wrong_kind(model, kind, M::KIND),
+                engine::Error::DoesNotFit(e) => Error::Unavailable { reason: e.to_string() },
+                engine::Error::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
+                // The reason names files; the log has it.
+                engine::Error::Load { model, .. } => Error::Unavailable {
+                    reason: format!("the model `{model}` could not be loaded; the server's log says why"),
+                },
+            }
+        })
+    }
+
+    /// An id before a configured alias before a model's own alias, where one of the right kind goes first.
+    fn resolve(&self, name: &str, kind: Kind) -> Result<String, Error> {
+        let models = || self.engine.models().iter().filter(|m| is_served(m.kind));
+        let configured = self.options.aliases.get(name).map_or(name, String::as_str);
+        let exact = models().find(|m| m.id == name).or_else(|| models().find(|m| m.id == configured));
+        let by_alias = |right: bool| {
+            models().find(|m| (m.kind == kind) == right && m.aliases.iter().any(|a| a == name))
+        };
+        match exact.or_else(|| by_alias(true)).or_else(|| by_alias(false)) {
+            Some(model) if model.kind == kind => Ok(model.id.clone()),
+            Some(model) => Err(self.wrong_kind(name.to_owned(), model.kind, kind)),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let available = self.engine.models().iter().filter(|m| is_served(m.kind)).map(|m| m.id.clone());
+        Error::UnknownModel { model: name.to_owned(), available: available.collect() }
+    }
+
+    fn wrong_kind(&self, model: String, kind: Kind, wanted: Kind) -> Error {
+        let available = self.engine.models().iter().filter(|m| m.kind == wanted).map(|m| m.id.clone());
+        Error::WrongKind { model, kind: kind.as_str(), available: available.collect() }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full { limit } => Error::Overloaded { queued: limit, retry_after: RETRY_AFTER },
+            Refused::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rejected(message) => Error::Invalid { param: "input", message },
+            Failure::TooLong { tokens, limit } => Error::ContextLength { tokens, limit },
+            Failure::Deadline(after) => Error::Timeout { after },
+            Failure::Step(detail) => Error::Internal { detail },
+            Failure::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
+        }
+    }
+}
+
+/// A failure of the thread that did blocking work.
+pub(super) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Error> {
+    result.map_err(|e| Error::Internal { detail: format!("a blocking task failed: {e}") })
+}

@@ -1,0 +1,94 @@
+//! Transcription: a file to features, segments back as they are heard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::resolve::joined;
+use super::{Context, Error, Service, Upload};
+use crate::audio;
+use crate::engine::job::Event;
+use crate::engine::lane::asr::Input;
+use crate::model::asr::output::Options;
+use crate::model::asr::{Asr, Front};
+use crate::types::asr::{LogMel, Request, Task, Transcript};
+
+impl Service {
+    /// Transcribes a recording. Dropping the future stops decoding and recognition.
+    pub async fn transcribe(&self, _ctx: Context, request: Request, upload: Upload) -> Result<Transcript, Error> {
+        let handle = self.model::<Asr>(&request.model).await?;
+        check(handle.front(), &request)?;
+        // Held until the transcript is there: features of waiting recordings are what takes memory.
+        let place = self.recordings.acquire().await;
+        let _place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
+        let mel = self.listen(upload, handle.front().mels).await?;
+        let duration = mel.seconds();
+        let input = Input { mel, options: Options::new(&request) };
+        let mut events = handle.submit(input, Some(self.options.timeout))?;
+        let mut segments = Vec::new();
+        loop {
+            match events.recv().await {
+                Some(Event::Delta(segment)) => segments.push(segment),
+                Some(Event::Done(done)) => {
+                    return Ok(Transcript { language: done.language, duration, segments });
+                }
+                Some(Event::Failed(failure)) => return Err(failure.into()),
+                None => return Err(Error::Internal { detail: "the worker dropped the job".to_owned() }),
+            }
+        }
+    }
+
+    /// Decodes the file and computes its features, away from the threads that serve sockets.
+    async fn listen(&self, upload: Upload, mels: usize) -> Result<LogMel, Error> {
+        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds), ..audio::Limits::default() };
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let still_wanted = wanted.0.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let mut mel = audio::MelExtractor::new(mels);
+            let mut hear = |samples: &[f32]| {
+                mel.push(samples);
+                still_wanted.load(Ordering::Relaxed).then_some(()).ok_or(audio::Stop)
+            };
+            let decoded = audio::decode(upload.file, upload.name.as_deref(), &limits, &mut hear)?;
+            if let Some(warning) = &decoded.warning {
+                tracing::warn!(?warning, seconds = decoded.seconds, "an uploaded recording is damaged");
+            }
+            Ok::<_, audio::Error>(mel.finish())
+        });
+        joined(work.await)?.map_err(unheard)
+    }
+}
+
+/// Says, when it is dropped, that the result of a blocking task is wanted no more.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn check(front: &Front, request: &Request) -> Result<(), Error> {
+    let languages = front.vocab.languages();
+    if !front.vocab.is_multilingual() && request.task == Task::Translate {
+        let message = format!("the model `{}` knows English only and cannot translate", request.model);
+        return Err(Error::Invalid { param: "model", message });
+    }
+    match request.language.as_deref() {
+        None => Ok(()),
+        Some(code) if languages.contains_key(code) || (languages.is_empty() && code == "en") => Ok(()),
+        Some(code) => {
+            let known: Vec<&str> = languages.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "en".to_owned() } else { known.join(", ") };
+            let message = format!("the model does not know the language `{code}`; it knows {known}");
+            Err(Error::Invalid { param: "language", message })
+        }
+    }
+}
+
+fn unheard(error: audio::Error) -> Error {
+    match error {
+        audio::Error::Stopped => Error::Cancelled,
+        audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },
+        other => Error::Invalid { param: "file", message: other.to_string() },
+    }
+}
