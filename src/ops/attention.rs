@@ -117,12 +117,19 @@ unsafe fn pack_keys(h: &Head, kt: &mut [f32]) {
         if lanes < PANEL {
             out.fill(0.0);
         }
-        for lane in 0..lanes {
-            // SAFETY: key `panel * 16 + lane < keys`, `d < dim`.
-            unsafe {
-                let row = h.k.add((panel * PANEL + lane) * h.k_stride);
-                for d in 0..h.dim {
-                    *out.get_unchecked_mut(d * PANEL + lane) = *row.add(d);
+        // A line of the panel at a time: strided loads and whole stores; the other way round compiles to scatters.
+        // SAFETY: keys `panel * 16..panel * 16 + lanes` are below `keys`, `d < dim`.
+        unsafe {
+            let rows = h.k.add(panel * PANEL * h.k_stride);
+            for (d, line) in out.chunks_exact_mut(PANEL).enumerate() {
+                if lanes == PANEL {
+                    for (lane, value) in line.iter_mut().enumerate() {
+                        *value = *rows.add(lane * h.k_stride + d);
+                    }
+                } else {
+                    for (lane, value) in line.iter_mut().enumerate().take(lanes) {
+                        *value = *rows.add(lane * h.k_stride + d);
+                    }
                 }
             }
         }
@@ -591,6 +598,41 @@ mod tests {
                 check(&q, &k, &v, 2, Mask { causal: true, ..Mask::default() });
             }
         }
+    }
+
+    #[test]
+    fn every_set_gives_the_same() {
+        fn check<S: Simd>() {
+            for (queries, keys, dim) in [(1, 40, 20), (3, 200, 64), (30, 33, 32), (50, 400, 24)] {
+                let (q, k, v) = (noise(queries * dim, 1), noise(keys * dim, 2), noise(keys * dim, 3));
+                let t = |x: &[f32], n| Tensor::from_slice(x, (1, n, dim), &Device::Cpu).unwrap();
+                let mask = Mask { causal: true, ..Mask::default() };
+                let want = composed(&t(&q, queries), &t(&k, keys), &t(&v, keys), 1, 0.7, mask).unwrap();
+                let mut out = vec![f32::NAN; queries * dim];
+                let few = queries <= FEW;
+                let head = Head {
+                    q: q.as_ptr(),
+                    k: k.as_ptr(),
+                    v: v.as_ptr(),
+                    out: out.as_mut_ptr(),
+                    q_stride: dim,
+                    k_stride: dim,
+                    v_stride: dim,
+                    out_stride: dim,
+                    queries,
+                    few,
+                    keys,
+                    dim,
+                    scale: 0.7,
+                    causal: Some(keys as isize + 1 - queries as isize),
+                };
+                let mut scratch = vec![f32::NAN; scratch_len(few, keys, dim)];
+                // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.
+                unsafe { head_generic::<S>(head, &mut scratch) };
+                assert_close(&out, &flat(&want), 1e-5);
+            }
+        }
+        crate::ops::simd::every_set!(check);
     }
 
     #[test]
