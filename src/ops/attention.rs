@@ -7,6 +7,9 @@
 //! memory grows with the keys of one head and never with queries times keys.
 //!
 //! A query's result does not depend on the other rows of the batch, to the last bit.
+//!
+//! Over 500 lines because the packed layouts, the kernel that reads them and the checks that make its pointers
+//! valid are only understood together.
 
 #![allow(unsafe_code)]
 
