@@ -1,5 +1,7 @@
 //! The fused operations at the shapes of Whisper base and MiniLM.
 
+#![allow(clippy::unwrap_used)]
+
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -231,3 +231,48 @@ dispatch! {
     /// `bias` for `n` values unless null, and `c` for `m` rows of `n` values `ldc` apart that nothing else uses.
     pub(crate) unsafe fn gemm(g: Gemm) = gemm_generic
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::every_set;
+    use crate::ops::testing::{assert_close, noise};
+
+    /// Small whole numbers, so that every order of additions gives the same sum.
+    fn whole(len: usize, seed: u64) -> Vec<f32> {
+        noise(len, seed).iter().map(|v| (v * 8.0).round()).collect()
+    }
+
+    #[test]
+    fn every_set_and_tile_gives_the_product() {
+        fn check<S: Simd>() {
+            for (m, n, k) in
+                [(1, 1, 1), (1, 16, 7), (3, 17, 5), (8, 48, 9), (9, 100, 300), (97, 63, 513), (15, 80, 1)]
+            {
+                let (a, w, bias) = (whole(m * k, 1), whole(n * k, 2), whole(n, 3));
+                let mut panels = vec![0f32; n.div_ceil(PANEL) * PANEL * k];
+                for (j, row) in w.chunks(k).enumerate() {
+                    for (t, v) in row.iter().enumerate() {
+                        panels[j / PANEL * PANEL * k + t * PANEL + j % PANEL] = *v;
+                    }
+                }
+                let want: Vec<f32> = (0..m * n)
+                    .map(|at| {
+                        let (i, j) = (at / n, at % n);
+                        bias[j] + (0..k).map(|t| a[i * k + t] * w[j * k + t]).sum::<f32>()
+                    })
+                    .collect();
+                let mut c = vec![f32::NAN; m * n];
+                let b = Rhs { ptr: panels.as_ptr(), k_stride: PANEL, panel_stride: PANEL * k };
+                let (a, bias, activation) = (a.as_ptr(), bias.as_ptr(), Activation::None);
+                let c_ptr = c.as_mut_ptr();
+                // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.
+                unsafe {
+                    gemm_generic::<S>(Gemm { m, n, k, a, lda: k, b, bias, c: c_ptr, ldc: n, activation })
+                };
+                assert_close(&c, &want, 0.0);
+            }
+        }
+        every_set!(check);
+    }
+}

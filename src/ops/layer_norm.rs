@@ -260,6 +260,34 @@ mod tests {
     }
 
     #[test]
+    fn every_set_gives_the_same() {
+        fn check<S: Simd>() {
+            for n in [1, 3, 15, 16, 17, 40, 384] {
+                let (x, residual, w, b) = (noise(n, 1), noise(n, 2), noise(n, 3), noise(n, 4));
+                let (mut out, mut sum) = (vec![f32::NAN; n], vec![f32::NAN; n]);
+                let r = Row {
+                    n,
+                    x: x.as_ptr(),
+                    residual: residual.as_ptr(),
+                    sum: sum.as_mut_ptr(),
+                    weight: w.as_ptr(),
+                    bias: b.as_ptr(),
+                    eps: 1e-3,
+                    out: out.as_mut_ptr(),
+                };
+                // SAFETY: every buffer has `n` values; `every_set` calls with sets of this processor.
+                unsafe { row_generic::<S>(r) };
+                let t = |v: &[f32]| Tensor::from_slice(v, (1, n), &Device::Cpu).unwrap();
+                let v = |v: &[f32]| Tensor::from_slice(v, n, &Device::Cpu).unwrap();
+                let want_sum = (t(&x) + t(&residual)).unwrap();
+                assert_close(&sum, &flat(&want_sum), 1e-6);
+                assert_close(&out, &flat(&composed(&want_sum, &v(&w), &v(&b), 1e-3).unwrap()), 2e-5);
+            }
+        }
+        crate::ops::simd::every_set!(check);
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_errors() {
         let t = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
         let x = Tensor::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::gemm::{Activation, Gemm, PANEL, Rhs, gemm};
+use super::gemm::{Activation, Gemm, MC, PANEL, Rhs, gemm};
 use super::{cpu, par};
 
 /// One cache line, so that no load of a panel crosses two.
@@ -162,12 +162,13 @@ fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activatio
     let mut out = unsafe { par::uninit(m * n) };
     let dst = par::SharedMut::new(&mut out);
     let panels = n.div_ceil(PANEL);
-    let (row_blocks, col_blocks) = split(m, panels);
+    let (block, col_blocks) = split(m, panels);
+    let row_blocks = m.div_ceil(block);
     let ns = (2 * m * n * k) as f64 / 150.0 + (n * k) as f64 / 10.0;
     let task = |t: usize| {
         // Column blocks are the outer count: threads that run at the same time share rows of `x`.
         let (r, c) = (t / col_blocks, t % col_blocks);
-        let (i, i_end) = (m * r / row_blocks, m * (r + 1) / row_blocks);
+        let (i, i_end) = (r * block, ((r + 1) * block).min(m));
         let (p, p_end) = (panels * c / col_blocks, panels * (c + 1) / col_blocks);
         let j = p * PANEL;
         // SAFETY: rows `i..i_end` and columns from `j` are within `x` (`m * k`), the weight (`panels * k`
@@ -191,12 +192,14 @@ fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activatio
     out
 }
 
-/// Blocks of rows and of columns: a few for each thread, columns cut only when there are not rows enough.
+/// Rows of a block, and how many blocks of columns: a few tasks for each thread, columns cut only when there are
+/// not rows enough.
 fn split(m: usize, panels: usize) -> (usize, usize) {
     let wanted = par::threads() * 4;
-    let rows = m.div_ceil(super::gemm::MC).max(1);
-    let cols = wanted.div_ceil(rows).min(panels.div_ceil(3)).max(1);
-    if rows >= wanted { (rows, 1) } else { (rows, cols) }
+    let rows = m.div_ceil(MC).max(1);
+    // Whole tiles of eight rows, so that only the last block has a smaller one.
+    let block = m.div_ceil(rows).next_multiple_of(8);
+    (block.max(1), if rows >= wanted { 1 } else { wanted.div_ceil(rows).min(panels.div_ceil(3)).max(1) })
 }
 
 #[cfg(test)]

@@ -325,6 +325,27 @@ impl Map for Times {
     }
 }
 
+/// Calls `$check::<S>()` for every instruction set of this processor: the tests' way to the sets that
+/// [`dispatch!`] would not choose here.
+#[cfg(test)]
+macro_rules! every_set {
+    ($check:ident) => {{
+        use $crate::ops::simd::{Isa, isa};
+        $check::<$crate::ops::simd::Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa() != Isa::Portable {
+                $check::<$crate::ops::simd::Avx2>();
+            }
+            if isa() == Isa::Avx512 {
+                $check::<$crate::ops::simd::Avx512>();
+            }
+        }
+    }};
+}
+#[cfg(test)]
+pub(crate) use every_set;
+
 /// Applies `f` to every value of `x` in place, a vector at a time.
 ///
 /// # Safety
@@ -408,5 +429,69 @@ pub(crate) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let half = S::mul(x, S::splat(0.5));
         S::fma(half, erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `f` of every value of `x`, through [`map_in_place`].
+    fn mapped<S: Simd>(x: &[f32], f: impl Map) -> Vec<f32> {
+        let mut x = x.to_vec();
+        // SAFETY: `every_set` calls with sets that the processor has.
+        unsafe { map_in_place::<S>(&mut x, f) };
+        x
+    }
+
+    #[derive(Clone, Copy)]
+    struct Exp;
+
+    impl Map for Exp {
+        #[inline(always)]
+        unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
+            // SAFETY: the caller's contract.
+            unsafe { exp::<S>(v) }
+        }
+    }
+
+    #[test]
+    fn exp_is_exact_on_every_set() {
+        fn check<S: Simd>() {
+            let x: Vec<f32> = (-87_300..88_000).map(|i| i as f32 * 1e-3).collect();
+            for (x, e) in x.iter().zip(mapped::<S>(&x, Exp)) {
+                let want = f64::from(*x).exp();
+                assert!((f64::from(e) / want - 1.0).abs() < 3e-7, "exp({x}) = {e}, want {want}");
+            }
+            let edge = mapped::<S>(&[f32::NEG_INFINITY, -1e30, -100.0, 0.0, f32::NAN, 200.0], Exp);
+            assert_eq!(&edge[..4], &[0.0, 0.0, 0.0, 1.0]);
+            assert!(edge[4].is_nan() && edge[5].is_finite());
+        }
+        every_set!(check);
+    }
+
+    #[test]
+    fn gelu_agrees_on_every_set() {
+        fn check<S: Simd>() {
+            let x: Vec<f32> = (-9000..9001).map(|i| i as f32 * 1e-3).collect();
+            let want = mapped::<Portable>(&x, Gelu);
+            crate::ops::testing::assert_close(&mapped::<S>(&x, Gelu), &want, 1e-6);
+        }
+        every_set!(check);
+    }
+
+    #[test]
+    fn sums_and_maxima_take_every_lane() {
+        fn check<S: Simd>() {
+            for lane in 0..S::LANES {
+                let mut x = [-1f32; 16];
+                x[lane] = 5.0;
+                // SAFETY: sixteen values; the processor has the set.
+                let (sum, largest) =
+                    unsafe { (S::sum(S::load(x.as_ptr())), S::largest(S::load(x.as_ptr()))) };
+                assert_eq!((sum, largest), (6.0 - S::LANES as f32, 5.0));
+            }
+        }
+        every_set!(check);
     }
 }

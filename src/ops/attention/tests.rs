@@ -1,0 +1,121 @@
+//! Attention against its composition, over ragged shapes and every instruction set.
+
+#![allow(unsafe_code)]
+
+use candle_core::{DType, Device};
+use proptest::prelude::*;
+
+use super::*;
+use crate::ops::testing::{assert_close, noise};
+
+fn tensor(seed: u64, shape: (usize, usize, usize)) -> Tensor {
+    let v: Vec<f32> = noise(shape.0 * shape.1 * shape.2, seed).iter().map(|v| v * 3.0).collect();
+    Tensor::from_vec(v, shape, &Device::Cpu).unwrap()
+}
+
+fn flat(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+}
+
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) {
+    let d = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+    let want = attention(&d(q), &d(k), &d(v), heads, 0.3, mask).unwrap();
+    let got = attention(q, k, v, heads, 0.3, mask).unwrap();
+    assert_eq!(got.dims(), q.dims());
+    assert_close(&flat(&got), &flat(&want), 2e-5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn matches_the_composition(
+        batch in 1usize..4, queries in 0usize..60, keys in 1usize..450, heads in 1usize..4, dim in 1usize..70,
+        lens in prop::collection::vec(0usize..450, 3), ragged: bool, causal: bool,
+    ) {
+        let width = heads * dim;
+        let (q, kv) = (tensor(1, (batch, queries, width)), tensor(2, (batch, keys, 2 * width)));
+        let (k, v) = (kv.narrow(2, 0, width).unwrap(), kv.narrow(2, width, width).unwrap());
+        let lens: Vec<usize> = lens[..batch].iter().map(|l| (*l).min(keys)).collect();
+        let mask = Mask { kv_lens: ragged.then_some(&lens), causal };
+        check(&q, &k, &v, heads, mask);
+    }
+
+    #[test]
+    fn ragged_rows_match_each_row_alone(lens in prop::collection::vec(0usize..90, 1..6), heads in 1usize..4) {
+        let (dim, tokens) = (32, lens.iter().sum::<usize>());
+        let width = heads * dim;
+        let qkv = tensor(3, (1, tokens, 3 * width)).squeeze(0).unwrap();
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(lens.iter().scan(0, |at, l| { *at += l; Some(*at) }))
+            .collect();
+        let got = attention_varlen(&qkv, &starts, heads, 0.2).unwrap();
+        prop_assert_eq!(got.dims(), &[tokens, width]);
+        for w in starts.windows(2).filter(|w| w[1] > w[0]) {
+            let row = qkv.narrow(0, w[0], w[1] - w[0]).unwrap();
+            let alone = attention_varlen(&row, &[0, w[1] - w[0]], heads, 0.2).unwrap();
+            prop_assert_eq!(flat(&alone), flat(&got.narrow(0, w[0], w[1] - w[0]).unwrap()));
+            let composed = composed_varlen(&row, &[0, w[1] - w[0]], heads, width, 0.2).unwrap();
+            assert_close(&flat(&alone), &flat(&composed), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn every_way_of_few_and_many_queries() {
+    for queries in [1, 2, 3, 4, 5, 24, 25, 49] {
+        for keys in [1, 15, 16, 17, 191, 192, 193, 400] {
+            let (q, k, v) =
+                (tensor(1, (2, queries, 128)), tensor(2, (2, keys, 128)), tensor(3, (2, keys, 128)));
+            check(&q, &k, &v, 2, Mask::default());
+            check(&q, &k, &v, 2, Mask { causal: true, ..Mask::default() });
+        }
+    }
+}
+
+#[test]
+fn every_set_gives_the_same() {
+    fn check<S: Simd>() {
+        for (queries, keys, dim) in [(1, 40, 20), (3, 200, 64), (30, 33, 32), (50, 400, 24)] {
+            let (q, k, v) = (noise(queries * dim, 1), noise(keys * dim, 2), noise(keys * dim, 3));
+            let t = |x: &[f32], n| Tensor::from_slice(x, (1, n, dim), &Device::Cpu).unwrap();
+            let mask = Mask { causal: true, ..Mask::default() };
+            let want = composed(&t(&q, queries), &t(&k, keys), &t(&v, keys), 1, 0.7, mask).unwrap();
+            let mut out = vec![f32::NAN; queries * dim];
+            let few = queries <= FEW;
+            let head = Head {
+                q: q.as_ptr(),
+                k: k.as_ptr(),
+                v: v.as_ptr(),
+                out: out.as_mut_ptr(),
+                q_stride: dim,
+                k_stride: dim,
+                v_stride: dim,
+                out_stride: dim,
+                queries,
+                few,
+                keys,
+                dim,
+                scale: 0.7,
+                causal: Some(keys as isize + 1 - queries as isize),
+            };
+            let mut scratch = vec![f32::NAN; scratch_len(few, keys, dim)];
+            // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.
+            unsafe { head_generic::<S>(head, &mut scratch) };
+            assert_close(&out, &flat(&want), 1e-5);
+        }
+    }
+    crate::ops::simd::every_set!(check);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let (q, k) = (tensor(1, (2, 4, 32)), tensor(2, (2, 6, 32)));
+    assert!(attention(&q, &k, &k, 3, 1.0, Mask::default()).is_err());
+    assert!(attention(&q, &tensor(1, (1, 6, 32)), &k, 2, 1.0, Mask::default()).is_err());
+    let mask = Mask { kv_lens: Some(&[7, 1]), causal: false };
+    assert!(attention(&q, &k, &k, 2, 1.0, mask).is_err());
+    let qkv = tensor(1, (1, 5, 96)).squeeze(0).unwrap();
+    for starts in [&[0, 4][..], &[1, 5], &[0, 3, 2, 5], &[]] {
+        assert!(attention_varlen(&qkv, starts, 2, 1.0).is_err());
+    }
+}
