@@ -121,11 +121,13 @@ pub async fn serve(
             }
         })
     };
-    let signal = http::stop_signal().map_err(|source| Error::Io { action: "catch stop signals", source })?;
     let stop = {
         let engine = engine.clone();
         async move {
-            signal.await;
+            if let Err(error) = http::stop_signal().await {
+                tracing::error!(%error, "stop signals cannot be caught; only a kill stops this process");
+                std::future::pending::<()>().await;
+            }
             engine.begin_stop();
         }
     };

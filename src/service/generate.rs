@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::resolve::joined;
@@ -51,7 +52,8 @@ fn tokenize(front: &Front, prompt: &Prompt) -> Result<Vec<u32>, Error> {
     let limit = front.context.saturating_sub(1);
     let tokens = match prompt {
         Prompt::Chat(messages) => {
-            let options = RenderOptions { add_generation_prompt: true };
+            let now = OffsetDateTime::now_utc();
+            let options = RenderOptions { add_generation_prompt: true, now };
             text::chat::encode(&front.tokenizer, &front.template, messages, options, limit)?
         }
         Prompt::Text(text) => front.tokenizer.encode_bounded(text, Special::AsText, true, limit)?,
