@@ -170,7 +170,7 @@ fn refuses_calls_that_make_no_sense() {
     model.encode(0, &mel()).unwrap();
     let probe = Row { probe: Some(1), ..row(0, &[1], 0) };
     let context = vec![1; 65];
-    let cases: [&[Row<'_>]; 8] = [
+    let cases: [&[Row]; 8] = [
         &[],
         &[row(1, &[1], 0)],
         &[row(9, &[1], 0)],
@@ -220,40 +220,4 @@ fn sinusoids_are_those_stored() {
     let stored = source.encoder_positions(&config).unwrap();
     // Stored as f16.
     assert_close(&weights::sinusoids(1500, config.width), &stored, 1e-3, "positions");
-}
-
-/// Not a check: prints how fast this machine is. `cargo test --release -- --ignored --nocapture whisper_speed`
-#[test]
-#[ignore = "a measurement"]
-fn whisper_speed() {
-    let Some(folder) = test_model("whisper-base") else { return };
-    let started = std::time::Instant::now();
-    let mut model = WhisperModel::load(&folder, Format::CTranslate2, &Device::Cpu, 4).unwrap();
-    println!("load {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
-    let window = mel();
-    let best = |runs: usize, run: &mut dyn FnMut()| {
-        let times = (0..runs).map(|_| {
-            let started = std::time::Instant::now();
-            run();
-            started.elapsed().as_secs_f64() * 1e3
-        });
-        times.fold(f64::INFINITY, f64::min)
-    };
-    println!("encode {:.0} ms", best(6, &mut || model.encode(0, &window).unwrap()));
-    (1..4).for_each(|slot| model.encode(slot, &window).unwrap());
-    let prompt: Vec<u32> = (0..227).collect();
-    for len in [4, 64, 227] {
-        let row = Row { slot: 0, tokens: prompt[..len].to_vec(), position: 0, probe: Some(0) };
-        println!("prompt of {len}: {:.1} ms", best(5, &mut || drop(model.decode(&[row]).unwrap())));
-    }
-    for rows in [1, 2, 4] {
-        for slot in 0..rows {
-            let row = Row { slot, tokens: prompt[..64].to_vec(), position: 0, probe: None };
-            model.decode(&[row]).unwrap();
-        }
-        let step: Vec<Row<'_>> =
-            (0..rows).map(|slot| Row { slot, tokens: vec![5], position: 64, probe: None }).collect();
-        let ms = best(60, &mut || drop(model.decode(&step).unwrap()));
-        println!("{rows} rows: {ms:.2} ms a step, {:.0} tokens/s", rows as f64 / ms * 1e3);
-    }
 }
