@@ -1,13 +1,17 @@
-"""Logits and greedy tokens of llama.cpp on one GGUF file.
+"""Greedy tokens and logits of llama.cpp on one GGUF file, and the logits of transformers on the same weights
+dequantised to f32, which say how far the rounding of activations to 8 bits moves llama.cpp's own.
 
-python3 -m pip install llama-cpp-python==0.3.36 numpy
+python3 -m pip install llama-cpp-python==0.3.36 numpy torch transformers accelerate gguf
 python3 tests/golden/llm/make.py GGUF > tests/golden/llm/smollm2-135m-instruct.json
 """
 import json
+import os
 import sys
 
 import llama_cpp as L
 import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
 
 TEXTS = [
     "The capital of France is",
@@ -24,6 +28,8 @@ params = L.llama_model_default_params()
 params.use_extra_bufts = False
 model = L.llama_model_load_from_file(sys.argv[1].encode(), params)
 vocab = L.llama_model_get_vocab(model)
+folder, name = os.path.split(os.path.abspath(sys.argv[1]))
+exact = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
 n_vocab = L.llama_vocab_n_tokens(vocab)
 
 
@@ -56,12 +62,15 @@ def run(tokens):
         margins.append(round(float(b - a), 3))
         logits = decode([greedy[-1]], len(tokens) + step)
     L.llama_free(ctx)
+    with torch.no_grad():
+        reference = exact(torch.tensor([tokens])).logits[0, -1]
     top = np.argsort(-first)[:40]
     sample = np.arange(0, n_vocab, 997)
     ids = sorted({int(i) for i in np.concatenate([top, sample])})
     return {
         "prompt": tokens,
         "logits": [[i, round(float(first[i]), 4)] for i in ids],
+        "exact": [[i, round(float(reference[i]), 4)] for i in ids],
         "greedy": greedy,
         "margins": margins,
     }

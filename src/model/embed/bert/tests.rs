@@ -108,7 +108,6 @@ fn small(change: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
     let dir = small(|_| {});
-    assert_eq!(load(dir.path(), &Device::Cpu).unwrap_or_else(|e| panic!("{e}")).front.dimensions, 24);
     let mut model = BertModel::load(dir.path(), &Device::Cpu).unwrap();
     assert_eq!(model.max_tokens(), 64);
     // More tokens than one pass takes, so that passes are cut too.

@@ -12,6 +12,8 @@ use crate::model::weights::gguf::Gguf;
 struct Case {
     prompt: Vec<u32>,
     logits: Vec<(usize, f32)>,
+    /// Of the same weights in f32.
+    exact: Vec<(usize, f32)>,
     greedy: Vec<u32>,
     /// How far llama.cpp's best logit was above its second at each step.
     margins: Vec<f32>,
@@ -43,9 +45,14 @@ fn logits_and_greedy_tokens_equal_those_of_llama_cpp() {
     let Some(mut model) = smollm2() else { return };
     for case in cases() {
         let mut logits = step(&mut *model, &case.prompt, vec![row(0, case.prompt.len(), 0)]).remove(0);
-        let worst = case.logits.iter().map(|(i, want)| (logits[*i] - want).abs()).fold(0.0, f32::max);
-        // llama.cpp rounds activations to 8 bits before each product, and so do we, on other grids.
-        assert!(worst < 0.6, "a logit is off by {worst}");
+        let off = |want: &[(usize, f32)]| {
+            let squares = want.iter().map(|(i, w)| (logits[*i] - w).powi(2)).sum::<f32>();
+            (squares / want.len() as f32).sqrt()
+        };
+        // Both engines round activations to 8 bits before each product, on other grids; llama.cpp's logits are
+        // 0.1 to 0.3 from the exact ones.
+        let (exact, peer) = (off(&case.exact), off(&case.logits));
+        assert!(exact < 0.35 && peer < 0.5, "off by {exact} from f32 and {peer} from llama.cpp");
         for (i, (&want, margin)) in case.greedy.iter().zip(&case.margins).enumerate() {
             let got = argmax(&logits);
             // A tie within the rounding may fall either way; from there on the texts differ.
