@@ -4,6 +4,8 @@
 pub mod blocks;
 pub mod embed;
 pub mod llm;
+#[cfg(test)]
+mod tests;
 
 /// Names one sequence or one batch job within its lane; never reused while the lane lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
