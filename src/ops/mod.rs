@@ -36,6 +36,9 @@ pub use silu_mul::silu_mul;
 pub use pool::{Pooling, pool_rows};
 pub use softmax::softmax;
 
+#[cfg(test)]
+mod tests;
+
 /// Helpers of the ops' tests.
 #[cfg(test)]
 pub(crate) mod testing {

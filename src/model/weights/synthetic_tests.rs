@@ -55,14 +55,3 @@ fn every_mix_is_read_back_with_sane_weights() {
         }
     }
 }
-
-/// Writes every tiny model where `STENTOR_WRITE_SYNTHETIC` says, for another engine to load.
-#[test]
-#[ignore = "writes files for another engine to read"]
-fn writes_files_for_another_engine() {
-    let dir = std::path::PathBuf::from(std::env::var_os("STENTOR_WRITE_SYNTHETIC").unwrap());
-    for shape in SHAPES.iter().filter(|s| s.name.starts_with("tiny")) {
-        let s = Spec { shape, quant: Quant::Q4KM };
-        write(&s, &dir.join(format!("{}.gguf", shape.name)), 7).unwrap();
-    }
-}
