@@ -10,6 +10,8 @@ pub mod lane;
 pub mod open;
 pub mod placement;
 pub mod sched;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
 use std::collections::HashMap;

@@ -6,6 +6,8 @@
 
 pub mod asr;
 pub mod embed;
+#[cfg(test)]
+pub mod fake;
 pub mod llm;
 pub mod weights;
 

@@ -133,3 +133,24 @@ fn frame_of(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
         None => Err("its special tokens do not stand around the text".to_owned()),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A tokenizer of three words, for tests that need one and never read it.
+    pub(crate) fn tiny() -> EmbedTokenizer {
+        let json = r#"{"version": "1.0", "added_tokens": [],
+            "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1, "b": 2}, "unk_token": "[UNK]"}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), json).unwrap();
+        EmbedTokenizer::load(dir.path(), 16, 8).unwrap()
+    }
+
+    #[test]
+    fn a_tokenizer_without_special_tokens_frames_nothing() {
+        assert_eq!(tiny().encode("a").unwrap(), [1]);
+        assert_eq!(tiny().frame(&[2, 1]).unwrap(), [2, 1]);
+        assert!(tiny().frame(&[9]).is_err());
+    }
+}

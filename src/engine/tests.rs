@@ -1,0 +1,238 @@
+//! The engine with its real threads and channels, over models that do what a test asks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::job::{Event, Failure};
+use super::lane::embed::EmbedLane;
+use super::lane::llm::{Input, LlmLane};
+use super::worker::Opened;
+use super::*;
+use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, PANIC, SAY_STOP, STOP, VOCABULARY};
+use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
+use crate::types::llm::{FinishReason, Sampling};
+use crate::types::model::Format;
+
+const STEP: Duration = Duration::from_millis(2);
+const BLOCK: usize = 32;
+
+fn installed(id: &str, kind: Kind) -> Installed {
+    Installed {
+        id: id.to_owned(),
+        aliases: Vec::new(),
+        kind,
+        architecture: "fake".to_owned(),
+        format: Format::Gguf,
+        path: PathBuf::new(),
+        bytes: 0,
+        created: 0,
+        owner: String::new(),
+    }
+}
+
+fn front() -> model::llm::Front {
+    let names: Vec<String> = (0..VOCABULARY).map(|i| format!("<{i}>")).collect();
+    let spec = TokenizerSpec {
+        tokens: names.iter().map(String::as_str).collect(),
+        unknown: Some(0),
+        ..TokenizerSpec::empty(Family::Spm)
+    };
+    model::llm::Front {
+        tokenizer: Tokenizer::new(&spec).unwrap(),
+        template: ChatTemplate::new(None, "", "").unwrap(),
+        context: 512,
+        stop: Arc::from([STOP]),
+    }
+}
+
+use crate::model;
+
+fn engine(options: Options) -> Engine {
+    let models =
+        vec![installed("chat", Kind::Chat), installed("embed", Kind::Embed), installed("broken", Kind::Chat)];
+    let opener = move |m: &Installed, _: &candle_core::Device| match m.id.as_str() {
+        "chat" => {
+            let front = Arc::new(front());
+            let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
+                max_running: 8,
+                prefill_tokens: 64,
+                mixed_tokens: 32,
+                context: front.context,
+                blocks: 64,
+                block_size: BLOCK,
+            });
+            let lane = LlmLane::new(
+                ModelMetrics::new("chat"),
+                Box::new(FakeLlm { step: STEP }),
+                scheduler,
+                front.stop.clone(),
+            );
+            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), bytes: 60 << 20 })
+        }
+        "broken" => Err(model::Error::config("field", "cannot be")),
+        _ => {
+            let scheduler = sched::embed::Scheduler::new(100);
+            let lane = EmbedLane::new(ModelMetrics::new("embed"), Box::new(FakeEmbed), scheduler);
+            let tokenizer = crate::model::embed::input::tests::tiny();
+            let front = Arc::new(model::embed::Front { tokenizer, dimensions: 2 });
+            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Embed(front), bytes: 60 << 20 })
+        }
+    };
+    Engine::start_with(models, options, Box::new(opener)).unwrap()
+}
+
+fn options() -> Options {
+    Options { memory_budget: Some(1 << 30), queue: 4, cache_bytes: 1 << 20, ..Options::default() }
+}
+
+fn input(prompt: &[u32], max_new: usize) -> Input {
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0 }
+}
+
+/// Everything a job said: its tokens, and how it ended.
+async fn drain(
+    mut events: tokio::sync::mpsc::Receiver<Event<Llm>>,
+) -> (Vec<u32>, Result<FinishReason, Failure>) {
+    let mut tokens = Vec::new();
+    loop {
+        match events.recv().await.expect("a job ends with Done or Failed") {
+            Event::Delta(token) => tokens.push(token),
+            Event::Done(done) => {
+                assert!(events.recv().await.is_none(), "nothing follows the end");
+                return (tokens, Ok(done.reason));
+            }
+            Event::Failed(failure) => return (tokens, Err(failure)),
+        }
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn jobs_end_by_length_or_by_a_stop_token_that_is_not_sent() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let long = chat.submit(input(&[10], 3), None).unwrap();
+    let stop = chat.submit(input(&[10, SAY_STOP], 3), None).unwrap();
+    assert_eq!(drain(long).await, (vec![19, 28, 37], Ok(FinishReason::Length)));
+    assert_eq!(drain(stop).await, (vec![], Ok(FinishReason::Stop)));
+}
+
+#[tokio::test]
+async fn a_step_that_fails_or_panics_ends_its_jobs_and_the_model_goes_on() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    for (poison, text) in [(FAIL, "asked to fail"), (PANIC, "asked to panic")] {
+        let (tokens, end) = drain(chat.submit(input(&[10, poison], 3), None).unwrap()).await;
+        assert!(tokens.is_empty());
+        assert!(matches!(&end, Err(Failure::Step(why)) if why.contains(text)), "{end:?}");
+        let after = drain(chat.submit(input(&[10], 2), None).unwrap()).await;
+        assert_eq!(after, (vec![19, 28], Ok(FinishReason::Length)));
+    }
+    let embed = engine.get::<Embed>("embed").await.unwrap();
+    let mut poisoned = embed.submit(lane::embed::Input { rows: vec![vec![PANIC]] }, None).unwrap();
+    assert!(matches!(poisoned.recv().await, Some(Event::Failed(Failure::Step(_)))));
+    let mut fine = embed.submit(lane::embed::Input { rows: vec![vec![9, 9], vec![5]] }, None).unwrap();
+    let Some(Event::Done(vectors)) = fine.recv().await else { panic!("no vectors") };
+    assert_eq!(vectors, [[2.0, 9.0], [1.0, 5.0]]);
+}
+
+#[tokio::test]
+async fn a_reader_that_hangs_up_frees_its_place_within_a_step() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let jobs: Vec<_> = (0..4).map(|_| chat.submit(input(&[10], 400), None).unwrap()).collect();
+    let refused = chat.submit(input(&[10], 1), None).err();
+    assert_eq!(refused, Some(handle::Refused::Full { limit: 4 }));
+    drop(jobs);
+    until("the places are free", || chat.gate.under_way() == 0).await;
+    let (tokens, _) = drain(chat.submit(input(&[10], 2), None).unwrap()).await;
+    assert_eq!(tokens.len(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_reader_pauses_its_job_and_loses_nothing() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let slow = chat.submit(input(&[10], 200), None).unwrap();
+    // Runs to its end while nobody reads the first, which stops at the channel's bound.
+    let (fast, _) = drain(chat.submit(input(&[10], 150), None).unwrap()).await;
+    assert_eq!(fast.len(), 150);
+    assert!(slow.len() < 100, "{} events wait", slow.len());
+    let (tokens, end) = drain(slow).await;
+    assert_eq!((tokens.len(), end), (200, Ok(FinishReason::Length)));
+    assert_eq!(tokens[..150], fast);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_job() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let late = chat.submit(input(&[10], 400), Some(Duration::from_millis(30))).unwrap();
+    let (tokens, end) = drain(late).await;
+    assert!(tokens.len() < 400 && matches!(end, Err(Failure::Deadline(_))), "{end:?}");
+    let too_long = chat.submit(input(&[10; 600], 1), None).unwrap();
+    assert!(matches!(drain(too_long).await.1, Err(Failure::TooLong { tokens: 600, limit: 511 })));
+}
+
+#[tokio::test]
+async fn models_leave_for_others_when_nobody_uses_them() {
+    let engine = engine(Options { memory_budget: Some(100 << 20), ..options() });
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    // Both together are past the budget, and the first is in use.
+    let refused = engine.get::<Embed>("embed").await.err();
+    assert!(refused.is_none(), "the estimate of a model without files is small: {refused:?}");
+    assert_eq!(engine.loaded(), ["chat", "embed"]);
+    drop(chat);
+    // What was loaded is counted now, so the next load has to make room.
+    drop(engine.get::<Embed>("embed").await.unwrap());
+    let missing = engine.get::<Llm>("broken").await.err();
+    assert!(matches!(missing, Some(Error::Load { .. })), "{missing:?}");
+    assert!(engine.loaded().len() < 2, "{:?}", engine.loaded());
+    // What left comes back by itself.
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    assert_eq!(drain(chat.submit(input(&[10], 1), None).unwrap()).await.0, [19]);
+}
+
+#[tokio::test]
+async fn idle_models_leave_after_the_keep_alive_and_pinned_ones_stay() {
+    let engine = engine(Options { keep_alive: Some(Duration::from_millis(20)), ..options() });
+    engine.preload(&["chat".to_owned()]).await.unwrap();
+    assert_eq!(engine.state(), State::Ready);
+    let embed = engine.get::<Embed>("embed").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    engine.sweep().await;
+    assert_eq!(engine.loaded(), ["chat", "embed"], "a handle is a use");
+    drop(embed);
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    engine.sweep().await;
+    assert_eq!(engine.loaded(), ["chat"]);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_is_the_reason_for_not_being_ready() {
+    let engine = engine(options());
+    assert!(engine.preload(&["broken".to_owned()]).await.is_err());
+    assert!(matches!(engine.state(), State::Failed(why) if why.contains("field: cannot be")));
+    assert!(matches!(engine.get::<Llm>("embed").await, Err(Error::Kind { .. })));
+    assert!(matches!(engine.get::<Llm>("nothing").await, Err(Error::Unknown(_))));
+}
+
+#[tokio::test]
+async fn many_callers_at_once_load_a_model_once() {
+    let engine = engine(options());
+    let callers = (0..16).map(|_| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.get::<Llm>("chat").await.unwrap().key })
+    });
+    let keys: Vec<_> = futures::future::join_all(callers).await.into_iter().map(Result::unwrap).collect();
+    assert!(keys.windows(2).all(|k| k[0] == k[1]));
+}

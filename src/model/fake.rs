@@ -1,0 +1,66 @@
+//! Models without weights, for states that real ones cannot be brought to: slow steps, failures, panics. Same
+//! input, same output.
+
+use std::time::Duration;
+
+use super::embed::Embed;
+use super::llm::{Batch, Llm, Logits};
+use super::{Error, Model};
+
+/// Tokens of the fakes' vocabulary.
+pub const VOCABULARY: usize = 64;
+/// Ends an answer; never generated unless a prompt holds [`SAY_STOP`].
+pub const STOP: u32 = 0;
+/// In a prompt: the next token is [`STOP`].
+pub const SAY_STOP: u32 = 1;
+/// In a batch: the step fails.
+pub const FAIL: u32 = 2;
+/// In a batch: the step panics.
+pub const PANIC: u32 = 3;
+
+/// Answers each token with the next one of the vocabulary.
+pub struct FakeLlm {
+    /// How long a step takes.
+    pub step: Duration,
+}
+
+impl Model<Llm> for FakeLlm {
+    fn step(&mut self, batch: &Batch) -> Result<Logits, Error> {
+        std::thread::sleep(self.step);
+        if batch.tokens.contains(&FAIL) {
+            return Err(Error::Batch("asked to fail".to_owned()));
+        }
+        assert!(!batch.tokens.contains(&PANIC), "asked to panic");
+        let mut data = Vec::new();
+        let mut end = 0;
+        for row in &batch.rows {
+            end += row.len;
+            if row.logits {
+                let next = match batch.tokens[end - 1] {
+                    SAY_STOP => STOP,
+                    token => 8 + (token + 1) % 50,
+                };
+                data.extend((0..VOCABULARY as u32).map(|t| if t == next { 9.0 } else { 0.0 }));
+            }
+        }
+        Ok(Logits { data, vocabulary: VOCABULARY })
+    }
+
+    fn bytes(&self) -> u64 {
+        1 << 20
+    }
+}
+
+/// Gives each row its length and its first token.
+pub struct FakeEmbed;
+
+impl Model<Embed> for FakeEmbed {
+    fn step(&mut self, rows: &Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        assert!(!rows.iter().any(|r| r.contains(&PANIC)), "asked to panic");
+        Ok(rows.iter().map(|r| vec![r.len() as f32, r[0] as f32]).collect())
+    }
+
+    fn bytes(&self) -> u64 {
+        1 << 20
+    }
+}
