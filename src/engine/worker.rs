@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::job::{Event, Failure, Job};
 use super::lane::{AnyLane, Turn};
+use crate::device;
 use crate::model;
 use crate::model::asr::Asr;
 use crate::model::embed::Embed;
@@ -213,6 +214,7 @@ impl State {
                     self.lanes.insert(key, opened.lane);
                     Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
                 });
+                device::return_freed_memory();
                 if reply.send(result).is_err() {
                     self.lanes.remove(&key);
                 }
@@ -220,6 +222,8 @@ impl State {
             Command::Unload { key, reply } => {
                 if let Some(mut lane) = self.lanes.remove(&key) {
                     lane.fail_all(&Failure::Stopped);
+                    drop(lane);
+                    device::return_freed_memory();
                 }
                 let _ = reply.send(());
             }
