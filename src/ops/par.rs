@@ -23,6 +23,20 @@ pub(crate) fn for_each(count: usize, ns: f64, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
+/// How many pieces to cut `ns` of work into: enough that a slow core does not hold up the rest.
+pub(crate) fn pieces(ns: f64) -> usize {
+    if ns <= WORTH_A_THREAD_NS || threads() == 1 { 1 } else { 4 * threads() }
+}
+
+/// Runs `f` on every part, in parallel if there are several.
+pub(crate) fn each<T: Send>(parts: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    if parts.len() > 1 && threads() > 1 {
+        parts.into_par_iter().for_each(f);
+    } else {
+        parts.into_iter().for_each(f);
+    }
+}
+
 /// Runs `f(first_row, rows)` over disjoint runs of rows of `out`, each row `width` values.
 pub(crate) fn rows_mut(
     out: &mut [f32],

@@ -13,6 +13,7 @@ pub use super::gguf_meta::{Array, Field, StrArray, Value};
 
 use super::gguf_header::{self, Header};
 use super::{Error, WeightsFile};
+use crate::ops::{Packer, QWeight};
 
 /// Where a tensor lies and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,10 +151,35 @@ impl Gguf {
         })
     }
 
+    /// Gives a matrix to the packer of its type, a piece at a time: a weight for the CPU.
+    pub fn qweight_shaped(&self, name: &str, shape: [usize; 2], device: &Device) -> Result<QWeight, Error> {
+        let info = self.expect_shape(name, &shape)?;
+        let failed = |source| self.device_error(name, source);
+        if !device.is_cpu() {
+            return QWeight::new(self.load(info, device)?).map_err(failed);
+        }
+        let mut packer = Packer::new(info.ggml_type, shape[0], shape[1]).map_err(failed)?;
+        let len = self.len_of(info)?;
+        let mut piece = vec![0; packer.chunk_bytes().min(len)];
+        let mut at = 0;
+        while at < len {
+            piece.truncate(len - at);
+            self.read_part(info, at, &mut piece)?;
+            packer.push(&piece).map_err(failed)?;
+            at += piece.len();
+        }
+        packer.finish().map_err(failed)
+    }
+
     fn read_into(&self, info: &TensorInfo, bytes: &mut [u8]) -> Result<(), Error> {
+        self.read_part(info, 0, bytes)
+    }
+
+    /// Reads and checks whole blocks from byte `at` of a tensor on.
+    fn read_part(&self, info: &TensorInfo, mut at: usize, bytes: &mut [u8]) -> Result<(), Error> {
         let block = info.ggml_type.type_size();
         let step = CHUNK / block * block;
-        let (mut at, mut offset) = (0, info.offset);
+        let mut offset = info.offset + at as u64;
         let field = || format!("tensor {}", info.name);
         for chunk in bytes.chunks_mut(step) {
             self.file.read_exact_at(chunk, offset, &info.name)?;

@@ -56,7 +56,7 @@ impl Llama {
         let config = Config::read(gguf)?;
         let c = &config;
         let context = c.context.min(limits.context.max(1));
-        let embedding = gguf.qtensor_shaped("token_embd.weight", &[c.vocabulary, c.hidden], device)?;
+        let embedding = gguf.qweight_shaped("token_embd.weight", [c.vocabulary, c.hidden], device)?;
         let embedding = QEmbedding::new(embedding)?;
         let output = match gguf.tensor("output.weight") {
             Some(_) => linear(gguf, &[("output.weight", c.vocabulary)], c.hidden, device)?,
@@ -191,7 +191,7 @@ impl Layer {
 fn linear(gguf: &Gguf, parts: &[(&str, usize)], inputs: usize, device: &Device) -> Result<QLinear, Error> {
     let weights = parts
         .iter()
-        .map(|(name, outputs)| gguf.qtensor_shaped(name, &[*outputs, inputs], device))
+        .map(|(name, outputs)| gguf.qweight_shaped(name, [*outputs, inputs], device))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(QLinear::new(weights)?)
 }
