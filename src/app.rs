@@ -142,7 +142,8 @@ pub async fn serve(
     served
 }
 
-fn engine_options(config: &Config) -> engine::Options {
+/// What the configuration says of the engine.
+pub fn engine_options(config: &Config) -> engine::Options {
     engine::Options {
         memory_budget: config.device.memory_budget_bytes,
         queue: config.limits.queue_depth,

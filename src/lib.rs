@@ -21,7 +21,7 @@
 //! | [`service`] | validate, tokenise, orchestrate, detokenise | engine handles, audio, text, obs, types |
 //! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
 //! | [`app`] | the composition root: the only wiring | everything above |
-//! | [`cli`] | the commands | app, fetch, config and, for benches, the engine |
+//! | [`cli`] | the commands | app, fetch, config and, for benches, service, engine and model |
 //!
 //! `tests/architecture.rs` reads every `use crate::` and fails on an arrow that is not in this table.
 

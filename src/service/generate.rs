@@ -38,6 +38,7 @@ impl Service {
                 max_new,
                 sampling: request.sampling.clone(),
                 seed: first_seed.wrapping_add(u64::from(choice)),
+                ignore_stop: false,
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
             answers.push(Answer::new(choice, front.clone(), &request.stop, events));

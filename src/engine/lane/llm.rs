@@ -25,6 +25,8 @@ pub struct Input {
     pub sampling: Sampling,
     /// Resolved: the request's, or drawn by the caller.
     pub seed: u64,
+    /// Goes on past the model's end tokens, as measurements need; no request can ask for it.
+    pub ignore_stop: bool,
 }
 
 /// How a generation ended.
@@ -143,7 +145,7 @@ impl Lane for LlmLane {
             max_new: job.input.max_new,
             sampling: job.input.sampling.clone(),
             seed: job.input.seed,
-            stop: self.stop.clone(),
+            stop: if job.input.ignore_stop { Arc::default() } else { self.stop.clone() },
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {

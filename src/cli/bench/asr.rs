@@ -1,0 +1,88 @@
+//! `stentor bench asr`: a recording, from the file to the text.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{Common, Report, find, rounded, start};
+use crate::config::Config;
+use crate::service::{Context, Options, Service, Upload};
+use crate::types::asr::{Request, Task, Transcript};
+use crate::types::model::Kind;
+
+/// How numbers are computed with: single precision throughout. On a CPU the decoder keeps its weights in half
+/// precision and widens them as it reads them.
+const COMPUTE: &str = "float32 (decoder weights float16)";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An installed model, or a folder with its files
+    #[arg(long, value_name = "ID|PATH")]
+    pub model: String,
+    /// The recording; two minutes of speech are enough
+    #[arg(long, value_name = "FILE")]
+    pub audio: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Serialize)]
+struct Line {
+    case: &'static str,
+    compute: &'static str,
+    seconds: f64,
+    rtfx: f64,
+    text: String,
+}
+
+/// Runs the command.
+pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    let model = find(config, &args.model, Kind::Asr)?;
+    File::open(&args.audio).with_context(|| args.audio.display().to_string())?;
+    let (runtime, engine) = start(config, &args.common, &model)?;
+    let runs = usize::from(args.common.runs.unwrap_or(1));
+    runtime.block_on(async {
+        engine.preload(std::slice::from_ref(&model.id)).await?;
+        let service = Service::new(engine, Options::default());
+        let report = Report::begin(&args.common, &model);
+        let mut best: Option<(f64, Transcript)> = None;
+        for _ in 0..runs {
+            let start = Instant::now();
+            let transcript = transcribe(&service, &model.id, args).await?;
+            let seconds = start.elapsed().as_secs_f64();
+            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                best = Some((seconds, transcript));
+            }
+        }
+        let Some((seconds, transcript)) = best else { return Ok(()) };
+        let rtfx = transcript.duration / seconds;
+        let texts: Vec<&str> = transcript.segments.iter().map(|s| s.text.trim()).collect();
+        let line = Line {
+            case: "beam1",
+            compute: COMPUTE,
+            seconds: rounded(seconds, 2),
+            rtfx: rounded(rtfx, 1),
+            text: texts.join(" "),
+        };
+        let name = format!("beam1, {:.1} s of audio in {seconds:.2} s", transcript.duration);
+        report.case(&line, &name, rtfx, "times real time")?;
+        eprintln!("beam5, words and batched8 are not supported yet");
+        anyhow::Ok(())
+    })
+}
+
+async fn transcribe(service: &Service, model: &str, args: &Args) -> anyhow::Result<Transcript> {
+    let request = Request {
+        model: model.to_owned(),
+        task: Task::Transcribe,
+        language: None,
+        prompt: None,
+        temperature: 0.0,
+    };
+    let name = args.audio.file_name().map(|name| name.to_string_lossy().into_owned());
+    let upload = Upload { file: File::open(&args.audio)?, name };
+    Ok(service.transcribe(Context::default(), request, upload).await?)
+}

@@ -1,0 +1,239 @@
+//! `stentor bench llm`.
+//!
+//! Prompts and positions are those of the other engines' script. What differs: tokens are sampled, greedily, as
+//! a server samples them, where the script feeds given ones and leaves the logits alone; and every step goes
+//! over the scheduler and a channel.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use tokio::sync::mpsc::Receiver;
+
+use super::{Common, Report, at_path, find, rounded, start};
+use crate::config::Config;
+use crate::engine::handle::Handle;
+use crate::engine::job::Event;
+use crate::engine::lane::llm::Input;
+use crate::model::Error;
+use crate::model::llm::{Llm, architectures};
+use crate::model::weights::synthetic;
+use crate::types::llm::Sampling;
+use crate::types::model::{Format, Installed, Kind};
+
+/// Tokens of the prompt that is timed.
+const PROMPT: usize = 512;
+/// Tokens of the prompts before decoding.
+const SHORT_PROMPT: usize = 16;
+/// Sequences decoded together, and the steps timed.
+const DECODE: [(usize, usize); 4] = [(1, 128), (4, 48), (8, 48), (16, 48)];
+/// Steps a sequence may be ahead of another that was admitted later, and more.
+const LEAD: usize = 8;
+
+#[derive(Debug, clap::Args)]
+#[group(id = "which", required = true, multiple = false, args = ["model", "synthetic"])]
+pub struct Args {
+    /// An installed model, or a GGUF file
+    #[arg(long, value_name = "ID|PATH")]
+    pub model: Option<String>,
+    /// Random weights in a real model's shape, for example qwen2.5-7b:q4_k_m
+    #[arg(long, value_name = "SHAPE:QUANT")]
+    pub synthetic: Option<String>,
+    /// Keep the synthetic weights as this GGUF file; else they are written to the temporary folder
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    pub write: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs the command.
+pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
+    // Deleted when it is dropped.
+    let mut temporary = None;
+    let model = match (&args.model, &args.synthetic) {
+        (Some(name), _) => find(config, name, Kind::Chat)?,
+        (None, Some(spec)) => synthesize(spec, args.write.as_deref(), &mut temporary)?,
+        (None, None) => bail!("--model or --synthetic is needed"),
+    };
+    let (runtime, engine) = start(config, &args.common, &model)?;
+    let runs = usize::from(args.common.runs.unwrap_or(1));
+    runtime.block_on(async {
+        let handle = engine.get::<Llm>(&model.id).await?;
+        measure(&handle, runs, &Report::begin(&args.common, &model)).await
+    })
+}
+
+/// Writes random weights. An architecture that cannot be loaded is refused before gigabytes are written, unless
+/// the file is asked for.
+fn synthesize(
+    spec: &str,
+    keep: Option<&Path>,
+    temporary: &mut Option<NamedTempFile>,
+) -> anyhow::Result<Installed> {
+    let spec = synthetic::spec(spec)?;
+    let architecture = spec.shape.arch.name();
+    let supported = architectures();
+    let loads = supported.contains(&architecture);
+    let refused = || Error::Architecture {
+        architecture: architecture.to_owned(),
+        format: Format::Gguf.as_str(),
+        supported: supported.clone(),
+    };
+    if keep.is_none() && !loads {
+        return Err(refused().into());
+    }
+    // Renamed when it is whole, so that a file of that name never is half a model.
+    let folder = match keep.and_then(Path::parent) {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        Some(_) => PathBuf::from("."),
+        None => std::env::temp_dir(),
+    };
+    let file = tempfile::Builder::new()
+        .prefix(".stentor-bench-")
+        .suffix(".gguf")
+        .permissions(readable())
+        .tempfile_in(folder)?;
+    eprintln!("Writing {} MB of random weights ...", spec.bytes() / 1_000_000);
+    synthetic::write(&spec, file.path(), 0)?;
+    let path = match keep {
+        Some(path) => {
+            file.persist(path)?;
+            eprintln!("Wrote {}", path.display());
+            path.to_path_buf()
+        }
+        None => temporary.insert(file).path().to_path_buf(),
+    };
+    if !loads {
+        return Err(refused().into());
+    }
+    Ok(Installed { id: spec.shape.name.to_owned(), ..at_path(&path)? })
+}
+
+/// What a new file gets, less the user's mask.
+fn readable() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
+#[derive(Serialize)]
+struct Prefill {
+    case: &'static str,
+    tokens: usize,
+    tok_s: f64,
+}
+
+#[derive(Serialize)]
+struct Decode {
+    case: &'static str,
+    sequences: usize,
+    tok_s: f64,
+}
+
+async fn measure(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::Result<()> {
+    let tokens = PROMPT.min(handle.front().context.saturating_sub(1));
+    // Faults in the weights and starts the threads.
+    prefill(handle, SHORT_PROMPT, usize::MAX / 2).await?;
+    let mut best = Duration::MAX;
+    for run in 0..runs {
+        best = best.min(prefill(handle, tokens, run * PROMPT).await?);
+    }
+    let tok_s = tokens as f64 / best.as_secs_f64();
+    let line = Prefill { case: "prefill", tokens, tok_s: rounded(tok_s, 1) };
+    report.case(&line, &format!("prefill, {tokens} tokens"), tok_s, "tokens/s")?;
+    for (sequences, steps) in DECODE {
+        let mut best = Duration::MAX;
+        for _ in 0..runs {
+            best = best.min(decode(handle, sequences, steps).await?);
+        }
+        let tok_s = (steps * sequences) as f64 / best.as_secs_f64();
+        let line = Decode { case: "decode", sequences, tok_s: rounded(tok_s, 1) };
+        report.case(&line, &format!("decode, {sequences} together"), tok_s, "tokens/s")?;
+    }
+    Ok(())
+}
+
+/// From submission to the first token. `first` numbers the prompt's tokens, so that no prompt repeats the
+/// beginning of another, which an engine could remember.
+async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::Result<Duration> {
+    let vocabulary = handle.front().tokenizer.vocab_size().max(1);
+    let token = |i: usize| ((first.wrapping_add(i).wrapping_mul(7919) % 30_000 + 100) % vocabulary) as u32;
+    let input = input((0..tokens).map(token).collect(), 1);
+    let start = Instant::now();
+    let mut events = handle.submit(input, None)?;
+    next(&mut events).await?;
+    Ok(start.elapsed())
+}
+
+/// `steps` decoding steps of all sequences together.
+///
+/// The clock starts when the last sequence gives its first token, and stops when it has given `steps` more.
+/// Those admitted before it are some tokens ahead and go on to the end, so every step timed has all rows.
+async fn decode(handle: &Handle<Llm>, sequences: usize, steps: usize) -> anyhow::Result<Duration> {
+    let vocabulary = handle.front().tokenizer.vocab_size().max(1);
+    let prompt = |s: usize| (0..SHORT_PROMPT).map(|i| ((100 + s + i) % vocabulary) as u32).collect();
+    let mut streams = Vec::with_capacity(sequences);
+    for s in 0..sequences {
+        streams.push(handle.submit(input(prompt(s), 1 + steps + LEAD), None)?);
+    }
+    for events in &mut streams {
+        next(events).await?;
+    }
+    let start = Instant::now();
+    for _ in 0..steps {
+        for events in &mut streams {
+            next(events).await?;
+        }
+    }
+    Ok(start.elapsed())
+}
+
+fn input(prompt: Vec<u32>, max_new: usize) -> Input {
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    Input { prompt, max_new, sampling, seed: 0, ignore_stop: true }
+}
+
+async fn next(events: &mut Receiver<Event<Llm>>) -> anyhow::Result<u32> {
+    match events.recv().await {
+        Some(Event::Delta(token)) => Ok(token),
+        Some(Event::Done(done)) => bail!("a sequence ended after {} tokens", done.usage.completion_tokens),
+        Some(Event::Failed(failure)) => Err(failure.into()),
+        None => bail!("the worker dropped the job"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, Options};
+
+    #[test]
+    fn every_case_runs_to_its_end() {
+        let mut file = None;
+        let model = synthesize("tiny:q8_0", None, &mut file).unwrap();
+        let path = model.path.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let options = Options { cache_bytes: 1 << 24, ..Options::default() };
+        let engine = Engine::start(vec![model.clone()], options).unwrap();
+        runtime.block_on(async {
+            let handle = engine.get::<Llm>("tiny").await.unwrap();
+            measure(&handle, 2, &Report { json: true }).await.unwrap();
+            // Cancelled sequences leave nothing behind: as many again find room.
+            decode(&handle, 16, 48).await.unwrap();
+        });
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_architecture_that_cannot_run_is_refused_or_only_written() {
+        let refused = synthesize("tiny-phi3:q4_0", None, &mut None).unwrap_err().to_string();
+        assert!(refused.contains("`phi3` (gguf) is not supported"), "{refused}");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("phi.gguf");
+        let refused = synthesize("tiny-phi3:q4_0", Some(&file), &mut None).unwrap_err().to_string();
+        assert!(refused.contains("`phi3` (gguf) is not supported"), "{refused}");
+        assert!(file.exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing besides the file is left");
+    }
+}

@@ -1,0 +1,194 @@
+//! `stentor bench`: speed on this machine, a line a case.
+//!
+//! Jobs take the way that requests take: over the service or an engine handle to the device's thread, its
+//! scheduler and the model, tokenising and decoding of files included; only HTTP is left out. Loading is not
+//! timed. With `--json` the cases, names and units are those that other engines are timed with, so that two
+//! programs' outputs compare line by line: `benches/README.md` has the list.
+
+mod asr;
+mod embed;
+mod llm;
+mod words;
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use crate::app;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::fetch::{Library, paths, probe};
+use crate::types::model::{Format, Installed, Kind};
+
+/// Positions of a chat model's context: every case fits, and a large model's cache stays small.
+const CONTEXT: usize = 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum What {
+    /// A chat model: a prompt of 512 tokens; then 1, 4, 8 and 16 sequences decoded together
+    Llm(llm::Args),
+    /// An embedding model: short texts, chunks of 200 words, one text at a time
+    Embed(embed::Args),
+    /// A speech model: a recording, from the file to the text
+    Asr(asr::Args),
+}
+
+/// What every kind takes.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Print a JSON object a case
+    #[arg(long)]
+    pub json: bool,
+    /// Threads that compute [default: as configured]; products with quantised weights have a pool of their own,
+    /// sized by the environment variable CANDLE_NUM_THREADS
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Time each case so often and give the best [default: 3 for embed, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: Option<u16>,
+}
+
+/// Runs the command.
+pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    match args.what {
+        What::Llm(args) => llm::run(config, &args),
+        What::Embed(args) => embed::run(config, &args),
+        What::Asr(args) => asr::run(config, &args),
+    }
+}
+
+/// Prints cases as they are measured.
+struct Report {
+    json: bool,
+}
+
+impl Report {
+    fn begin(common: &Common, model: &Installed) -> Report {
+        if !common.json {
+            println!(
+                "{}: {} {}, {} MB",
+                model.id,
+                model.architecture,
+                model.format.as_str(),
+                model.bytes / 1_000_000
+            );
+        }
+        Report { json: common.json }
+    }
+
+    /// One case: its JSON line, or its row of the table.
+    fn case(&self, line: &impl Serialize, name: &str, figure: f64, unit: &str) -> anyhow::Result<()> {
+        match self.json {
+            true => println!("{}", serde_json::to_string(line)?),
+            false => println!("  {name:<36}{figure:>10.1} {unit}"),
+        }
+        Ok(())
+    }
+}
+
+/// `value` to so many decimal places, as the lines give it.
+fn rounded(value: f64, places: i32) -> f64 {
+    let scale = 10f64.powi(places);
+    (value * scale).round() / scale
+}
+
+/// The model that `name` means: an installed one's id or alias, else a GGUF file or a folder, which is not
+/// registered.
+fn find(config: &Config, name: &str, kind: Kind) -> anyhow::Result<Installed> {
+    let library = Library::open(&config.home)?;
+    let known =
+        library.installed()?.into_iter().find(|m| m.id == name || m.aliases.iter().any(|a| a == name));
+    let model = match known {
+        Some(model) => model,
+        None if Path::new(name).exists() => at_path(Path::new(name))?,
+        None => {
+            let id = library.resolve(name).with_context(|| format!("`{name}` is no file or folder here"))?;
+            bail!("{id} is not installed; fetch it with `stentor pull {id}`");
+        }
+    };
+    if model.kind != kind {
+        bail!("`{name}` is a {} model; this measures {} models", model.kind.as_str(), kind.as_str());
+    }
+    Ok(model)
+}
+
+/// A model where it lies.
+fn at_path(path: &Path) -> anyhow::Result<Installed> {
+    let found = probe::probe(path)?;
+    let size = |file: &String| {
+        let path = found.folder.join(file);
+        let meta = std::fs::metadata(&path).with_context(|| path.display().to_string())?;
+        anyhow::Ok(meta.len())
+    };
+    let bytes = found.files.iter().map(size).sum::<anyhow::Result<u64>>()?;
+    let path = match (found.format, found.files.first()) {
+        (Format::Gguf, Some(file)) => found.folder.join(file),
+        _ => found.folder,
+    };
+    Ok(Installed {
+        id: paths::to_id(&found.name).unwrap_or_else(|| "model".to_owned()),
+        aliases: Vec::new(),
+        kind: found.kind,
+        architecture: found.architecture,
+        format: found.format,
+        path,
+        bytes,
+        created: 0,
+        owner: "local".to_owned(),
+    })
+}
+
+/// An engine that knows this model, as the configuration has it. The runtime only waits: the model computes on
+/// its device's thread.
+fn start(config: &Config, common: &Common, model: &Installed) -> anyhow::Result<(Runtime, Engine)> {
+    let mut options = app::engine_options(config);
+    options.context = CONTEXT;
+    options.threads = common.threads.map(usize::from).or(options.threads);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok((runtime, Engine::start(vec![model.clone()], options)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::weights::synthetic;
+
+    #[test]
+    fn a_file_is_found_without_being_registered() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("Tiny Model.gguf");
+        synthetic::write(&synthetic::spec("tiny:q8_0").unwrap(), &file, 1).unwrap();
+        let mut config = Config::load(&crate::config::Overrides::default()).unwrap();
+        config.home = dir.path().join("home");
+        let name = file.to_str().unwrap();
+        let model = find(&config, name, Kind::Chat).unwrap();
+        assert_eq!((model.architecture.as_str(), model.format), ("llama", Format::Gguf));
+        assert_eq!(model.path, file.canonicalize().unwrap());
+        assert_eq!(model.bytes, std::fs::metadata(&file).unwrap().len());
+        let error = find(&config, name, Kind::Asr).unwrap_err().to_string();
+        assert!(error.contains("is a chat model; this measures asr models"), "{error}");
+        assert!(!config.home.exists(), "measuring leaves no trace in the home folder");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::load(&crate::config::Overrides::default()).unwrap();
+        config.home = dir.path().to_path_buf();
+        let error = format!("{:#}", find(&config, "whisper-base", Kind::Asr).unwrap_err());
+        assert!(error.contains("`stentor pull whisper-base`"), "{error}");
+        let error = format!("{:#}", find(&config, "no/such.gguf", Kind::Chat).unwrap_err());
+        assert!(
+            error.contains("is no file or folder here") && error.contains("no model or profile"),
+            "{error}"
+        );
+    }
+}
