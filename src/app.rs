@@ -110,17 +110,7 @@ pub async fn serve(
             }
         })
     };
-    let upkeep = {
-        let engine = engine.clone();
-        tokio::spawn(async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            loop {
-                tick.tick().await;
-                metrics.upkeep();
-                engine.sweep().await;
-            }
-        })
-    };
+    let upkeep = tokio::spawn(upkeep(engine.clone(), metrics));
     let stop = {
         let engine = engine.clone();
         async move {
@@ -140,6 +130,16 @@ pub async fn serve(
     loading.abort();
     upkeep.abort();
     served
+}
+
+/// Until it is aborted: folds metrics and unloads idle models.
+async fn upkeep(engine: Engine, metrics: obs::Exposition) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        metrics.upkeep();
+        engine.sweep().await;
+    }
 }
 
 fn engine_options(config: &Config) -> engine::Options {
