@@ -58,7 +58,8 @@ pub fn preload(config: &Config, library: &Library, models: &[Installed]) -> Resu
         match models.iter().find(|m| answers_to(m, name)) {
             Some(model) => ids.push(model.id.clone()),
             None => {
-                let profile = library.catalog().profile(name).ok_or_else(|| Error::NotInstalled(name.clone()))?;
+                let profile =
+                    library.catalog().profile(name).ok_or_else(|| Error::NotInstalled(name.clone()))?;
                 let wanted: BTreeSet<&str> = profile.models.iter().map(String::as_str).collect();
                 let served = |m: &&Installed| {
                     wanted.contains(m.id.as_str()) && matches!(m.kind, Kind::Chat | Kind::Embed | Kind::Asr)
@@ -110,17 +111,7 @@ pub async fn serve(
             }
         })
     };
-    let upkeep = {
-        let engine = engine.clone();
-        tokio::spawn(async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            loop {
-                tick.tick().await;
-                metrics.upkeep();
-                engine.sweep().await;
-            }
-        })
-    };
+    let upkeep = tokio::spawn(upkeep(engine.clone(), metrics));
     let stop = {
         let engine = engine.clone();
         async move {
@@ -140,6 +131,16 @@ pub async fn serve(
     loading.abort();
     upkeep.abort();
     served
+}
+
+/// Until it is aborted: folds metrics and unloads idle models.
+async fn upkeep(engine: Engine, metrics: obs::Exposition) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        metrics.upkeep();
+        engine.sweep().await;
+    }
 }
 
 /// What the configuration says of the engine.

@@ -73,11 +73,8 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
 
 /// What to try first, as commands that work as they stand.
 fn welcome(addr: SocketAddr, models: &[String], took: Duration) {
-    let host = if addr.ip().is_unspecified() {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()))
-    } else {
-        addr
-    };
+    let host =
+        if addr.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port())) } else { addr };
     eprintln!("Ready in {:.1} s with {}. Try:", took.as_secs_f64(), models.join(", "));
     eprintln!(
         r#"

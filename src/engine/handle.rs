@@ -101,7 +101,11 @@ where
     }
 
     /// Hands a job to the worker. Dropping the receiver cancels it within one step.
-    pub fn submit(&self, input: M::Input, timeout: Option<Duration>) -> Result<mpsc::Receiver<Event<M>>, Refused> {
+    pub fn submit(
+        &self,
+        input: M::Input,
+        timeout: Option<Duration>,
+    ) -> Result<mpsc::Receiver<Event<M>>, Refused> {
         let ticket = self.gate.enter()?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         let queued = Instant::now();
@@ -113,7 +117,7 @@ where
             events: Outbox::new(sender),
             ticket: Some(ticket),
         };
-        self.inbox.send(Command::Submit(self.key, job.into())).map_err(|_| Refused::Stopped)?;
+        self.inbox.send(Command::Submit(self.key, Box::new(job.into()))).map_err(|_| Refused::Stopped)?;
         Ok(receiver)
     }
 }

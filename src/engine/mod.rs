@@ -172,8 +172,13 @@ impl Engine {
     }
 
     /// [`start`](Self::start) with models built in another way, as tests need.
-    pub fn start_with(models: Vec<Installed>, options: Options, opener: Box<worker::Opener>) -> Result<Engine, Error> {
-        let stopped = |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
+    pub fn start_with(
+        models: Vec<Installed>,
+        options: Options,
+        opener: Box<worker::Opener>,
+    ) -> Result<Engine, Error> {
+        let stopped =
+            |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
         let info = device::cpu();
         let budget = options.memory_budget.unwrap_or(info.available / 10 * 9);
         let threads = options.threads.unwrap_or(info.cores);
@@ -297,9 +302,8 @@ impl Engine {
         }
         let needs = open::estimate(installed, self.inner.options.cache_bytes);
         self.note_uses(&mut ledger);
-        let leave = ledger.make_room(id, needs, |other| {
-            self.entries().get(other).is_some_and(|e| e.handle.is_busy())
-        })?;
+        let leave = ledger
+            .make_room(id, needs, |other| self.entries().get(other).is_some_and(|e| e.handle.is_busy()))?;
         for other in leave {
             self.unload(&mut ledger, &other).await;
         }
@@ -309,7 +313,12 @@ impl Engine {
             tracing::error!(model = id, %error, "a model could not be loaded");
             metrics.load_failed();
         })?;
-        tracing::info!(model = id, ms = loaded.took.as_millis() as u64, mb = loaded.bytes >> 20, "model loaded");
+        tracing::info!(
+            model = id,
+            ms = loaded.took.as_millis() as u64,
+            mb = loaded.bytes >> 20,
+            "model loaded"
+        );
         metrics.loaded(loaded.took, loaded.bytes);
         ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
         let handle = self.handle(key, id, loaded.front);

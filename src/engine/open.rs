@@ -59,7 +59,12 @@ pub fn open(installed: &Installed, device: &Device, limits: Limits) -> Result<Op
     }
 }
 
-fn open_llm(installed: &Installed, device: &Device, limits: Limits, metrics: ModelMetrics) -> Result<Opened, Error> {
+fn open_llm(
+    installed: &Installed,
+    device: &Device,
+    limits: Limits,
+    metrics: ModelMetrics,
+) -> Result<Opened, Error> {
     let limits = llm::Limits { context: limits.context, cache_bytes: limits.cache_bytes };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);

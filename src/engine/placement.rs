@@ -67,7 +67,12 @@ impl Ledger {
 
     /// Which models must leave so that `needs` bytes fit: the least recently used first, none that is pinned
     /// or for which `busy` holds, and none more than needed. Changes nothing.
-    pub fn make_room(&self, model: &str, needs: u64, busy: impl Fn(&str) -> bool) -> Result<Vec<String>, DoesNotFit> {
+    pub fn make_room(
+        &self,
+        model: &str,
+        needs: u64,
+        busy: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, DoesNotFit> {
         let mut used = self.used();
         let mut movable: Vec<(&String, &Resident)> =
             self.resident.iter().filter(|(id, r)| !r.pinned && !busy(id)).collect();

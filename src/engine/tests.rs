@@ -9,6 +9,7 @@ use super::lane::embed::EmbedLane;
 use super::lane::llm::{Input, LlmLane};
 use super::worker::Opened;
 use super::*;
+use crate::model;
 use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, PANIC, SAY_STOP, STOP, VOCABULARY};
 use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
 use crate::types::llm::{FinishReason, Sampling};
@@ -45,8 +46,6 @@ fn front() -> model::llm::Front {
         stop: Arc::from([STOP]),
     }
 }
-
-use crate::model;
 
 fn engine(options: Options) -> Engine {
     let models =
@@ -88,7 +87,7 @@ fn options() -> Options {
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0 }
+    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false }
 }
 
 /// Everything a job said: its tokens, and how it ended.

@@ -101,7 +101,7 @@ pub type Opener = dyn Fn(&Installed, &Device) -> Result<Opened, model::Error> + 
 pub enum Command {
     Load { key: ModelKey, installed: Box<Installed>, reply: oneshot::Sender<Result<Loaded, model::Error>> },
     Unload { key: ModelKey, reply: oneshot::Sender<()> },
-    Submit(ModelKey, AnyJob),
+    Submit(ModelKey, Box<AnyJob>),
     Stop,
 }
 
@@ -228,7 +228,7 @@ impl State {
                 let _ = reply.send(());
             }
             Command::Submit(key, job) => match self.lanes.get_mut(&key) {
-                Some(lane) => lane.submit(job),
+                Some(lane) => lane.submit(*job),
                 None => job.fail(Failure::Stopped),
             },
             Command::Stop => return false,

@@ -15,12 +15,12 @@ pub mod linear;
 mod multi;
 pub mod paged;
 pub(crate) mod par;
+pub mod pool;
 pub mod qlinear;
 mod quant;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
-pub mod pool;
 pub mod simd;
 pub mod softmax;
 
@@ -30,11 +30,11 @@ pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use linear::{Linear, linear, linear_gelu};
 pub use paged::{KvCache, Rows, paged_attention};
+pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{Rope, RopeStyle};
 pub use silu_mul::silu_mul;
-pub use pool::{Pooling, pool_rows};
 pub use softmax::softmax;
 
 #[cfg(test)]

@@ -114,7 +114,13 @@ impl Packer {
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let count = bytes.len() / self.row_bytes();
         if !bytes.len().is_multiple_of(self.row_bytes()) || self.rows + count > self.outputs {
-            bail!("{} bytes are not rows {}.. of ({}, {})", bytes.len(), self.rows, self.outputs, self.inputs);
+            bail!(
+                "{} bytes are not rows {}.. of ({}, {})",
+                bytes.len(),
+                self.rows,
+                self.outputs,
+                self.inputs
+            );
         }
         match &mut self.target {
             Target::Exact(matrix) => matrix.fill(self.rows, bytes)?,

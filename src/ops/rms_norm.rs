@@ -34,7 +34,13 @@ impl CustomOp2 for Norm {
         "rms_norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, w) = (f32s(x, lx, "rms_norm")?, f32s(w, lw, "rms_norm weight")?);
         check_rows(x.len(), w.len())?;
         let mut out = vec![0f32; x.len()];

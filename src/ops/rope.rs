@@ -51,7 +51,11 @@ impl Rope {
     pub fn apply(&self, x: &Tensor, heads: usize, head_dim: usize, positions: &[u32]) -> Result<()> {
         let (rows, columns) = x.dims2()?;
         if rows != positions.len() || heads * head_dim > columns || 2 * self.pairs > head_dim {
-            bail!("rope: {heads} heads of {head_dim} at {} positions do not fit {:?}", positions.len(), x.shape());
+            bail!(
+                "rope: {heads} heads of {head_dim} at {} positions do not fit {:?}",
+                positions.len(),
+                x.shape()
+            );
         }
         if let Some(far) = positions.iter().find(|&&p| p as usize >= self.context()) {
             bail!("rope: position {far} is past the context of {}", self.context());

@@ -44,7 +44,8 @@ fn naive_attention(
     for t in 0..queries.len() / (heads * dim) {
         for h in 0..heads {
             let q = &queries[(t * heads + h) * dim..][..dim];
-            let at = |x: &[f32], p: usize, d: usize| f64::from(x[(p * kv_heads + h * kv_heads / heads) * dim + d]);
+            let at =
+                |x: &[f32], p: usize, d: usize| f64::from(x[(p * kv_heads + h * kv_heads / heads) * dim + d]);
             let scores: Vec<f64> = (0..=before + t)
                 .map(|p| scale * (0..dim).map(|d| f64::from(q[d]) * at(keys, p, d)).sum::<f64>())
                 .collect();

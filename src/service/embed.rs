@@ -21,8 +21,7 @@ impl Service {
         let rows = tokio::task::spawn_blocking(move || rows(&front, &inputs)).await;
         let rows = joined(rows)??;
         let tokens = rows.iter().map(Vec::len).sum::<usize>();
-        let usage =
-            Usage { prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX), ..Usage::default() };
+        let usage = Usage { prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX), ..Usage::default() };
         let mut events = handle.submit(Input { rows }, Some(self.options.timeout))?;
         let mut vectors = match events.recv().await {
             Some(Event::Done(vectors)) => vectors,

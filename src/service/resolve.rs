@@ -47,9 +47,8 @@ impl Service {
         let models = || self.engine.models().iter().filter(|m| is_served(m.kind));
         let configured = self.options.aliases.get(name).map_or(name, String::as_str);
         let exact = models().find(|m| m.id == name).or_else(|| models().find(|m| m.id == configured));
-        let by_alias = |right: bool| {
-            models().find(|m| (m.kind == kind) == right && m.aliases.iter().any(|a| a == name))
-        };
+        let by_alias =
+            |right: bool| models().find(|m| (m.kind == kind) == right && m.aliases.iter().any(|a| a == name));
         match exact.or_else(|| by_alias(true)).or_else(|| by_alias(false)) {
             Some(model) if model.kind == kind => Ok(model.id.clone()),
             Some(model) => Err(self.wrong_kind(name.to_owned(), model.kind, kind)),

@@ -14,7 +14,12 @@ use crate::types::asr::{LogMel, Request, Task, Transcript};
 
 impl Service {
     /// Transcribes a recording. Dropping the future stops decoding and recognition.
-    pub async fn transcribe(&self, _ctx: Context, request: Request, upload: Upload) -> Result<Transcript, Error> {
+    pub async fn transcribe(
+        &self,
+        _ctx: Context,
+        request: Request,
+        upload: Upload,
+    ) -> Result<Transcript, Error> {
         let handle = self.model::<Asr>(&request.model).await?;
         check(handle.front(), &request)?;
         // Held until the transcript is there: features of waiting recordings are what takes memory.
@@ -39,7 +44,7 @@ impl Service {
 
     /// Decodes the file and computes its features, away from the threads that serve sockets.
     async fn listen(&self, upload: Upload, mels: usize) -> Result<LogMel, Error> {
-        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds), ..audio::Limits::default() };
+        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
         let wanted = Wanted(Arc::new(AtomicBool::new(true)));
         let still_wanted = wanted.0.clone();
         let work = tokio::task::spawn_blocking(move || {

@@ -177,8 +177,7 @@ impl Lane for AsrLane {
         let batch = match plan {
             Plan::Decode(slots) => Batch::Decode(self.rows(slots)),
             Plan::Encode(slot) => {
-                let Some((active, Need::Encode { seek })) =
-                    self.active.get(slot).map(|a| (a, a.work.next()))
+                let Some((active, Need::Encode { seek })) = self.active.get(slot).map(|a| (a, a.work.next()))
                 else {
                     return Err(Failure::Step("a planned recording is gone".to_owned()));
                 };

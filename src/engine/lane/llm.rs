@@ -185,10 +185,11 @@ impl Lane for LlmLane {
         }
         let mut logits = self.model.step(&batch).map_err(|e| Failure::Step(e.to_string()))?;
         let sampling = plan.rows.iter().filter(|r| r.samples);
-        let tokens = sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
-            let seq = self.scheduler.running(row.id)?;
-            Some(sample(l, &seq.sampling, seq.seed, seq.tokens.len(), seq.generated()))
-        });
+        let tokens =
+            sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
+                let seq = self.scheduler.running(row.id)?;
+                Some(sample(l, &seq.sampling, seq.seed, seq.tokens.len(), seq.generated()))
+            });
         Ok(tokens.collect())
     }
 

@@ -64,7 +64,8 @@ impl BlockPool {
     pub fn check_integrity<'a>(&self, tables: impl Iterator<Item = &'a [BlockId]>) -> Result<(), String> {
         let mut owner = vec![false; self.held.len()];
         for &block in tables.flatten() {
-            let seen = owner.get_mut(block as usize).ok_or_else(|| format!("block {block} is not in the pool"))?;
+            let seen =
+                owner.get_mut(block as usize).ok_or_else(|| format!("block {block} is not in the pool"))?;
             if std::mem::replace(seen, true) {
                 return Err(format!("block {block} is in two tables"));
             }

@@ -177,7 +177,12 @@ impl Scheduler {
     }
 
     /// Chunks of prompts that are under way. Returns what is left of the budget.
-    fn plan_prefill(&mut self, stalled: &impl Fn(JobId) -> bool, mut budget: usize, rows: &mut Vec<Row>) -> usize {
+    fn plan_prefill(
+        &mut self,
+        stalled: &impl Fn(JobId) -> bool,
+        mut budget: usize,
+        rows: &mut Vec<Row>,
+    ) -> usize {
         let mut at = 0;
         while at < self.running.len() && budget > 0 {
             let seq = &self.running[at];
@@ -191,14 +196,13 @@ impl Scheduler {
             at += 1;
         }
         // Every prompt under way waits for blocks that only another one of them could give: let the oldest go on.
-        if rows.is_empty() && self.running.iter().any(|s| s.pending() > 1 && !stalled(s.id)) {
-            if let Some(at) = self.running.iter().position(|s| s.pending() > 1 && !stalled(s.id)) {
-                let len = self.running[at].pending().min(budget);
-                if self.grow_or_preempt(at, len) {
-                    let seq = &self.running[at];
-                    rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
-                    budget -= len;
-                }
+        let oldest = self.running.iter().position(|s| s.pending() > 1 && !stalled(s.id));
+        if let Some(at) = oldest.filter(|_| rows.is_empty()) {
+            let len = self.running[at].pending().min(budget);
+            if self.grow_or_preempt(at, len) {
+                let seq = &self.running[at];
+                rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+                budget -= len;
             }
         }
         budget

@@ -110,8 +110,11 @@ pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Lo
     tokenizer::LARGE_KEYS.iter().for_each(|key| gguf.forget(key));
     let (model, shape) = load(gguf, device, limits)?;
     if tokenizer.vocab_size() > shape.vocabulary {
-        let problem =
-            format!("{} tokens, and the embedding table has {} rows", tokenizer.vocab_size(), shape.vocabulary);
+        let problem = format!(
+            "{} tokens, and the embedding table has {} rows",
+            tokenizer.vocab_size(),
+            shape.vocabulary
+        );
         return Err(Error::config("tokenizer.ggml.tokens", problem));
     }
     let stop = tokenizer.ends().collect();

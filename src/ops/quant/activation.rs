@@ -1,8 +1,8 @@
 //! Activations in 8 bits: `x = scale * q` for each block of 32, `q` within ±127.
 
 use super::format::BLOCK;
-use crate::ops::par;
 use crate::ops::multi::multiversion;
+use crate::ops::par;
 
 /// Rows of activations, quantised once for every weight that they are multiplied with.
 pub(super) struct Activations {
@@ -27,7 +27,6 @@ impl Activations {
         let blocks = inputs / BLOCK;
         let rows = x.len() / inputs.max(1);
         let mut a = Activations {
-
             blocks,
             codes: vec![0; x.len()],
             scales: vec![0.0; rows * blocks],

@@ -8,9 +8,9 @@
 #![allow(unsafe_code)]
 
 use super::format::*;
-use super::lanes::{Isa, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512Vnni, AvxVnni};
+use super::lanes::{Isa, Lanes, Portable};
 
 /// A run of panels times some rows of activations.
 #[derive(Clone, Copy)]

@@ -101,7 +101,10 @@ impl Matrix {
     pub(crate) fn fill(&mut self, first: usize, rows: &[u8]) -> Result<()> {
         let row_bytes = self.row_bytes();
         let count = rows.len() / row_bytes;
-        if !first.is_multiple_of(PANEL) || !rows.len().is_multiple_of(row_bytes) || first + count > self.outputs {
+        if !first.is_multiple_of(PANEL)
+            || !rows.len().is_multiple_of(row_bytes)
+            || first + count > self.outputs
+        {
             bail!("{} bytes at row {first} do not fit {self:?}", rows.len());
         }
         let (codes, scales) = self.panel_bytes();

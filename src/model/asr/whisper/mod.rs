@@ -186,7 +186,8 @@ impl Model<Asr> for WhisperModel {
     fn step(&mut self, batch: &Batch) -> Result<Vec<RowLogits>, model::Error> {
         match batch {
             Batch::Encode(windows) => {
-                let windows: Vec<(usize, &[f32])> = windows.iter().map(|(s, mel)| (*s, mel.as_slice())).collect();
+                let windows: Vec<(usize, &[f32])> =
+                    windows.iter().map(|(s, mel)| (*s, mel.as_slice())).collect();
                 self.encode_batch(&windows)?;
                 Ok(Vec::new())
             }

@@ -14,8 +14,8 @@ use candle_core::{DType, Device, Tensor};
 pub use config::Config;
 
 use super::{Embed, EmbedTokenizer, Error, Front, Loaded, Settings};
-use crate::model::{self, Model};
 use crate::model::weights::safetensors::SafetensorsFolder;
+use crate::model::{self, Model};
 use crate::ops::{self, Linear};
 
 /// Tokens of one forward pass: enough to fill the device, few enough that the widest activation

@@ -84,10 +84,16 @@ impl Config {
     fn check(self) -> Result<Config, Error> {
         let fail = |field: &str, problem: String| Err(Error::config(field, problem));
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return fail("attention.head_count_kv", format!("{} do not divide {}", self.kv_heads, self.heads));
+            return fail(
+                "attention.head_count_kv",
+                format!("{} do not divide {}", self.kv_heads, self.heads),
+            );
         }
         if self.rope_dims > self.head_dim || !self.rope_dims.is_multiple_of(2) {
-            return fail("rope.dimension_count", format!("{} of {} dimensions", self.rope_dims, self.head_dim));
+            return fail(
+                "rope.dimension_count",
+                format!("{} of {} dimensions", self.rope_dims, self.head_dim),
+            );
         }
         if !(self.rope_base.is_finite() && self.rope_base > 0.0) {
             return fail("rope.freq_base", format!("{} is not a positive number", self.rope_base));
@@ -96,7 +102,10 @@ impl Config {
             return fail("rope.scaling.factor", format!("{} is not a positive number", self.rope_scale));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
-            return fail("attention.layer_norm_rms_epsilon", format!("{} is not a small number", self.norm_eps));
+            return fail(
+                "attention.layer_norm_rms_epsilon",
+                format!("{} is not a small number", self.norm_eps),
+            );
         }
         Ok(self)
     }

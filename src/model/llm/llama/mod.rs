@@ -63,7 +63,9 @@ impl Llama {
             None => QLinear::tied(&embedding)?,
         };
         let factors = match gguf.tensor("rope_freqs.weight") {
-            Some(_) => Some(gguf.tensor_f32("rope_freqs.weight", &[c.rope_dims / 2], &Device::Cpu)?.to_vec1()?),
+            Some(_) => {
+                Some(gguf.tensor_f32("rope_freqs.weight", &[c.rope_dims / 2], &Device::Cpu)?.to_vec1()?)
+            }
             None if c.rope_scale != 1.0 => Some(vec![c.rope_scale; c.rope_dims / 2]),
             None => None,
         };
