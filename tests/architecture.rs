@@ -19,8 +19,11 @@ use source::Source;
 /// Tracked files by path from the root.
 type Tree = BTreeMap<String, String>;
 
+/// From the tree to what is wrong with it.
+type Rule = fn(&Tree) -> Vec<String>;
+
 /// The rules by name.
-const RULES: &[(&str, fn(&Tree) -> Vec<String>)] = &[
+const RULES: &[(&str, Rule)] = &[
     ("arrows", arrows),
     ("table", table_is_layered),
     ("unsafe", unsafe_stays_in_place),
