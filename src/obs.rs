@@ -11,7 +11,7 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use metrics::{Label, SharedString};
+use metrics::{Counter, Gauge, Histogram, Label, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -96,6 +96,10 @@ pub fn init_logs(json: bool, filter: &str) -> Result<(), Error> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
     done.map_err(|e| Error::Logs(e.to_string()))
+}
+
+fn labels(model: &SharedString) -> Vec<Label> {
+    vec![Label::new("model_name", model.clone()), Label::from_static_parts("engine", "0")]
 }
 
 fn counter(metric: Metric, labels: Vec<Label>, value: u64) {
@@ -185,24 +189,51 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
     model: SharedString,
+    hot: Arc<Hot>,
+}
+
+/// What every step or token touches, looked up once: a lookup allocates its labels.
+struct Hot {
+    running: Gauge,
+    waiting: Gauge,
+    kv_usage: Gauge,
+    step_tokens: Histogram,
+    generated: Counter,
+    token_latency: Histogram,
+}
+
+impl std::fmt::Debug for Hot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hot")
+    }
 }
 
 impl ModelMetrics {
-    /// For the model with this id. Only ids of installed models may come here: each makes new time series.
+    /// For the model with this id. Call it after [`install_metrics`]: what is recorded through it goes to the
+    /// collection there is now. Only ids of installed models may come here: each makes new time series.
     /// The gauges and counters that gateways read appear at once, at zero.
     pub fn new(model: &str) -> ModelMetrics {
-        let metrics = ModelMetrics { model: SharedString::from_shared(Arc::from(model)) };
+        let model = SharedString::from_shared(Arc::from(model));
+        let labels = || labels(&model);
         for metric in [names::RUNNING, names::WAITING, names::KV_USAGE, names::MODEL_LOADED] {
-            gauge(metric, metrics.labels(), 0.0);
+            gauge(metric, labels(), 0.0);
         }
         for metric in [names::PROMPT_TOKENS, names::GENERATION_TOKENS, names::CANCELLED] {
-            counter(metric, metrics.labels(), 0);
+            counter(metric, labels(), 0);
         }
-        metrics
+        let hot = Hot {
+            running: metrics::gauge!(names::RUNNING.name, labels()),
+            waiting: metrics::gauge!(names::WAITING.name, labels()),
+            kv_usage: metrics::gauge!(names::KV_USAGE.name, labels()),
+            step_tokens: metrics::histogram!(names::ITERATION_TOKENS.name, labels()),
+            generated: metrics::counter!(names::GENERATION_TOKENS.name, labels()),
+            token_latency: metrics::histogram!(names::TOKEN_LATENCY.name, labels()),
+        };
+        ModelMetrics { model, hot: Arc::new(hot) }
     }
 
     fn labels(&self) -> Vec<Label> {
-        vec![Label::new("model_name", self.model.clone()), Label::from_static_parts("engine", "0")]
+        labels(&self.model)
     }
 
     fn labels_and(&self, name: &'static str, value: &'static str) -> Vec<Label> {
@@ -213,13 +244,13 @@ impl ModelMetrics {
 
     /// Requests that the model works on now, and that wait for it.
     pub fn set_load(&self, running: usize, waiting: usize) {
-        gauge(names::RUNNING, self.labels(), running as f64);
-        gauge(names::WAITING, self.labels(), waiting as f64);
+        self.hot.running.set(running as f64);
+        self.hot.waiting.set(waiting as f64);
     }
 
     /// Share of the key-value cache in use, 0 to 1.
     pub fn set_kv_usage(&self, share: f64) {
-        gauge(names::KV_USAGE, self.labels(), share.clamp(0.0, 1.0));
+        self.hot.kv_usage.set(share.clamp(0.0, 1.0));
     }
 
     /// The shape of the key-value cache, in vLLM's words. Once a load, as each pair is a time series.
@@ -232,7 +263,7 @@ impl ModelMetrics {
 
     /// Counts one engine step over `tokens` tokens.
     pub fn step(&self, tokens: usize) {
-        observe(names::ITERATION_TOKENS, self.labels(), tokens as f64);
+        self.hot.step_tokens.record(tokens as f64);
     }
 
     /// Counts a lookup of `queried` prompt tokens of which `hit` were in the prefix cache.
@@ -329,11 +360,11 @@ impl RequestTimer {
                 self.first = Some(now);
                 self.observe(names::FIRST_TOKEN_TIME, now.saturating_duration_since(self.arrived));
             }
-            Some(last) => self.observe(names::TOKEN_LATENCY, now.saturating_duration_since(last)),
+            Some(last) => self.model.hot.token_latency.record(now.saturating_duration_since(last)),
         }
         self.last = Some(now);
         self.tokens += 1;
-        counter(names::GENERATION_TOKENS, self.model.labels(), 1);
+        self.model.hot.generated.increment(1);
     }
 
     /// The request ended after a prompt of `prompt_tokens`.

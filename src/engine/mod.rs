@@ -301,12 +301,7 @@ impl Engine {
             return Ok(handle);
         }
         let needs = open::estimate(installed, self.inner.options.cache_bytes);
-        self.note_uses(&mut ledger);
-        let leave = ledger
-            .make_room(id, needs, |other| self.entries().get(other).is_some_and(|e| e.handle.is_busy()))?;
-        for other in leave {
-            self.unload(&mut ledger, &other).await;
-        }
+        self.make_room(&mut ledger, id, needs).await?;
         let metrics = ModelMetrics::new(id);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));
         let loaded = self.ask_worker(key, installed).await.inspect_err(|error| {
@@ -319,12 +314,43 @@ impl Engine {
             mb = loaded.bytes >> 20,
             "model loaded"
         );
+        // The estimate knew the file's size only.
+        if let Err(error) = self.make_room(&mut ledger, id, loaded.bytes).await {
+            tracing::error!(model = id, %error, "a model is larger than was estimated, and leaves again");
+            self.drop_model(key).await;
+            metrics.load_failed();
+            return Err(error.into());
+        }
         metrics.loaded(loaded.took, loaded.bytes);
         ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
         let handle = self.handle(key, id, loaded.front);
         let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
         self.entries().insert(id.to_owned(), entry);
         Ok(handle)
+    }
+
+    /// Unloads models until `needs` bytes are free for `id`. One that someone came to use meanwhile stays, and
+    /// others are looked for.
+    async fn make_room(&self, ledger: &mut Ledger, id: &str, needs: u64) -> Result<(), DoesNotFit> {
+        loop {
+            self.note_uses(ledger);
+            let busy = |other: &str| self.entries().get(other).is_some_and(|e| e.handle.is_busy());
+            let leave = ledger.make_room(id, needs, busy)?;
+            if leave.is_empty() {
+                return Ok(());
+            }
+            for other in leave {
+                self.unload(ledger, &other).await;
+            }
+        }
+    }
+
+    /// Has the worker drop a model, and waits until it is gone.
+    async fn drop_model(&self, key: ModelKey) {
+        let (reply, gone) = oneshot::channel();
+        if self.inbox().send(Command::Unload { key, reply }).is_ok() {
+            let _ = gone.await;
+        }
     }
 
     async fn ask_worker(&self, key: ModelKey, installed: &Installed) -> Result<Loaded, Error> {
@@ -345,10 +371,7 @@ impl Engine {
             entries.remove(id)
         };
         let Some(entry) = entry else { return };
-        let (reply, gone) = oneshot::channel();
-        if self.inbox().send(Command::Unload { key: entry.handle.key(), reply }).is_ok() {
-            let _ = gone.await;
-        }
+        self.drop_model(entry.handle.key()).await;
         ledger.remove(id);
         entry.metrics.unloaded();
         tracing::info!(model = id, "model unloaded");

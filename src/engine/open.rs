@@ -81,12 +81,11 @@ fn open_llm(
     Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(Arc::new(front)), bytes })
 }
 
-/// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Weights are
-/// widened at load where the CPU is faster on wider ones: half precision to single, 4-bit types without a
-/// vector kernel to 8.
+/// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Quantised
+/// weights keep their size and a little; halves are widened to single precision where a CPU is faster on that.
 pub fn estimate(installed: &Installed, cache_bytes: u64) -> u64 {
     let weights = match installed.format {
-        Format::Gguf => installed.bytes.saturating_mul(3) / 2,
+        Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),
         Format::CTranslate2 => installed.bytes.saturating_mul(2),
         Format::Safetensors | Format::Torch => installed.bytes,
     };

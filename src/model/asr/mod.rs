@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use super::weights::ctranslate2;
+use super::weights::{self, ctranslate2};
 use super::{Model, Network};
 use crate::types::model::{Format, Installed};
 use vocab::Vocab;
@@ -26,6 +26,8 @@ use vocab::Vocab;
 pub enum Error {
     #[error(transparent)]
     Ct2(Box<ctranslate2::Error>),
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
     #[error(transparent)]
     Vocab(#[from] vocab::Error),
     #[error("{file}: cannot be read: {source}")]

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -146,6 +147,18 @@ impl SafetensorsFolder {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, Error> {
+        let mut values = Vec::new();
+        let shard = self.append_f32(name, expected, &mut values)?;
+        Tensor::from_vec(values, expected, device).and_then(|t| t.to_dtype(dtype)).map_err(|source| {
+            Error::Device { path: shard.to_owned(), tensor: name.to_owned(), source: Box::new(source) }
+        })
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 behind what `out` holds, widened to f32; gives the file it is in.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor), but for the device.
+    pub fn append_f32(&self, name: &str, expected: &[usize], out: &mut Vec<f32>) -> Result<&Path, Error> {
         let found = self.names.get(name).and_then(|&i| self.shards.get(i));
         let Some((shard, info)) = found.and_then(|s| Some((s, s.metadata.info(name)?))) else {
             let path = self.shards.first().map_or_else(|| self.dir.clone(), |s| s.file.path().to_owned());
@@ -161,10 +174,10 @@ impl SafetensorsFolder {
             });
         }
         let at = shard.data + info.data_offsets.0 as u64;
-        let values = shard.values(name, info.dtype, at, expected.iter().product())?;
-        Tensor::from_vec(values, expected, device).and_then(|t| t.to_dtype(dtype)).map_err(|source| {
-            Error::Device { path: path.to_owned(), tensor: name.to_owned(), source: Box::new(source) }
-        })
+        let from = out.len();
+        out.resize(from + expected.iter().product::<usize>(), 0.0);
+        shard.values(name, info.dtype, at, &mut out[from..])?;
+        Ok(path)
     }
 }
 
@@ -191,26 +204,29 @@ impl Shard {
         Ok(Shard { file, metadata, data })
     }
 
-    /// `count` values of `dtype` from offset `at`, which the header was checked to hold.
-    fn values(&self, name: &str, dtype: Dtype, at: u64, count: usize) -> Result<Vec<f32>, Error> {
+    /// Fills `values` with those of `dtype` from offset `at` on, which the header was checked to hold.
+    fn values(&self, name: &str, dtype: Dtype, at: u64, values: &mut [f32]) -> Result<(), Error> {
         let field = || format!("tensor {name}");
-        let mut values = vec![0f32; count];
         match dtype {
             Dtype::F32 => {
-                self.file.read_exact_at(bytemuck::cast_slice_mut(&mut values), at, &field())?;
+                self.file.read_exact_at(bytemuck::cast_slice_mut(values), at, &field())?;
                 if cfg!(target_endian = "big") {
                     values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
                 }
             }
-            Dtype::F16 => self.widen(&mut values, at, &field(), |b| f16::from_le_bytes(b).to_f32())?,
-            Dtype::BF16 => self.widen(&mut values, at, &field(), |b| bf16::from_le_bytes(b).to_f32())?,
+            Dtype::F16 => self.widen(values, at, &field(), |halves, out| {
+                halves.reinterpret_cast::<f16>().convert_to_f32_slice(out);
+            })?,
+            Dtype::BF16 => self.widen(values, at, &field(), |halves, out| {
+                halves.reinterpret_cast::<bf16>().convert_to_f32_slice(out);
+            })?,
             other => {
                 let problem = format!("is of type {other:?}; f32, f16 and bf16 can be read");
                 return Err(Error::unsupported(self.file.path(), field(), problem));
             }
         }
-        match first_not_finite(&values) {
-            None => Ok(values),
+        match first_not_finite(values) {
+            None => Ok(()),
             Some(i) => {
                 let problem = format!("value {i} is {}", values[i]);
                 Err(Error::malformed(self.file.path(), field(), problem))
@@ -218,17 +234,18 @@ impl Shard {
         }
     }
 
-    /// Reads two-byte values a piece at a time and widens them.
-    fn widen(&self, out: &mut [f32], at: u64, field: &str, f: impl Fn([u8; 2]) -> f32) -> Result<(), Error> {
-        let mut bytes = vec![0; CHUNK.min(out.len() * 2)];
+    /// Reads two-byte floats a piece at a time and widens them.
+    fn widen(&self, out: &mut [f32], at: u64, field: &str, f: fn(&[u16], &mut [f32])) -> Result<(), Error> {
+        let mut halves = vec![0u16; (CHUNK / 2).min(out.len())];
         let mut at = at;
         for part in out.chunks_mut(CHUNK / 2) {
-            let bytes = &mut bytes[..part.len() * 2];
-            self.file.read_exact_at(bytes, at, field)?;
-            for (value, pair) in part.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *value = f(*pair);
+            let halves = &mut halves[..part.len()];
+            self.file.read_exact_at(bytemuck::cast_slice_mut(halves), at, field)?;
+            if cfg!(target_endian = "big") {
+                halves.iter_mut().for_each(|v| *v = v.swap_bytes());
             }
-            at += bytes.len() as u64;
+            f(halves, part);
+            at += 2 * halves.len() as u64;
         }
         Ok(())
     }

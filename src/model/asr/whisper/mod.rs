@@ -6,7 +6,6 @@
 mod config;
 mod decoder;
 mod encoder;
-mod hf;
 mod layers;
 #[cfg(test)]
 mod tests;

@@ -8,16 +8,16 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::config::Config;
-use super::hf::SafeTensors;
 use super::layers::{Norm, Params};
 use crate::model::asr::Error;
 use crate::model::weights::ctranslate2::Ct2;
+use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::types::model::Format;
 
 /// An open model folder.
 pub(super) enum Source {
     Ct2(Ct2),
-    Hf(SafeTensors),
+    Hf(SafetensorsFolder),
 }
 
 /// A parameter's name in CTranslate2, and the names in Hugging Face whose rows make it up.
@@ -36,7 +36,7 @@ impl Source {
             }
             Format::Safetensors => {
                 let config = Config::from_json(&folder.join("config.json"))?;
-                Ok((Source::Hf(SafeTensors::open(&folder.join("model.safetensors"))?), config))
+                Ok((Source::Hf(SafetensorsFolder::open(folder)?), config))
             }
             format => Err(Error::Format { format }),
         }
@@ -89,7 +89,7 @@ impl Source {
         let (ct2, hf) = ("encoder/position_encodings/encodings", "model.encoder.embed_positions.weight");
         let stored = match self {
             Source::Ct2(file) => file.shape(ct2).is_some(),
-            Source::Hf(file) => file.has(hf),
+            Source::Hf(file) => file.shape(hf).is_some(),
         };
         match stored {
             true => self.read(Name { ct2: ct2.into(), hf: &[hf.into()] }, "", &shape),
@@ -120,10 +120,10 @@ impl Source {
                 let mut values = Vec::with_capacity(shape.iter().product());
                 for stem in name.hf {
                     let full = format!("{stem}{suffix}");
-                    if suffix == ".bias" && !file.has(&full) && full.ends_with("k_proj.bias") {
+                    if suffix == ".bias" && file.shape(&full).is_none() && full.ends_with("k_proj.bias") {
                         values.resize(values.len() + rows, 0.0);
                     } else {
-                        file.append(&full, &part, &mut values)?;
+                        file.append_f32(&full, &part, &mut values)?;
                     }
                 }
                 Ok(values)

@@ -1,0 +1,219 @@
+"""The official client against a running server: openai_test.py BASE_URL AUDIO_FOLDER
+
+Real models, so what is asserted of their words is what any working model says. Prints a line a case; the first
+failure ends it with a traceback.
+"""
+
+import base64
+import math
+import struct
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+
+client = openai.OpenAI(base_url=sys.argv[1], api_key="not-needed", max_retries=0, timeout=120)
+clips = Path(sys.argv[2]) / "en"
+question = [{"role": "user", "content": "What is the capital of France? Answer with one word."}]
+
+
+def words(text):
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def models():
+    listed = {m.id: m for m in client.models.list()}
+    assert {"smollm2-135m-instruct", "all-minilm-l6-v2", "whisper-base"} <= set(listed), listed
+    assert all(m.object == "model" and m.owned_by and m.created > 0 for m in listed.values())
+    assert client.models.retrieve("whisper-1").id == "whisper-base"
+
+
+def chat():
+    answer = client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=30)
+    assert answer.object == "chat.completion" and answer.model == "smollm2-135m-instruct", answer
+    assert "Paris" in answer.choices[0].message.content, answer
+    assert answer.choices[0].finish_reason == "stop", answer
+    usage = answer.usage
+    assert usage.prompt_tokens > 15 and 0 < usage.completion_tokens <= 30, usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens, usage
+
+
+def chat_streamed():
+    def stream(**more):
+        return client.chat.completions.create(
+            model="smollm2", messages=question, temperature=0, max_tokens=30, stream=True, **more
+        )
+
+    whole = client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=30)
+    chunks = list(stream(stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
+    assert len({c.id for c in chunks}) == 1
+    *parts, last = chunks
+    text = "".join(c.choices[0].delta.content or "" for c in parts)
+    assert text == whole.choices[0].message.content, (text, whole)
+    assert [c.choices[0].finish_reason for c in parts if c.choices[0].finish_reason] == ["stop"]
+    assert last.choices == [] and last.usage == whole.usage, (last, whole.usage)
+    assert all(c.choices for c in stream()), "usage only where it was asked for"
+
+
+def chat_options():
+    # Two answers of one request; the same seed gives the same two again.
+    def two(seed):
+        answer = client.chat.completions.create(
+            model="smollm2", messages=question, n=2, seed=seed, temperature=1.5, max_tokens=12
+        )
+        assert [c.index for c in answer.choices] == [0, 1]
+        return [c.message.content for c in answer.choices]
+
+    first = two(7)
+    assert first[0] != first[1] and two(7) == first and two(8) != first, first
+    # A stop string ends the answer before it.
+    counting = [{"role": "user", "content": "Count from one to ten in digits, separated by commas."}]
+    options = {"model": "smollm2", "messages": counting, "temperature": 0, "max_tokens": 40}
+    text = client.chat.completions.create(**options).choices[0].message.content
+    cut = text[len(text) // 2 : len(text) // 2 + 3]
+    stopped = client.chat.completions.create(**options, stop=[cut]).choices[0]
+    assert stopped.finish_reason == "stop" and stopped.message.content == text[: text.index(cut)], (text, stopped)
+    # Far more than the context is clamped, not refused.
+    client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=128_000)
+
+
+def completions():
+    answer = client.completions.create(
+        model="smollm2", prompt=["The capital of France is", "Two plus two is"], temperature=0, max_tokens=8
+    )
+    assert [c.index for c in answer.choices] == [0, 1] and "Paris" in answer.choices[0].text, answer
+    stream = client.completions.create(
+        model="smollm2", prompt="The capital of France is", temperature=0, max_tokens=8, stream=True
+    )
+    assert "".join(c.choices[0].text for c in stream) == answer.choices[0].text
+
+
+def embeddings():
+    texts = ["A cat sat on the mat.", "A kitten rested on the rug.", "Interest rates rose again in March."]
+    answer = client.embeddings.create(model="all-minilm-l6-v2", input=texts)
+    vectors = [d.embedding for d in answer.data]
+    assert [d.index for d in answer.data] == [0, 1, 2] and {len(v) for v in vectors} == {384}
+    assert abs(sum(x * x for x in vectors[0]) - 1) < 1e-5
+    near, far = cosine(vectors[0], vectors[1]), cosine(vectors[0], vectors[2])
+    assert near > 0.5 > 0.2 > far, (near, far)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 10
+    # The client asks for base64 unless told otherwise, and decodes it; both are the same numbers.
+    floats = client.embeddings.create(model="all-minilm-l6-v2", input=texts, encoding_format="float")
+    assert max(abs(a - b) for a, b in zip(floats.data[0].embedding, vectors[0], strict=True)) < 1e-6
+    raw = client.embeddings.with_raw_response.create(
+        model="all-minilm-l6-v2", input=texts[0], encoding_format="base64"
+    )
+    encoded = base64.b64decode(raw.http_response.json()["data"][0]["embedding"])
+    unpacked = struct.unpack("<384f", encoded)
+    assert max(abs(a - b) for a, b in zip(unpacked, vectors[0], strict=True)) < 1e-6
+    # 'hello world' as BERT's own token ids.
+    tokens = client.embeddings.create(model="all-minilm-l6-v2", input=[101, 7592, 2088, 102])
+    text = client.embeddings.create(model="all-minilm-l6-v2", input="hello world")
+    assert cosine(tokens.data[0].embedding, text.data[0].embedding) > 0.9999
+    short = client.embeddings.create(model="all-minilm-l6-v2", input=texts[0], dimensions=64).data[0].embedding
+    assert len(short) == 64 and cosine(short, vectors[0][:64]) > 0.9999
+    assert abs(sum(x * x for x in short) - 1) < 1e-5
+    many = client.embeddings.create(model="all-minilm-l6-v2", input=[f"Note {i}" for i in range(512)])
+    assert [d.index for d in many.data] == list(range(512))
+
+
+def transcription():
+    with open(clips / "counting.wav", "rb") as file:
+        answer = client.audio.transcriptions.create(model="whisper-1", file=file)
+    heard, said = words(answer.text), words((clips / "counting.txt").read_text())
+    assert heard and heard[-1] == said[-1], (heard, said)
+    with open(clips / "quick_brown_fox.wav", "rb") as file:
+        answer = client.audio.transcriptions.create(
+            model="whisper-base", file=file, language="en", response_format="verbose_json"
+        )
+    said = words((clips / "quick_brown_fox.txt").read_text())
+    assert words(answer.text) == said, (answer.text, said)
+    assert answer.language in ("en", "english") and answer.duration > 1
+    assert "".join(s.text for s in answer.segments).strip() == answer.text.strip()
+    starts = [s.start for s in answer.segments]
+    assert starts == sorted(starts) and answer.segments[-1].end <= answer.duration + 0.5
+    for form, sign in (("srt", "-->"), ("vtt", "WEBVTT"), ("text", "fox")):
+        with open(clips / "quick_brown_fox.wav", "rb") as file:
+            text = client.audio.transcriptions.create(model="whisper-1", file=file, response_format=form)
+        assert isinstance(text, str) and sign in text and "fox" in text, (form, text)
+
+
+def errors():
+    def fails(kind, call):
+        try:
+            call()
+        except kind as error:
+            return error
+        raise AssertionError(f"{kind.__name__} was not raised")
+
+    def ask(**fields):
+        return client.chat.completions.create(**{"model": "smollm2", "messages": question, **fields})
+
+    error = fails(openai.NotFoundError, lambda: ask(model="gpt-5"))
+    assert error.code == "model_not_found" and "smollm2-135m-instruct" in error.message, error
+    error = fails(openai.BadRequestError, lambda: ask(temperature="warm"))
+    assert error.param == "temperature", error
+    long = [{"role": "user", "content": "word " * 20_000}]
+    error = fails(openai.BadRequestError, lambda: ask(messages=long))
+    assert error.code == "context_length_exceeded", error
+    error = fails(openai.BadRequestError, lambda: ask(messages=long, stream=True))
+    assert error.code == "context_length_exceeded", error
+    note = ("note.wav", b"This is a note, not a recording.")
+    fails(openai.BadRequestError, lambda: client.audio.transcriptions.create(model="whisper-1", file=note))
+    error = fails(openai.BadRequestError, lambda: client.embeddings.create(model="whisper-1", input="x"))
+    assert "whisper-base" in error.message, error
+
+
+def all_at_once():
+    """Speech, chats and embeddings in one process at the same time; all finish, and none waits for another's end."""
+    begun = time.monotonic()
+    spans = {}
+
+    def timed(name, work):
+        start = time.monotonic() - begun
+        result = work()
+        spans[name] = (start, time.monotonic() - begun)
+        return result
+
+    def speak():
+        with open(clips / "quick_brown_fox.wav", "rb") as file:
+            return client.audio.transcriptions.create(model="whisper-1", file=file, language="en").text
+
+    def talk(i):
+        stream = client.chat.completions.create(
+            model="smollm2", messages=[{"role": "user", "content": f"Tell me a story about {i} ships."}],
+            temperature=0, max_tokens=100, stream=True,
+        )
+        return sum(1 for _ in stream)
+
+    def embed(i):
+        texts = [f"Sentence {j} of batch {i}, about the weather on the coast." for j in range(64)]
+        return client.embeddings.create(model="all-minilm-l6-v2", input=texts).data
+
+    with ThreadPoolExecutor(16) as pool:
+        talks = [pool.submit(timed, f"chat {i}", lambda i=i: talk(i)) for i in range(4)]
+        speeches = [pool.submit(timed, f"speech {i}", speak) for i in range(3)]
+        batches = [pool.submit(timed, f"embed {i}", lambda i=i: embed(i)) for i in range(4)]
+        assert all(f.result() >= 50 for f in talks), [f.result() for f in talks]
+        assert {" ".join(words(f.result())) for f in speeches} == {
+            " ".join(words((clips / "quick_brown_fox.txt").read_text()))
+        }
+        assert all(len(f.result()) == 64 for f in batches)
+    first_end = min(end for _, end in spans.values())
+    assert all(start < first_end for start, _ in spans.values()), f"they did not overlap: {spans}"
+
+
+for case in (
+    models, chat, chat_streamed, chat_options, completions, embeddings, transcription, errors, all_at_once
+):
+    start = time.monotonic()
+    case()
+    print(f"{case.__name__}: {time.monotonic() - start:.2f} s", flush=True)
