@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::job::{Event, Job, Modality, Outbox};
 use super::worker::{AnyJob, Command, ModelKey};
+use crate::obs::{ModelMetrics, Rejection};
 
 /// Events a caller may be behind before its job pauses.
 const EVENTS: usize = 64;
@@ -72,6 +73,7 @@ pub struct Handle<M: Modality> {
     pub(super) front: Arc<M::Front>,
     pub(super) gate: Arc<Gate>,
     pub(super) inbox: Sender<Command>,
+    pub(super) metrics: ModelMetrics,
 }
 
 impl<M: Modality> Clone for Handle<M> {
@@ -82,6 +84,7 @@ impl<M: Modality> Clone for Handle<M> {
             front: self.front.clone(),
             gate: self.gate.clone(),
             inbox: self.inbox.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -106,7 +109,8 @@ where
         input: M::Input,
         timeout: Option<Duration>,
     ) -> Result<mpsc::Receiver<Event<M>>, Refused> {
-        let ticket = self.gate.enter()?;
+        let refused = |_: &Refused| self.metrics.rejected(Rejection::QueueFull);
+        let ticket = self.gate.enter().inspect_err(refused)?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         let queued = Instant::now();
         let job = Job {

@@ -323,7 +323,7 @@ impl Engine {
         }
         metrics.loaded(loaded.took, loaded.bytes);
         ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
-        let handle = self.handle(key, id, loaded.front);
+        let handle = self.handle(key, id, loaded.front, metrics.clone());
         let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
         self.entries().insert(id.to_owned(), entry);
         Ok(handle)
@@ -377,13 +377,13 @@ impl Engine {
         tracing::info!(model = id, "model unloaded");
     }
 
-    fn handle(&self, key: ModelKey, id: &str, front: AnyFront) -> AnyHandle {
+    fn handle(&self, key: ModelKey, id: &str, front: AnyFront, metrics: ModelMetrics) -> AnyHandle {
         let gate = Gate::new(self.inner.options.queue);
         let (id, inbox) = (Arc::from(id), self.inbox());
         match front {
-            AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox }),
-            AnyFront::Embed(front) => AnyHandle::Embed(Handle { key, id, front, gate, inbox }),
-            AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox }),
+            AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox, metrics }),
+            AnyFront::Embed(front) => AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics }),
+            AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics }),
         }
     }
 

@@ -28,7 +28,7 @@ pub enum Error {
     #[error("the model `{model}` does not exist; available: {}", available.join(", "))]
     UnknownModel { model: String, available: Vec<String> },
     /// The model exists and does something else.
-    #[error("the model `{model}` is a {kind} model and cannot serve this request; use one of: {}", available.join(", "))]
+    #[error("the model `{model}` is of the kind {kind} and cannot serve this request; use one of: {}", available.join(", "))]
     WrongKind { model: String, kind: &'static str, available: Vec<String> },
     /// The queue is full.
     #[error("the server is busy: {queued} requests wait already; try again in {} s", retry_after.as_secs().max(1))]

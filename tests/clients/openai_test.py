@@ -128,8 +128,8 @@ def embeddings():
 def transcription():
     with open(clips / "counting.wav", "rb") as file:
         answer = client.audio.transcriptions.create(model="whisper-1", file=file)
-    heard, said = words(answer.text), words((clips / "counting.txt").read_text())
-    assert heard and heard[-1] == said[-1], (heard, said)
+    # The model may write numbers either way.
+    assert words(answer.text)[-1] in ("10", "ten"), answer.text
     with open(clips / "quick_brown_fox.wav", "rb") as file:
         answer = client.audio.transcriptions.create(
             model="whisper-base", file=file, language="en", response_format="verbose_json"
@@ -169,7 +169,7 @@ def errors():
     note = ("note.wav", b"This is a note, not a recording.")
     fails(openai.BadRequestError, lambda: client.audio.transcriptions.create(model="whisper-1", file=note))
     error = fails(openai.BadRequestError, lambda: client.embeddings.create(model="whisper-1", input="x"))
-    assert "whisper-base" in error.message, error
+    assert "all-minilm-l6-v2" in error.message, error
 
 
 def all_at_once():

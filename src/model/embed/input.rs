@@ -97,13 +97,16 @@ impl EmbedTokenizer {
         Ok(self.framed(&ids))
     }
 
-    /// Raw token ids, without special tokens, framed and cut like a text's.
+    /// Token ids framed and cut like a text's. Ids that a tokenizer has framed already are not framed twice.
     ///
     /// # Errors
     /// An id that the model has no vector for.
     pub fn frame(&self, ids: &[u32]) -> Result<Vec<u32>, Error> {
         match ids.iter().position(|&id| id as usize >= self.vocabulary) {
-            None => Ok(self.framed(ids)),
+            None => {
+                let bare = ids.strip_prefix(&*self.prefix).and_then(|i| i.strip_suffix(&*self.suffix));
+                Ok(self.framed(bare.unwrap_or(ids)))
+            }
             Some(at) => {
                 Err(Error::TokenOutOfRange { id: ids[at], position: at, vocabulary: self.vocabulary })
             }
