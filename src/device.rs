@@ -217,9 +217,8 @@ mod cuda {
         let reason = match error.0 {
             CUresult::CUDA_ERROR_NO_DEVICE => "the driver sees none".to_owned(),
             CUresult::CUDA_ERROR_STUB_LIBRARY => "the NVIDIA driver is not installed".to_owned(),
-            CUresult::CUDA_ERROR_INSUFFICIENT_DRIVER | CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
-                "the NVIDIA driver is too old for CUDA 13 or does not match its kernel module; update it"
-                    .to_owned()
+            CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
+                "the NVIDIA driver does not match its kernel module; restart the machine".to_owned()
             }
             // Not the error's own text: that asks the library that has just failed.
             code => format!("the driver answers {code:?}"),

@@ -43,18 +43,18 @@ fn step(model: &mut dyn Model<Llm>, tokens: &[u32], rows: Vec<Row>) -> Vec<Vec<f
 
 #[test]
 fn logits_and_greedy_tokens_equal_those_of_llama_cpp() {
-    check_golden();
+    check_golden(&cases());
 }
 
-/// What a GPU computes, here on the CPU.
+/// What a GPU computes, here on the CPU, where it is slow: one case.
 #[test]
 fn compositions_equal_llama_cpp_too() {
-    composed(check_golden);
+    composed(|| check_golden(&cases()[..1]));
 }
 
-fn check_golden() {
+fn check_golden(cases: &[Case]) {
     let Some(mut model) = smollm2() else { return };
-    for case in cases() {
+    for case in cases {
         let mut logits = step(&mut *model, &case.prompt, vec![row(0, case.prompt.len(), 0)]).remove(0);
         let off = |want: &[(usize, f32)]| {
             let squares = want.iter().map(|(i, w)| (logits[*i] - w).powi(2)).sum::<f32>();
