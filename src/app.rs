@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, DeviceKind, LogFormat};
+use crate::device;
 use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
@@ -145,7 +146,13 @@ async fn upkeep(engine: Engine, metrics: obs::Exposition) {
 
 /// What the configuration says of the engine.
 pub fn engine_options(config: &Config) -> engine::Options {
+    let device = match config.device.kind {
+        DeviceKind::Auto => device::Choice::Auto,
+        DeviceKind::Cpu => device::Choice::Cpu,
+        DeviceKind::Cuda => device::Choice::Cuda,
+    };
     engine::Options {
+        device,
         memory_budget: config.device.memory_budget_bytes,
         queue: config.limits.queue_depth,
         keep_alive: config.models.keep_alive,

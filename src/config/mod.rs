@@ -115,10 +115,20 @@ pub struct Models {
 /// How much of the machine to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
+    pub kind: DeviceKind,
     /// Memory for weights and caches on each device; `None` is what the device has.
     pub memory_budget_bytes: Option<u64>,
     /// Threads of the CPU device; `None` is one a physical core.
     pub threads: Option<usize>,
+}
+
+/// Which device models run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A GPU where this build and this machine have one, else the CPU.
+    Auto,
+    Cpu,
+    Cuda,
 }
 
 /// Where a value came from.
@@ -243,7 +253,7 @@ impl Config {
                 embed: None,
                 asr: None,
             },
-            device: Device { memory_budget_bytes: None, threads: None },
+            device: Device { kind: DeviceKind::Auto, memory_budget_bytes: None, threads: None },
             env_keys: Vec::new(),
             origins: BTreeMap::new(),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Config, LogFormat};
+use super::{Config, DeviceKind, LogFormat};
 
 /// What a value looks like; decides how an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +171,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |c, v| { c.models.aliases = map(v)?; Ok(()) },
         get: |c| Some(Value::Table(c.models.aliases.iter()
             .map(|(name, id)| (name.clone(), Value::String(id.clone()))).collect())) },
+    Setting { name: "device.kind", shape: Shape::Text,
+        help: if cfg!(feature = "cuda") { "auto, cpu or cuda; auto is a GPU where there is one" } else { "auto or cpu" },
+        set: |c, v| { c.device.kind = device_kind(&text(v)?)?; Ok(()) },
+        get: |c| Some(match c.device.kind {
+            DeviceKind::Auto => "auto", DeviceKind::Cpu => "cpu", DeviceKind::Cuda => "cuda" }.into()) },
     Setting { name: "device.memory_budget_bytes", shape: Shape::Int,
         help: "memory for weights and caches on each device; else what the device has",
         set: |c, v| { c.device.memory_budget_bytes = Some(int(v, 1 << 20, i64::MAX)? as u64); Ok(()) },
@@ -270,6 +275,19 @@ fn origin(text: String) -> Result<String, String> {
         Ok(text.to_ascii_lowercase())
     } else {
         Err(format!("has the entry `{text}`; each must be an exact origin such as https://chat.example.org"))
+    }
+}
+
+fn device_kind(text: &str) -> Result<DeviceKind, String> {
+    match text {
+        "auto" => Ok(DeviceKind::Auto),
+        "cpu" => Ok(DeviceKind::Cpu),
+        "cuda" if cfg!(feature = "cuda") => Ok(DeviceKind::Cuda),
+        "cuda" => Err("is cuda, which this build does not have; `cargo build --release --features cuda` \
+                       makes one that does"
+            .into()),
+        other if cfg!(feature = "cuda") => Err(format!("is {other}; it must be auto, cpu or cuda")),
+        other => Err(format!("is {other}; it must be auto or cpu")),
     }
 }
 

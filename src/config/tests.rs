@@ -72,6 +72,26 @@ fn values_out_of_bounds_name_the_place_and_the_bounds() {
 }
 
 #[test]
+fn the_device_is_one_that_this_build_has() {
+    let kind = |text: &str| with_file(text, &[], Overrides::default()).map(|c| c.device.kind);
+    assert_eq!(kind("").unwrap(), DeviceKind::Auto);
+    assert_eq!(kind("device.kind = \"cpu\"").unwrap(), DeviceKind::Cpu);
+    assert!(
+        message("[device]\nkind = \"tpu\"\n")
+            .contains("stentor.toml:2: `device.kind` is tpu; it must be auto")
+    );
+    let cuda = kind("device.kind = \"cuda\"");
+    if cfg!(feature = "cuda") {
+        assert_eq!(cuda.unwrap(), DeviceKind::Cuda);
+    } else {
+        assert!(cuda.unwrap_err().to_string().contains("--features cuda"));
+    }
+    let env = [("STENTOR_DEVICE_KIND", "cpu")];
+    let config = with_file("device.kind = \"auto\"", &env, Overrides::default()).unwrap();
+    assert_eq!(config.device.kind, DeviceKind::Cpu);
+}
+
+#[test]
 fn what_is_printed_reads_back_the_same() {
     let text = "addr = \"[::1]:9000\"\nallowed_hosts = [\"GPU.example\"]\n[models]\npreload = \"starter\"\n\
                 keep_alive_s = -1\naliases = { \"whisper-1\" = \"whisper-base\", \"a b\" = \"c\\\"d\" }\n";

@@ -36,6 +36,8 @@ use worker::{AnyFront, Command, Loaded, ModelKey, Worker};
 /// What bounds the engine.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Which device models run on.
+    pub device: device::Choice,
     /// Bytes that loaded models may take together; `None`: nine tenths of what is available at start.
     pub memory_budget: Option<u64>,
     /// Jobs under way per model, waiting and running.
@@ -53,6 +55,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            device: device::Choice::Auto,
             memory_budget: None,
             queue: 256,
             keep_alive: None,
@@ -165,7 +168,7 @@ macro_rules! served {
 served!(Llm, Embed, Asr);
 
 impl Engine {
-    /// Starts the worker of the machine's first device. No model is loaded yet.
+    /// Starts the worker of the chosen device. No model is loaded yet.
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
         let limits = open::Limits { context: options.context, cache_bytes: options.cache_bytes };
         Self::start_with(models, options, Box::new(move |m, d| open::open(m, d, limits)))
@@ -179,11 +182,14 @@ impl Engine {
     ) -> Result<Engine, Error> {
         let stopped =
             |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
-        let info = device::cpu();
+        let info = device::choose(options.device).map_err(|e| stopped(&e))?;
+        if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
+            tracing::info!(id = info.id, name = info.name, capability = %format!("{major}.{minor}"), "models run on a GPU");
+        }
         let budget = options.memory_budget.unwrap_or(info.available / 10 * 9);
-        let threads = options.threads.unwrap_or(info.cores);
-        let device = device::open(&info).map_err(|e| stopped(&e))?;
-        let worker = Worker::spawn(device, threads, opener).map_err(|e| stopped(&e))?;
+        // Beside a GPU they prepare weights and inputs.
+        let threads = options.threads.unwrap_or_else(device::cores);
+        let worker = Worker::spawn(info, threads, opener).map_err(|e| stopped(&e))?;
         let inner = Inner {
             options,
             models,

@@ -113,17 +113,30 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. `threads` cores compute, the worker's own among them.
-    pub fn spawn(device: Device, threads: usize, open: Box<Opener>) -> std::io::Result<Self> {
+    /// Starts the thread, which opens the device. `threads` cores compute, the worker's own among them.
+    ///
+    /// # Errors
+    /// No thread can be had, or the device cannot be opened.
+    pub fn spawn(info: device::Info, threads: usize, open: Box<Opener>) -> std::io::Result<Self> {
         let (inbox, commands) = channel();
+        let (opened, outcome) = channel();
         let (living, alive) = watch::channel(true);
         let thread = std::thread::Builder::new().name("stentor-device".to_owned()).spawn(move || {
             // Dropped last, also when the thread unwinds: whoever watches learns that the device is lost.
             let _living = living;
+            let device = match device::open(&info) {
+                Ok(device) => device,
+                Err(error) => return drop(opened.send(Err(error.to_string()))),
+            };
+            let _ = opened.send(Ok(()));
             join_pool(threads);
             State { device, open, lanes: BTreeMap::new() }.serve(&commands);
         })?;
-        Ok(Worker { inbox, alive, thread: Some(thread) })
+        match outcome.recv() {
+            Ok(Ok(())) => Ok(Worker { inbox, alive, thread: Some(thread) }),
+            Ok(Err(reason)) => Err(std::io::Error::other(reason)),
+            Err(_) => Err(std::io::Error::other("its thread ended while it was opened")),
+        }
     }
 
     /// Where commands go.
@@ -214,7 +227,7 @@ impl State {
                     self.lanes.insert(key, opened.lane);
                     Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
                 });
-                device::return_freed_memory();
+                device::return_freed_memory(&self.device);
                 if reply.send(result).is_err() {
                     self.lanes.remove(&key);
                 }
@@ -223,7 +236,7 @@ impl State {
                 if let Some(mut lane) = self.lanes.remove(&key) {
                     lane.fail_all(&Failure::Stopped);
                     drop(lane);
-                    device::return_freed_memory();
+                    device::return_freed_memory(&self.device);
                 }
                 let _ = reply.send(());
             }

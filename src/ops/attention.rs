@@ -8,14 +8,13 @@
 //!
 //! A query's result does not depend on the other rows of the batch, to the last bit.
 //!
-//! Over 500 lines because the packed layouts, the kernel that reads them and the checks that make its pointers
-//! valid are only understood together.
-
 #![allow(unsafe_code)]
+
+pub(super) mod composed;
 
 use std::cell::RefCell;
 
-use candle_core::{D, Layout, Result, Tensor, bail};
+use candle_core::{Layout, Result, Tensor, bail};
 
 use super::gemm::{PANEL, Rhs, block};
 use super::simd::{Simd, dispatch};
@@ -420,7 +419,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, m
         return Tensor::zeros(q.shape(), q.dtype(), q.device());
     }
     if !cpu::fused(&[q, k, v]) {
-        return composed(q, k, v, heads, scale, mask);
+        return composed::attention(q, k, v, heads, scale, mask);
     }
     // SAFETY: every batch row's queries and heads are covered by `run`.
     let mut out = unsafe { par::uninit(batch * queries * width) };
@@ -470,7 +469,7 @@ pub fn attention_varlen(qkv: &Tensor, starts: &[usize], heads: usize, scale: f32
     }
     let width = three / 3;
     if !cpu::fused(&[qkv]) {
-        return composed_varlen(qkv, starts, heads, width, scale);
+        return composed::varlen(qkv, starts, heads, width, scale);
     }
     let out = cpu::with(qkv, "attention: qkv", |values| {
         // SAFETY: the rows cover every token, so `run` writes every value.
@@ -487,48 +486,6 @@ pub fn attention_varlen(qkv: &Tensor, starts: &[usize], heads: usize, scale: f32
         Ok(out)
     })?;
     cpu::tensor(out, (tokens, width))
-}
-
-/// [`attention_varlen`] out of candle's operations, a row at a time.
-fn composed_varlen(qkv: &Tensor, starts: &[usize], heads: usize, width: usize, scale: f32) -> Result<Tensor> {
-    let mut parts = Vec::new();
-    for w in starts.windows(2).filter(|w| w[0] < w[1]) {
-        let row = qkv.narrow(0, w[0], w[1] - w[0])?.unsqueeze(0)?;
-        let part = |i: usize| row.narrow(2, i * width, width);
-        let out = composed(&part(0)?, &part(1)?, &part(2)?, heads, scale, Mask::default())?;
-        parts.push(out.squeeze(0)?);
-    }
-    if parts.is_empty() { qkv.narrow(1, 0, width) } else { Tensor::cat(&parts, 0) }
-}
-
-/// [`attention`] out of candle's operations.
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, mask: Mask) -> Result<Tensor> {
-    let (batch, queries, width) = q.dims3()?;
-    let keys = k.dim(1)?;
-    let split =
-        |t: &Tensor, len: usize| t.reshape((batch, len, heads, width / heads))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(q, queries)?, split(k, keys)?, split(v, keys)?);
-    let mut scores = (q.matmul(&k.t()?)? * f64::from(scale))?;
-    let lens: Vec<usize> = mask.kv_lens.map_or_else(|| vec![keys; batch], <[usize]>::to_vec);
-    let blocked = |b: usize, i: usize, j: usize| {
-        j >= if mask.causal { (lens[b] + i + 1).saturating_sub(queries).min(lens[b]) } else { lens[b] }
-    };
-    if mask.causal || lens.iter().any(|&l| l < keys) {
-        let bias: Vec<f32> = (0..batch * queries * keys)
-            .map(|at| {
-                let (b, i, j) = (at / (queries * keys), at / keys % queries, at % keys);
-                if blocked(b, i, j) { f32::NEG_INFINITY } else { 0.0 }
-            })
-            .collect();
-        let bias =
-            Tensor::from_vec(bias, (batch, 1, queries, keys), scores.device())?.to_dtype(scores.dtype())?;
-        scores = scores.broadcast_add(&bias)?;
-    }
-    // A row of -inf alone: subtracting a finite maximum and dividing by at least a tiny sum gives zeros.
-    let max = scores.max_keepdim(D::Minus1)?.clamp(-1e4, f64::from(f32::MAX))?;
-    let e = scores.broadcast_sub(&max)?.exp()?;
-    let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?.clamp(1e-30, f64::INFINITY)?)?;
-    p.matmul(&v)?.transpose(1, 2)?.reshape((batch, queries, width))
 }
 
 #[cfg(test)]

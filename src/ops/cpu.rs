@@ -1,10 +1,20 @@
 //! The way from candle tensors to slices and back, for the CPU side of the ops.
 
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
+
+/// Whether the CPU kernels of this module compute on `device`; where they do not, candle's operations do. The one
+/// place that decides: tests force the other way on the CPU with [`composed`](super::testing::composed).
+pub(crate) fn serves(device: &Device) -> bool {
+    #[cfg(test)]
+    if super::testing::is_composed() {
+        return false;
+    }
+    device.is_cpu()
+}
 
 /// Whether the fused f32 CPU path may run: everything is f32 on the CPU.
 pub(crate) fn fused(tensors: &[&Tensor]) -> bool {
-    tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == candle_core::DType::F32)
+    tensors.iter().all(|t| serves(t.device()) && t.dtype() == candle_core::DType::F32)
 }
 
 /// All values behind a CPU storage, with no offset applied.
@@ -34,5 +44,5 @@ pub(crate) fn with<R>(x: &Tensor, what: &str, f: impl FnOnce(&[f32]) -> Result<R
 
 /// A CPU tensor that takes over `values`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
-    Tensor::from_vec(values, shape.into(), &candle_core::Device::Cpu)
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
 }

@@ -60,7 +60,7 @@ impl HalfLinear {
         if halves.iter().zip(weight).any(|(h, w)| h.is_infinite() && w.is_finite()) {
             bail!("half linear: a weight is too large for half precision");
         }
-        let weights = if device.is_cpu() {
+        let weights = if cpu::serves(device) {
             let bits: Arc<[u16]> = halves.into_iter().map(f16::to_bits).collect();
             Weights::Host(bits, bias.map(Arc::from))
         } else {
@@ -103,9 +103,13 @@ impl HalfLinear {
                 cpu::tensor(out, shape)
             }
             Weights::Device(weight, bias) => {
-                let rows = x.reshape(((), self.inputs))?.to_dtype(DType::F16)?;
-                let y = rows.matmul(&weight.t()?)?.to_dtype(DType::F32)?.reshape(shape)?;
-                bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+                // Widened for the call: activations of some models are past what halves can hold.
+                let weight = weight.to_dtype(DType::F32)?;
+                let y = x.reshape(((), self.inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
+                match bias {
+                    Some(bias) => y.broadcast_add(bias),
+                    None => Ok(y),
+                }
             }
         }
     }
@@ -123,14 +127,15 @@ impl HalfLinear {
     /// # Errors
     /// An id that is not below [`outputs`](Self::outputs).
     pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        // A device does not check: it would read past the weight.
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.outputs) {
+            bail!("half linear: row {id} of {}", self.outputs);
+        }
         match &self.weights {
             Weights::Host(weight, _) => {
                 let mut out = Vec::with_capacity(ids.len() * self.inputs);
                 for &id in ids {
-                    let from = id as usize * self.inputs;
-                    let Some(row) = weight.get(from..from + self.inputs) else {
-                        bail!("half linear: row {id} of {}", self.outputs);
-                    };
+                    let row = &weight[id as usize * self.inputs..][..self.inputs];
                     out.extend(row.iter().map(|&bits| f16::from_bits(bits).to_f32()));
                 }
                 cpu::tensor(out, (ids.len(), self.inputs))
@@ -260,7 +265,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, noise};
+    use super::super::testing::{assert_close, composed, noise};
     use super::*;
 
     #[test]
@@ -269,11 +274,8 @@ mod tests {
             let weight: Vec<f32> =
                 noise(outputs * inputs, 1).iter().map(|&w| f16::from_f32(w).to_f32()).collect();
             let (x, bias) = (noise(rows * inputs, 2), noise(outputs, 3));
-            let layer = HalfLinear::new(&weight, Some(&bias), outputs, inputs, &Device::Cpu).unwrap();
-            assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
+            let make = || HalfLinear::new(&weight, Some(&bias), outputs, inputs, &Device::Cpu).unwrap();
             let input = Tensor::from_slice(&x, (1, rows, inputs), &Device::Cpu).unwrap();
-            let got = layer.forward(&input).unwrap();
-            assert_eq!(got.dims(), [1, rows, outputs]);
             let want: Vec<f32> = (0..rows * outputs)
                 .map(|i| {
                     let (x, w) =
@@ -282,9 +284,15 @@ mod tests {
                     dot as f32 + bias[i % outputs]
                 })
                 .collect();
-            assert_close(&got.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &want, 1e-4);
-            let last = layer.rows(&[outputs as u32 - 1]).unwrap().flatten_all().unwrap();
-            assert_eq!(last.to_vec1::<f32>().unwrap(), &weight[(outputs - 1) * inputs..]);
+            for layer in [make(), composed(make)] {
+                assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
+                let got = layer.forward(&input).unwrap();
+                assert_eq!(got.dims(), [1, rows, outputs]);
+                assert_close(&got.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &want, 1e-4);
+                let last = layer.rows(&[outputs as u32 - 1]).unwrap().flatten_all().unwrap();
+                assert_eq!(last.to_vec1::<f32>().unwrap(), &weight[(outputs - 1) * inputs..]);
+                assert!(layer.rows(&[outputs as u32]).is_err());
+            }
         }
     }
 

@@ -2,10 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::simd::{Simd, dispatch};
-use super::{cpu, par};
+use super::{cpu, par, wide};
 
 /// Rough cost of one value on one core, to decide whether threads pay.
 const NS_A_VALUE: f64 = 0.4;
@@ -215,8 +215,7 @@ fn add_norm(
 /// Layer normalisation out of candle's operations, in f32 at least.
 fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let dtype = x.dtype();
-    let wide = if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
-    let x = x.to_dtype(wide)?;
+    let x = x.to_dtype(wide(dtype))?;
     let d = x.broadcast_sub(&x.mean_keepdim(candle_core::D::Minus1)?)?;
     let variance = d.sqr()?.mean_keepdim(candle_core::D::Minus1)?;
     let normed = d.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(dtype)?;
@@ -225,7 +224,7 @@ fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tens
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     use super::*;

@@ -58,7 +58,7 @@ impl Linear {
             let bias = bias.map(|b| cpu::with(&b.contiguous()?, "linear: bias", |b| Ok(Arc::from(b))));
             Weights::Packed(packed, bias.transpose()?)
         } else {
-            Weights::Plain(weight.t()?, bias.cloned())
+            Weights::Plain(weight.contiguous()?.t()?, bias.cloned())
         };
         Ok(Linear { inputs, outputs, weights })
     }
@@ -208,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ops::testing::{assert_close, noise};
+    use crate::ops::testing::{assert_close, composed, noise};
 
     fn reference(x: &[f32], w: &[f32], b: Option<&[f32]>, m: usize, k: usize, n: usize) -> Vec<f32> {
         let mut out = Vec::new();
@@ -252,18 +252,22 @@ mod tests {
 
     #[test]
     fn the_composition_for_other_devices_agrees() {
-        // f64 takes the same path as a device without a fused kernel.
-        let (m, k, n) = (5, 33, 18);
-        let weight = Tensor::from_vec(noise(n * k, 2), (n, k), &Device::Cpu).unwrap();
-        let bias = Tensor::from_vec(noise(n, 3), n, &Device::Cpu).unwrap();
-        let x = Tensor::from_vec(noise(m * k, 1), (1, m, k), &Device::Cpu).unwrap();
-        let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
-        let plain = Linear::new(&wide(&weight), Some(&wide(&bias))).unwrap();
-        let want = linear_gelu(&wide(&x), &plain).unwrap().to_dtype(DType::F32).unwrap();
-        let got = linear_gelu(&x, &Linear::new(&weight, Some(&bias)).unwrap()).unwrap();
-        assert_eq!(got.dims(), want.dims());
-        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_close(&flat(got), &flat(want), 1e-5);
+        for (m, k, n) in [(5, 33, 18), (1, 1, 1), (100, 384, 130)] {
+            let weight = Tensor::from_vec(noise(n * k, 2), (n, k), &Device::Cpu).unwrap();
+            let bias = Tensor::from_vec(noise(n, 3), n, &Device::Cpu).unwrap();
+            let x = Tensor::from_vec(noise(m * k, 1), (1, m, k), &Device::Cpu).unwrap();
+            let run = || {
+                let one = Linear::new(&weight, Some(&bias)).unwrap();
+                let two =
+                    Linear::fused(&[(&weight, None), (&weight.affine(2.0, 0.0).unwrap(), None)]).unwrap();
+                [linear_gelu(&x, &one).unwrap(), linear(&x, &one).unwrap(), linear(&x, &two).unwrap()]
+            };
+            for (got, want) in composed(run).iter().zip(run()) {
+                assert_eq!(got.dims(), want.dims());
+                let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_close(&flat(got), &flat(&want), 1e-5);
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Operations that the models are made of, fused where candle's own are slow.
 //!
 //! Every op is a function on tensors that decides by the device: f32 on the CPU takes a fused kernel of this
-//! module, everything else a composition of candle's operations with the same result. CPU kernels are
-//! written once over [`simd`] and compiled for AVX-512, AVX2 and portable code; the processor is asked at run
+//! module, everything else a composition of candle's operations with the same result. Weights, rotations and the
+//! key-value cache take the form of their device when they are made. The compositions run on any device, the CPU
+//! too, where tests hold them and whole models of them against the kernels: no GPU is needed for that. CPU kernels
+//! are written once over [`simd`] and compiled for AVX-512, AVX2 and portable code; the processor is asked at run
 //! time. They need contiguous inputs (attention: rows of unit stride) and say so where one is not.
+
+use candle_core::DType;
 
 pub mod attention;
 pub(crate) mod cpu;
@@ -37,12 +41,42 @@ pub use rope::{Rope, RopeStyle};
 pub use silu_mul::silu_mul;
 pub use softmax::softmax;
 
+/// The type that a composition computes sums in: half-precision inputs are widened.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
+}
+
 #[cfg(test)]
 mod tests;
 
 /// Helpers of the ops' tests.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COMPOSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether this thread is within [`composed`].
+    pub(crate) fn is_composed() -> bool {
+        COMPOSED.get()
+    }
+
+    /// Runs `f` as if the CPU had no kernels of ours, as a GPU has none: what is made in it and called in it is
+    /// composed of candle's operations.
+    pub(crate) fn composed<R>(f: impl FnOnce() -> R) -> R {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                COMPOSED.set(false);
+            }
+        }
+        let _reset = Reset;
+        COMPOSED.set(true);
+        f()
+    }
+
     /// Deterministic values within ±1.
     pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

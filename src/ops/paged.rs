@@ -4,26 +4,37 @@
 //!
 //! | tensor | shape | why |
 //! |---|---|---|
-//! | keys | (B, H, D, S) | a query times one block's keys is `D` broadcasts over `S` adjacent lanes, no sums across lanes |
-//! | values | (B, H, S, D) | the weighted sum of values is `S` broadcasts over `D` adjacent lanes |
+//! | keys on the CPU | (B, H, D, S) | a query times one block's keys is `D` broadcasts over `S` adjacent lanes, no sums across lanes |
+//! | values on the CPU | (B, H, S, D) | the weighted sum of values is `S` broadcasts over `D` adjacent lanes |
+//! | both on a device | (B S, H D) | a token is one row, which candle's operations write and gather by its slot |
 //!
-//! Attention is computed a block of keys at a time with a running maximum (Milakov and Gimelshein 2018; Dao et
+//! On the CPU attention is computed a block of keys at a time with a running maximum (Milakov and Gimelshein 2018; Dao et
 //! al. 2022), all query heads that share a key-value head together, so that each block is widened to f32 once.
 
-use candle_core::{CpuStorage, CustomOp3, Device, InplaceOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Device, InplaceOp2, Layout, Result, Shape, Tensor, bail};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::attention::composed::attend;
+use super::cpu;
 use super::multi::{exp, f32s, multiversion};
 
 /// Keys and values of every layer.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
+    form: Form,
     blocks: usize,
     heads: usize,
     head_dim: usize,
+}
+
+/// How a layer lies in memory: the table above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Cells,
+    Rows,
 }
 
 impl KvCache {
@@ -36,15 +47,21 @@ impl KvCache {
         let Some(count) = count.filter(|&n| n > 0) else {
             bail!("a key-value cache of {blocks} blocks, {heads} heads of {head_dim} cannot be");
         };
+        let form = if cpu::serves(device) { Form::Cells } else { Form::Rows };
         let layer = || -> Result<(Tensor, Tensor)> {
+            // Zeros of the system's; candle would write each.
             let zeros = || bytemuck::allocation::zeroed_vec::<f16>(count);
-            Ok((
-                Tensor::from_vec(zeros(), (blocks, heads, head_dim, Self::BLOCK), device)?,
-                Tensor::from_vec(zeros(), (blocks, heads, Self::BLOCK, head_dim), device)?,
-            ))
+            let rows = || Tensor::zeros((blocks * Self::BLOCK, heads * head_dim), DType::F16, device);
+            match form {
+                Form::Cells => Ok((
+                    Tensor::from_vec(zeros(), (blocks, heads, head_dim, Self::BLOCK), device)?,
+                    Tensor::from_vec(zeros(), (blocks, heads, Self::BLOCK, head_dim), device)?,
+                )),
+                Form::Rows => Ok((rows()?, rows()?)),
+            }
         };
         let layers = (0..layers).map(|_| layer()).collect::<Result<_>>()?;
-        Ok(KvCache { layers, blocks, heads, head_dim })
+        Ok(KvCache { layers, form, blocks, heads, head_dim })
     }
 
     /// Bytes of one block in all layers, keys and values.
@@ -66,12 +83,23 @@ impl KvCache {
         let Some((keys, values)) = self.layers.get(layer) else {
             bail!("kv write: no layer {layer}");
         };
-        if !qkv.device().is_cpu() {
-            bail!("kv write: no kernel for {:?}", qkv.device());
+        if self.form == Form::Rows {
+            let at = Tensor::new(slots, qkv.device())?.unsqueeze(1)?;
+            let at = at.broadcast_as((tokens, width))?.contiguous()?;
+            let part = |from| qkv.narrow(1, from, width)?.to_dtype(DType::F16)?.contiguous();
+            keys.scatter_set(&at, &part(first)?, 0)?;
+            return values.scatter_set(&at, &part(first + width)?, 0);
         }
         let write = |first, transposed| Write { cache: self, first, transposed, slots };
         keys.inplace_op2(qkv, &write(first, true))?;
         values.inplace_op2(qkv, &write(first + width, false))
+    }
+
+    /// The first `len` positions of a sequence in a layer's keys or values, (len, heads, head_dim) f16.
+    fn gather(&self, layer: &Tensor, table: &Tensor, len: usize) -> Result<Tensor> {
+        let blocks = layer.reshape((self.blocks, Self::BLOCK * self.heads * self.head_dim))?;
+        let rows = blocks.index_select(table, 0)?;
+        rows.reshape((table.dim(0)? * Self::BLOCK, self.heads, self.head_dim))?.narrow(0, 0, len)
     }
 }
 
@@ -147,10 +175,37 @@ pub fn paged_attention(
         }
     }
     let Some((keys, values)) = cache.layers.get(layer) else { bail!("attention: no layer {layer}") };
-    if !qkv.device().is_cpu() {
-        bail!("attention: no kernel for {:?}", qkv.device());
+    if cache.form == Form::Rows {
+        return composed(cache, (keys, values), qkv, heads, scale, rows);
     }
     qkv.apply_op3_no_bwd(keys, values, &Attend { cache, heads, scale, rows })
+}
+
+/// [`paged_attention`] out of candle's operations, a sequence at a time; tokens of no row get zeros.
+fn composed(
+    cache: &KvCache,
+    (keys, values): (&Tensor, &Tensor),
+    qkv: &Tensor,
+    heads: usize,
+    scale: f32,
+    rows: &[Rows<'_>],
+) -> Result<Tensor> {
+    let (tokens, dim) = (qkv.dim(0)?, cache.head_dim);
+    let out = Tensor::zeros((tokens, heads * dim), DType::F32, qkv.device())?;
+    for row in rows.iter().filter(|r| r.len > 0) {
+        let seen = row.start + row.len;
+        let table = Tensor::new(&row.table[..seen.div_ceil(KvCache::BLOCK)], qkv.device())?;
+        // Widened in the order that the products read: (key heads, dim, seen) and (key heads, seen, dim).
+        let k = cache.gather(keys, &table, seen)?.permute((1, 2, 0))?.to_dtype(DType::F32)?;
+        let v = cache.gather(values, &table, seen)?.transpose(0, 1)?.to_dtype(DType::F32)?;
+        let q = qkv.narrow(0, row.first, row.len)?.narrow(1, 0, heads * dim)?;
+        let q = q.reshape((row.len, heads, dim))?.transpose(0, 1)?;
+        // The first query sees every earlier position and its own.
+        let attended = attend(&q, &k, &v, scale, Some(row.start.cast_signed() + 1))?;
+        let attended = attended.transpose(0, 1)?.reshape((row.len, heads * dim))?;
+        out.slice_set(&attended, 0, row.first)?;
+    }
+    Ok(out)
 }
 
 struct Attend<'a> {

@@ -26,22 +26,6 @@ enum Form {
 }
 
 impl QWeight {
-    /// Moves a weight into the form of its device.
-    ///
-    /// # Errors
-    /// A tensor that is not a matrix, or not of its type's block size.
-    pub fn new(tensor: QTensor) -> Result<Self> {
-        let (outputs, inputs) = tensor.shape().dims2()?;
-        if tensor.device().is_cpu() {
-            let mut packer = Packer::new(tensor.dtype(), outputs, inputs)?;
-            packer.push(&tensor.data()?)?;
-            return packer.finish();
-        }
-        let tensor = Arc::new(tensor);
-        let product = QMatMul::from_arc(tensor.clone())?;
-        Ok(QWeight(Arc::new(Form::Device(tensor, product))))
-    }
-
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
         match &*self.0 {
@@ -60,41 +44,51 @@ impl QWeight {
     }
 }
 
-/// Builds a [`QWeight`] for the CPU from rows as they come out of a GGUF file, so that the file's form and the packed
+/// Builds a [`QWeight`] from rows as they come out of a GGUF file, so that for the CPU the file's form and the packed
 /// one never both lie in memory.
 ///
-/// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K keep every weight exactly, at the file's size or 3% above. Q8_1,
-/// Q2_K, Q3_K and Q8_K are rounded to Q8_0; floats to halves.
+/// On the CPU Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K keep every weight exactly, at the file's size or 3%
+/// above; Q8_1, Q2_K, Q3_K and Q8_K are rounded to Q8_0. A device keeps the file's blocks, and rounds Q8_1 and Q8_K,
+/// which candle has no product of. Floats are rounded to halves everywhere.
 pub struct Packer {
     dtype: GgmlDType,
+    /// What rows are rounded to on their way; `dtype` where they are not.
+    kept: GgmlDType,
     outputs: usize,
     inputs: usize,
     /// Rows taken so far.
     rows: usize,
     target: Target,
+    device: Device,
 }
 
 enum Target {
-    Exact(Matrix),
-    Rounded(Matrix),
+    Packed(Matrix),
     Floats(Vec<f32>),
+    /// For candle's products.
+    Blocks(Blocks),
 }
 
 impl Packer {
-    /// For a matrix (outputs, inputs) of a GGUF type.
+    /// For a matrix (outputs, inputs) of a GGUF type that `device` is to multiply with.
     ///
     /// # Errors
     /// A dimension of 0, or inputs that are no multiple of the type's block.
-    pub fn new(dtype: GgmlDType, outputs: usize, inputs: usize) -> Result<Self> {
+    pub fn new(dtype: GgmlDType, outputs: usize, inputs: usize, device: &Device) -> Result<Self> {
         if outputs == 0 || inputs == 0 || !inputs.is_multiple_of(dtype.block_size()) {
             bail!("({outputs}, {inputs}) is no shape of a {dtype:?} matrix");
         }
-        let target = match (dtype, Kind::of(dtype)) {
-            (_, Some(kind)) => Target::Exact(Matrix::new(kind, outputs, inputs)?),
-            (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16, _) => Target::Floats(Vec::new()),
-            _ => Target::Rounded(Matrix::new(Kind::Q8_0, outputs, inputs)?),
+        let ours = cpu::serves(device);
+        let exact =
+            if ours { Kind::of(dtype).is_some() } else { !matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) };
+        let floats = matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        let kept = if exact || floats { dtype } else { GgmlDType::Q8_0 };
+        let target = match Kind::of(kept) {
+            _ if floats => Target::Floats(Vec::new()),
+            Some(kind) if ours => Target::Packed(Matrix::new(kind, outputs, inputs)?),
+            _ => Target::Blocks(Blocks::default()),
         };
-        Ok(Packer { dtype, outputs, inputs, rows: 0, target })
+        Ok(Packer { dtype, kept, outputs, inputs, rows: 0, target, device: device.clone() })
     }
 
     fn row_bytes(&self) -> usize {
@@ -122,19 +116,19 @@ impl Packer {
                 self.inputs
             );
         }
+        let floats = || dequantise(self.dtype, bytes, (count, self.inputs));
+        let rounded = match self.kept == self.dtype {
+            true => None,
+            false => Some(QTensor::quantize(&floats()?, self.kept)?.data()?.into_owned()),
+        };
+        let blocks = rounded.as_deref().unwrap_or(bytes);
         match &mut self.target {
-            Target::Exact(matrix) => matrix.fill(self.rows, bytes)?,
-            Target::Rounded(matrix) => {
-                let floats = dequantise(self.dtype, bytes, (count, self.inputs))?;
-                matrix.fill(self.rows, &QTensor::quantize(&floats, GgmlDType::Q8_0)?.data()?)?;
-            }
-            Target::Floats(values) => {
-                let floats = dequantise(self.dtype, bytes, (count, self.inputs))?;
-                cpu::with(&floats, "weight", |floats| {
-                    values.extend_from_slice(floats);
-                    Ok(())
-                })?;
-            }
+            Target::Packed(matrix) => matrix.fill(self.rows, blocks)?,
+            Target::Blocks(all) => all.push(blocks),
+            Target::Floats(values) => cpu::with(&floats()?, "weight", |floats| {
+                values.extend_from_slice(floats);
+                Ok(())
+            })?,
         }
         self.rows += count;
         Ok(())
@@ -143,28 +137,51 @@ impl Packer {
     /// The weight.
     ///
     /// # Errors
-    /// Rows that were not pushed; a float that no half can hold.
+    /// Rows that were not pushed; a float that no half can hold; a device without room.
     pub fn finish(self) -> Result<QWeight> {
-        if self.rows != self.outputs {
-            bail!("{} of {} rows were given", self.rows, self.outputs);
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        if self.rows != outputs {
+            bail!("{} of {outputs} rows were given", self.rows);
         }
         Ok(QWeight(Arc::new(match self.target {
-            Target::Exact(matrix) | Target::Rounded(matrix) => Form::Packed(matrix),
+            Target::Packed(matrix) => Form::Packed(matrix),
             Target::Floats(values) => {
-                Form::Half(HalfLinear::new(&values, None, self.outputs, self.inputs, &Device::Cpu)?)
+                Form::Half(HalfLinear::new(&values, None, outputs, inputs, &self.device)?)
+            }
+            Target::Blocks(blocks) => {
+                let tensor = Arc::new(blocks.tensor(self.kept, (outputs, inputs), &self.device)?);
+                let product = QMatMul::from_arc(tensor.clone())?;
+                Form::Device(tensor, product)
             }
         })))
     }
 }
 
+/// Bytes of a GGUF type. Words, since candle takes the bytes as blocks that hold f32 and asserts their alignment.
+#[derive(Default)]
+struct Blocks {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Blocks {
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        self.words.resize(end.div_ceil(8), 0);
+        bytemuck::cast_slice_mut::<u64, u8>(&mut self.words)[self.len..end].copy_from_slice(bytes);
+        self.len = end;
+    }
+
+    fn tensor(&self, dtype: GgmlDType, shape: (usize, usize), device: &Device) -> Result<QTensor> {
+        let bytes: &[u8] = &bytemuck::cast_slice(&self.words)[..self.len];
+        QTensor::new(QStorage::from_data(bytes.into(), device, dtype)?, shape)
+    }
+}
+
 fn dequantise(dtype: GgmlDType, bytes: &[u8], shape: (usize, usize)) -> Result<Tensor> {
-    // Words, since candle takes the bytes as blocks that hold f32 and asserts their alignment.
-    let mut words = vec![0u64; bytes.len().div_ceil(8)];
-    let aligned = bytemuck::cast_slice_mut::<u64, u8>(&mut words);
-    aligned[..bytes.len()].copy_from_slice(bytes);
-    let aligned: &[u8] = &aligned[..bytes.len()];
-    let storage = QStorage::from_data(aligned.into(), &Device::Cpu, dtype)?;
-    QTensor::new(storage, shape)?.dequantize(&Device::Cpu)
+    let mut blocks = Blocks::default();
+    blocks.push(bytes);
+    blocks.tensor(dtype, shape, &Device::Cpu)?.dequantize(&Device::Cpu)
 }
 
 /// `y = x W^T` on one weight or on several that share the input (query, key and value; gate and up), whose outputs
@@ -230,7 +247,7 @@ impl QWeight {
                 cpu::tensor(out, (rows, matrix.outputs()))
             }
             Form::Half(linear) => linear.forward(x),
-            Form::Device(_, product) => product.forward(x),
+            Form::Device(_, product) => product.forward(&x.contiguous()?),
         }
     }
 }
@@ -268,6 +285,77 @@ impl QEmbedding {
             }
             Form::Half(linear) => linear.rows(tokens),
             Form::Device(tensor, _) => tensor.embedding(&Tensor::new(tokens, device)?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, composed, noise};
+
+    const TYPES: [GgmlDType; 14] = [
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q8_1,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+        GgmlDType::F32,
+    ];
+
+    /// One matrix for this crate's products and for candle's, which a device has.
+    fn both(dtype: GgmlDType, outputs: usize, inputs: usize, seed: u64) -> [QWeight; 2] {
+        let values =
+            Tensor::from_vec(noise(outputs * inputs, seed), (outputs, inputs), &Device::Cpu).unwrap();
+        let bytes = QTensor::quantize(&values, dtype).unwrap().data().unwrap().into_owned();
+        let make = || {
+            let mut packer = Packer::new(dtype, outputs, inputs, &Device::Cpu).unwrap();
+            bytes.chunks(packer.chunk_bytes()).for_each(|piece| packer.push(piece).unwrap());
+            packer.finish().unwrap()
+        };
+        [make(), composed(make)]
+    }
+
+    fn flat(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn candles_products_of_several_weights_agree_with_ours() {
+        for dtype in TYPES {
+            for (rows, inputs, outputs) in
+                [(1, 256, [40, 8, 24]), (7, 512, [16, 33, 1]), (12, 768, [65, 16, 16])]
+            {
+                let parts = [0, 1, 2].map(|i| both(dtype, outputs[i], inputs, i as u64));
+                let x = Tensor::from_vec(noise(rows * inputs, 9), (rows, inputs), &Device::Cpu).unwrap();
+                let of = |form: usize| {
+                    let parts = parts.iter().map(|p| p[form].clone()).collect();
+                    QLinear::new(parts).unwrap().forward(&x).unwrap()
+                };
+                let (ours, candles) = (of(0), of(1));
+                assert_eq!(candles.dims(), [rows, outputs.iter().sum::<usize>()]);
+                // Both round activations to 8 bits, on other grids; sums of `inputs` terms of about a third.
+                assert_close(&flat(&candles), &flat(&ours), 0.05 * (inputs as f32).sqrt() / 3.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_candles_gives_the_same_rows() {
+        for dtype in TYPES {
+            let [ours, candles] = both(dtype, 50, 256, 4).map(|t| QEmbedding::new(t).unwrap());
+            let row = |table: &QEmbedding| flat(&table.forward(&[49, 0, 17, 17], &Device::Cpu).unwrap());
+            let rounded = matches!(dtype, GgmlDType::Q2K | GgmlDType::Q3K);
+            assert_close(&row(&candles), &row(&ours), if rounded { 1e-2 } else { 1e-5 });
+            assert!(candles.forward(&[50], &Device::Cpu).is_err());
         }
     }
 }

@@ -4,24 +4,31 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use super::multi::{LANES, f32s, multiversion, sum_lanes};
+use super::{cpu, wide};
 
 /// Normalises the rows of `x` (.., n), f32, by `weight` (n).
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if cpu::fused(&[x, weight]) {
         return x.apply_op2_no_bwd(weight, &Norm { eps });
     }
-    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?.sqrt()?;
-    x.broadcast_div(&scale)?.broadcast_mul(weight)
+    composed(x, weight, eps)
+}
+
+/// [`rms_norm`] out of candle's operations, in f32 at least.
+pub(super) fn composed(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let values = x.to_dtype(wide(x.dtype()))?;
+    let scale = (values.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?.sqrt()?;
+    values.broadcast_div(&scale)?.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
 /// `(x + residual, rms_norm(x + residual))`, both (rows, n), in one pass.
 pub fn add_rms_norm(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
-    if x.device().is_cpu() {
+    if cpu::fused(&[x, residual, weight]) {
         let both = x.apply_op3_no_bwd(residual, weight, &AddNorm { eps })?;
         return Ok((both.get(0)?, both.get(1)?));
     }
     let sum = (x + residual)?;
-    let normed = rms_norm(&sum, weight, eps)?;
+    let normed = composed(&sum, weight, eps)?;
     Ok((sum, normed))
 }
 

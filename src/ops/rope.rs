@@ -3,6 +3,7 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, bail};
 
+use super::cpu;
 use super::multi::multiversion;
 
 /// Which two dimensions of a head turn together.
@@ -20,13 +21,33 @@ pub struct Rope {
     style: RopeStyle,
     /// Pairs of dimensions that turn; the rest of a head stays.
     pairs: usize,
-    /// (context, pairs): cosine then sine of each pair.
-    table: Vec<(f32, f32)>,
+    context: usize,
+    table: Table,
+}
+
+/// Cosine and sine of each pair at each position.
+#[derive(Debug)]
+enum Table {
+    /// (context, pairs), for the kernel.
+    Host(Vec<(f32, f32)>),
+    /// Cosines and sines apart, (context, pairs) each, for the composition.
+    Device(Tensor, Tensor),
 }
 
 impl Rope {
-    /// Angles `position * base^(-2i/dims) / factors[i]` for `dims / 2` pairs, computed in f64.
-    pub fn new(style: RopeStyle, dims: usize, base: f64, factors: Option<&[f32]>, context: usize) -> Self {
+    /// Angles `position * base^(-2i/dims) / factors[i]` for `dims / 2` pairs, computed in f64, for tensors on
+    /// `device`.
+    ///
+    /// # Errors
+    /// A device without room.
+    pub fn new(
+        style: RopeStyle,
+        dims: usize,
+        base: f64,
+        factors: Option<&[f32]>,
+        context: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let pairs = dims / 2;
         let step: Vec<f64> = (0..pairs)
             .map(|i| {
@@ -34,16 +55,22 @@ impl Rope {
                 base.powf(-2.0 * i as f64 / dims as f64) / factor
             })
             .collect();
-        let table = (0..context)
-            .flat_map(|p| step.iter().map(move |s| (p as f64 * s).sin_cos()))
-            .map(|(sin, cos)| (cos as f32, sin as f32))
-            .collect();
-        Rope { style, pairs, table }
+        let turns = (0..context).flat_map(|p| step.iter().map(move |s| (p as f64 * s).sin_cos()));
+        let turns: Vec<(f32, f32)> = turns.map(|(sin, cos)| (cos as f32, sin as f32)).collect();
+        let table = if cpu::serves(device) {
+            Table::Host(turns)
+        } else {
+            let part = |pick: fn(&(f32, f32)) -> f32| {
+                Tensor::from_vec(turns.iter().map(pick).collect::<Vec<f32>>(), (context, pairs), device)
+            };
+            Table::Device(part(|t| t.0)?, part(|t| t.1)?)
+        };
+        Ok(Rope { style, pairs, context, table })
     }
 
     /// Positions that have rotations.
     pub fn context(&self) -> usize {
-        self.table.len() / self.pairs.max(1)
+        self.context
     }
 
     /// Turns the first `heads` heads of `head_dim` columns in each row of `x` (tokens, columns), f32, by that
@@ -60,15 +87,48 @@ impl Rope {
         if let Some(far) = positions.iter().find(|&&p| p as usize >= self.context()) {
             bail!("rope: position {far} is past the context of {}", self.context());
         }
-        match x.device() {
-            Device::Cpu => x.inplace_op1(&Turn { rope: self, heads, head_dim, positions }),
-            other => bail!("rope: no kernel for {other:?}"),
+        match &self.table {
+            Table::Host(table) => x.inplace_op1(&Turn { rope: self, table, heads, head_dim, positions }),
+            Table::Device(cos, sin) => {
+                let at = Tensor::new(positions, x.device())?;
+                // (tokens, 1, pairs): the same turn for every head.
+                let turns = |t: &Tensor| t.index_select(&at, 0)?.unsqueeze(1);
+                let columns = x.narrow(1, 0, heads * head_dim)?.reshape((rows, heads, head_dim))?;
+                let turned = self.composed(&columns, &turns(cos)?, &turns(sin)?)?;
+                x.slice_set(&turned.reshape((rows, heads * head_dim))?, 1, 0)
+            }
+        }
+    }
+
+    /// `x` (tokens, heads, head_dim) turned, out of candle's operations.
+    fn composed(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+        let (rows, heads, head_dim) = x.dims3()?;
+        let pairs = self.pairs;
+        let (a, b) = match self.style {
+            RopeStyle::Interleaved => {
+                let x = x.narrow(2, 0, 2 * pairs)?.contiguous()?.reshape((rows, heads, pairs, 2))?;
+                (x.narrow(3, 0, 1)?.squeeze(3)?, x.narrow(3, 1, 1)?.squeeze(3)?)
+            }
+            RopeStyle::Halves => (x.narrow(2, 0, pairs)?, x.narrow(2, pairs, pairs)?),
+        };
+        let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
+        let second = (a.broadcast_mul(sin)? + b.broadcast_mul(cos)?)?;
+        let turned = match self.style {
+            RopeStyle::Interleaved => {
+                Tensor::stack(&[first, second], 3)?.reshape((rows, heads, 2 * pairs))?
+            }
+            RopeStyle::Halves => Tensor::cat(&[first, second], 2)?,
+        };
+        match head_dim - 2 * pairs {
+            0 => Ok(turned),
+            rest => Tensor::cat(&[turned, x.narrow(2, 2 * pairs, rest)?], 2),
         }
     }
 }
 
 struct Turn<'a> {
     rope: &'a Rope,
+    table: &'a [(f32, f32)],
     heads: usize,
     head_dim: usize,
     positions: &'a [u32],
@@ -89,7 +149,7 @@ impl InplaceOp1 for Turn<'_> {
         }
         let pairs = self.rope.pairs;
         for (row, &position) in data[start..end].chunks_exact_mut(columns).zip(self.positions) {
-            let turns = &self.rope.table[position as usize * pairs..][..pairs];
+            let turns = &self.table[position as usize * pairs..][..pairs];
             for head in row[..self.heads * self.head_dim].chunks_exact_mut(self.head_dim) {
                 match self.rope.style {
                     RopeStyle::Interleaved => turn_interleaved(head, turns),

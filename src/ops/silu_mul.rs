@@ -3,13 +3,19 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
+use super::cpu;
 use super::multi::{exp, f32s, multiversion};
 
 /// `x` (.., 2n) f32, the gate before the up projection in each row; gives (.., n).
 pub fn silu_mul(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if cpu::fused(&[x]) {
         return x.apply_op1_no_bwd(&SiluMul);
     }
+    composed(x)
+}
+
+/// [`silu_mul`] out of candle's operations.
+pub(super) fn composed(x: &Tensor) -> Result<Tensor> {
     let n = x.dim(D::Minus1)? / 2;
     x.narrow(D::Minus1, 0, n)?.silu()? * x.narrow(D::Minus1, n, n)?
 }

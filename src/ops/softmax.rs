@@ -2,10 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 
 use super::simd::{self, Simd, dispatch};
-use super::{cpu, par};
+use super::{cpu, par, wide};
 
 const NS_A_VALUE: f64 = 0.5;
 
@@ -83,14 +83,14 @@ dispatch! {
     unsafe fn softmax_row(x: *mut f32, n: usize) = softmax_generic
 }
 
-/// Softmax over the last dimension; on the CPU, a row of -inf alone gives zeros.
+/// Softmax over the last dimension; a row of -inf alone gives zeros.
 ///
 /// # Errors
 /// A tensor without dimensions; on the CPU, one that is not contiguous.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let Some(&n) = x.dims().last() else { bail!("softmax: the input has no dimension") };
     if !cpu::fused(&[x]) {
-        return candle_nn::ops::softmax_last_dim(x);
+        return composed(x);
     }
     let mut out = cpu::with(x, "softmax", |x| Ok(x.to_vec()))?;
     par::rows_mut(&mut out, n, NS_A_VALUE, |_, part| {
@@ -100,6 +100,19 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         }
     });
     cpu::tensor(out, x.shape())
+}
+
+/// [`softmax`] out of candle's operations, in f32 at least.
+pub(crate) fn composed(x: &Tensor) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
+    let values = x.to_dtype(wide(x.dtype()))?;
+    // Less a finite maximum, and over at least a tiny sum: a row of -inf alone gives zeros.
+    let max = values.max_keepdim(D::Minus1)?.maximum(f64::from(f32::MIN))?;
+    let e = values.broadcast_sub(&max)?.exp()?;
+    let sum = e.sum_keepdim(D::Minus1)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+    e.broadcast_div(&sum)?.to_dtype(x.dtype())
 }
 
 #[cfg(test)]
@@ -120,8 +133,10 @@ mod tests {
                 let sum: f64 = e.iter().sum();
                 e.into_iter().map(move |v| (v / sum) as f32)
             }).collect();
-            let got = softmax(&Tensor::from_vec(x, (rows, n), &Device::Cpu).unwrap()).unwrap();
-            assert_close(&got.flatten_all().unwrap().to_vec1().unwrap(), &want, 1e-6);
+            let x = Tensor::from_vec(x, (rows, n), &Device::Cpu).unwrap();
+            for got in [softmax(&x).unwrap(), composed(&x).unwrap()] {
+                assert_close(&got.flatten_all().unwrap().to_vec1().unwrap(), &want, 1e-6);
+            }
         }
     }
 
@@ -129,7 +144,8 @@ mod tests {
     fn what_is_masked_gets_nothing() {
         let inf = f32::NEG_INFINITY;
         let x = Tensor::new(&[[0.0, inf, 0.0, inf, inf], [inf; 5]], &Device::Cpu).unwrap();
-        let got = softmax(&x).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(got, [[0.5, 0.0, 0.5, 0.0, 0.0], [0.0; 5]]);
+        for got in [softmax(&x).unwrap(), composed(&x).unwrap()] {
+            assert_eq!(got.to_vec2::<f32>().unwrap(), [[0.5, 0.0, 0.5, 0.0, 0.0], [0.0; 5]]);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
-use super::testing::{assert_close, noise};
+use super::testing::{assert_close, composed, noise};
 use super::*;
 
 fn tensor(values: &[f32], rows: usize) -> Tensor {
@@ -61,8 +61,14 @@ fn naive_attention(
     out
 }
 
+/// The kernels, and what devices compose.
+fn check_paged(lengths: &[(usize, usize)], heads: (usize, usize, usize)) {
+    check_paged_once(lengths, heads);
+    composed(|| check_paged_once(lengths, heads));
+}
+
 /// Random keys and values through the cache, in scattered blocks, then one ragged step over all sequences.
-fn check_paged(lengths: &[(usize, usize)], (heads, kv_heads, dim): (usize, usize, usize)) {
+fn check_paged_once(lengths: &[(usize, usize)], (heads, kv_heads, dim): (usize, usize, usize)) {
     let width = (heads + 2 * kv_heads) * dim;
     let blocks: usize = lengths.iter().map(|(b, n)| (b + n).div_ceil(KvCache::BLOCK)).sum();
     let cache = KvCache::new(2, blocks + 1, kv_heads, dim, &Device::Cpu).unwrap();
@@ -136,18 +142,22 @@ proptest! {
     fn norms_equal_the_definition(rows in 1usize..5, n in 1usize..70, seed in any::<u64>()) {
         let (x, r, w) = (noise(rows * n, seed), noise(rows * n, seed ^ 1), noise(n, seed ^ 2));
         let weight = Tensor::from_slice(&w, n, &Device::Cpu).unwrap();
-        let normed = rms_norm(&tensor(&x, rows), &weight, 1e-5).unwrap();
-        assert_close(&values(&normed), &naive_norm(&x, &w, 1e-5), 1e-5);
-        let (sum, normed) = add_rms_norm(&tensor(&x, rows), &tensor(&r, rows), &weight, 1e-5).unwrap();
         let want: Vec<f32> = x.iter().zip(&r).map(|(a, b)| a + b).collect();
-        assert_close(&values(&sum), &want, 0.0);
-        assert_close(&values(&normed), &naive_norm(&want, &w, 1e-5), 1e-5);
+        let check = || {
+            let normed = rms_norm(&tensor(&x, rows), &weight, 1e-5).unwrap();
+            assert_close(&values(&normed), &naive_norm(&x, &w, 1e-5), 1e-5);
+            let (sum, normed) = add_rms_norm(&tensor(&x, rows), &tensor(&r, rows), &weight, 1e-5).unwrap();
+            assert_close(&values(&sum), &want, 0.0);
+            assert_close(&values(&normed), &naive_norm(&want, &w, 1e-5), 1e-5);
+        };
+        check();
+        composed(check);
     }
 
     #[test]
     fn the_gate_equals_the_definition(rows in 1usize..4, n in 1usize..50, scale in 0.1f32..90.0) {
         let x: Vec<f32> = noise(rows * 2 * n, 3).iter().map(|v| v * scale).collect();
-        let got = silu_mul(&tensor(&x, rows)).unwrap();
+        let gate = || silu_mul(&tensor(&x, rows)).unwrap();
         let want: Vec<f32> = x
             .chunks(2 * n)
             .flat_map(|row| (0..n).map(|i| {
@@ -155,7 +165,9 @@ proptest! {
                 (g / (1.0 + (-g).exp()) * f64::from(row[n + i])) as f32
             }).collect::<Vec<_>>())
             .collect();
-        assert_close(&values(&got), &want, 1e-5);
+        for got in [gate(), composed(gate)] {
+            assert_close(&values(&got), &want, 1e-5);
+        }
     }
 
     #[test]
@@ -166,11 +178,14 @@ proptest! {
         halves in any::<bool>(),
     ) {
         let (style, dim) = (if halves { RopeStyle::Halves } else { RopeStyle::Interleaved }, 2 * pairs + rest);
-        let rope = Rope::new(style, 2 * pairs, 10_000.0, None, 5000);
-        // Two heads turn; what lies behind them stays.
+                // Two heads turn; what lies behind them stays.
         let x = noise(2 * dim + 3, u64::from(position));
-        let turned = tensor(&x, 1);
-        rope.apply(&turned, 2, dim, &[position]).unwrap();
+        let turn = || {
+            let rope = Rope::new(style, 2 * pairs, 10_000.0, None, 5000, &Device::Cpu).unwrap();
+            let turned = tensor(&x.repeat(3), 3);
+            rope.apply(&turned, 2, dim, &[position / 2, position, 0]).unwrap();
+            turned
+        };
         let mut want = x.clone();
         for head in 0..2 {
             for i in 0..pairs {
@@ -181,12 +196,20 @@ proptest! {
                 want[head * dim + b] = (x * angle.sin() + y * angle.cos()) as f32;
             }
         }
-        assert_close(&values(&turned), &want, 1e-5);
+        for turned in [turn(), composed(turn)] {
+            assert_close(&values(&turned.narrow(0, 1, 1).unwrap()), &want, 1e-5);
+            assert_close(&values(&turned.narrow(0, 2, 1).unwrap()), &x, 0.0);
+        }
     }
 }
 
 #[test]
 fn what_does_not_fit_is_an_error() {
+    refused();
+    composed(refused);
+}
+
+fn refused() {
     let cache = KvCache::new(1, 2, 2, 16, &Device::Cpu).unwrap();
     let qkv = tensor(&noise(64 * 3, 1), 3);
     assert!(cache.write(0, &qkv, 0, &[0, 1]).is_err(), "a slot a token");
@@ -200,7 +223,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(attend(2, &[row(0, 3, 30, &[0])]).is_err(), "too few blocks");
     assert!(attend(2, &[row(0, 3, 0, &[2])]).is_err(), "no such block");
     assert!(attend(2, &[row(0, 3, 30, &[1, 0])]).is_ok());
-    let rope = Rope::new(RopeStyle::Halves, 16, 1e4, None, 10);
+    let rope = Rope::new(RopeStyle::Halves, 16, 1e4, None, 10, &Device::Cpu).unwrap();
     assert!(rope.apply(&qkv, 4, 16, &[0, 1, 10]).is_err() && rope.apply(&qkv, 5, 16, &[0, 1, 2]).is_err());
     assert!(KvCache::new(1, usize::MAX, 2, 16, &Device::Cpu).is_err());
 }

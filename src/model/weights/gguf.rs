@@ -127,7 +127,7 @@ impl Gguf {
 
     /// Reads a tensor of this shape and widens it to f32: norms, biases, rope factors.
     pub fn tensor_f32(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
-        let tensor = self.qtensor_shaped(name, shape, device)?;
+        let tensor = self.qtensor_shaped(name, shape, &Device::Cpu)?;
         tensor.dequantize(device).map_err(|source| self.device_error(name, source))
     }
 
@@ -151,14 +151,11 @@ impl Gguf {
         })
     }
 
-    /// Gives a matrix to the packer of its type, a piece at a time: a weight for the CPU.
+    /// Gives a matrix of this shape to its packer, a piece at a time: a weight for products on the device.
     pub fn qweight_shaped(&self, name: &str, shape: [usize; 2], device: &Device) -> Result<QWeight, Error> {
         let info = self.expect_shape(name, &shape)?;
         let failed = |source| self.device_error(name, source);
-        if !device.is_cpu() {
-            return QWeight::new(self.load(info, device)?).map_err(failed);
-        }
-        let mut packer = Packer::new(info.ggml_type, shape[0], shape[1]).map_err(failed)?;
+        let mut packer = Packer::new(info.ggml_type, shape[0], shape[1], device).map_err(failed)?;
         let len = self.len_of(info)?;
         let mut piece = vec![0; packer.chunk_bytes().min(len)];
         let mut at = 0;

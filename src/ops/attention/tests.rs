@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ops::testing::{assert_close, noise};
+use crate::ops::testing::{self, assert_close, noise};
 
 fn tensor(seed: u64, shape: (usize, usize, usize)) -> Tensor {
     let v: Vec<f32> = noise(shape.0 * shape.1 * shape.2, seed).iter().map(|v| v * 3.0).collect();
@@ -23,6 +23,8 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) {
     let got = attention(q, k, v, heads, 0.3, mask).unwrap();
     assert_eq!(got.dims(), q.dims());
     assert_close(&flat(&got), &flat(&want), 2e-5);
+    let single = testing::composed(|| attention(q, k, v, heads, 0.3, mask).unwrap());
+    assert_close(&flat(&single), &flat(&want), 2e-5);
 }
 
 proptest! {
@@ -54,7 +56,7 @@ proptest! {
             let row = qkv.narrow(0, w[0], w[1] - w[0]).unwrap();
             let alone = attention_varlen(&row, &[0, w[1] - w[0]], heads, 0.2).unwrap();
             prop_assert_eq!(flat(&alone), flat(&got.narrow(0, w[0], w[1] - w[0]).unwrap()));
-            let composed = composed_varlen(&row, &[0, w[1] - w[0]], heads, width, 0.2).unwrap();
+            let composed = composed::varlen(&row, &[0, w[1] - w[0]], heads, width, 0.2).unwrap();
             assert_close(&flat(&alone), &flat(&composed), 2e-5);
         }
     }
@@ -79,7 +81,8 @@ fn every_set_gives_the_same() {
             let (q, k, v) = (noise(queries * dim, 1), noise(keys * dim, 2), noise(keys * dim, 3));
             let t = |x: &[f32], n| Tensor::from_slice(x, (1, n, dim), &Device::Cpu).unwrap();
             let mask = Mask { causal: true, ..Mask::default() };
-            let want = composed(&t(&q, queries), &t(&k, keys), &t(&v, keys), 1, 0.7, mask).unwrap();
+            let want =
+                composed::attention(&t(&q, queries), &t(&k, keys), &t(&v, keys), 1, 0.7, mask).unwrap();
             let mut out = vec![f32::NAN; queries * dim];
             let few = queries <= FEW;
             let head = Head {

@@ -49,11 +49,7 @@ struct Slot {
 impl WhisperModel {
     /// Loads a model folder, with room for `slots` sequences (their memory is taken when first used).
     pub fn load(folder: &Path, format: Format, device: &Device, slots: usize) -> Result<WhisperModel, Error> {
-        let precision = match device {
-            Device::Cpu => Precision::Half,
-            _ => Precision::F32,
-        };
-        WhisperModel::load_with(folder, format, device, slots, precision)
+        WhisperModel::load_with(folder, format, device, slots, Precision::Half)
     }
 
     fn load_with(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::*;
+use crate::ops::testing::composed;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/asr").join(name)
@@ -78,6 +79,16 @@ fn small() -> WhisperModel {
 
 #[test]
 fn hugging_face_weights_match_transformers() {
+    check_hugging_face();
+}
+
+/// What a GPU computes, here on the CPU.
+#[test]
+fn compositions_match_transformers_too() {
+    composed(check_hugging_face);
+}
+
+fn check_hugging_face() {
     let want: Hf = json("hf.json");
     let mut model = small();
     let encoded = encoded(&model);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::BertModel;
 use crate::model::embed::{EmbedTokenizer, Error, REGISTRY, load};
+use crate::ops::testing::composed;
 
 /// The MiniLM of the models folder that tests are given.
 fn minilm() -> Option<PathBuf> {
@@ -48,6 +49,20 @@ fn minilm_agrees_with_sentence_transformers() {
         assert!(near > 0.999_999, "cosine {near} for {:?}", g.text);
         let alone = model.embed(std::slice::from_ref(row)).unwrap();
         assert_eq!(&alone[0], vector, "{:?} depends on its neighbours", g.text);
+    }
+}
+
+/// What a GPU computes, here on the CPU.
+#[test]
+fn minilm_of_compositions_agrees_too() {
+    let Some(dir) = minilm() else { return };
+    let golden: Vec<Golden> =
+        serde_json::from_str(include_str!("../../../../tests/golden/embed/minilm.json")).unwrap();
+    let rows: Vec<Vec<u32>> = golden.iter().map(|g| g.ids.clone()).collect();
+    let vectors = composed(|| BertModel::load(&dir, &Device::Cpu).unwrap().embed(&rows).unwrap());
+    for (vector, g) in vectors.iter().zip(&golden) {
+        let near = cosine(vector, &g.vector);
+        assert!(near > 0.999_999, "cosine {near} for {:?}", g.text);
     }
 }
 
@@ -120,6 +135,10 @@ fn a_row_does_not_depend_on_its_batch() {
         assert!((norm - 1.0).abs() < 1e-5);
     }
     assert!(model.embed(&[]).unwrap().is_empty());
+    let compositions = composed(|| BertModel::load(dir.path(), &Device::Cpu).unwrap().embed(&rows).unwrap());
+    for (a, b) in together.iter().zip(&compositions) {
+        assert!(cosine(a, b) > 0.999_999);
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Llama {
         };
         let layers = (0..c.layers).map(|i| Layer::load(gguf, c, i, device)).collect::<Result<_, _>>()?;
         let norm = gguf.tensor_f32("output_norm.weight", &[c.hidden], device)?;
-        let rope = Rope::new(c.rope_style, c.rope_dims, c.rope_base, factors.as_deref(), context);
+        let rope = Rope::new(c.rope_style, c.rope_dims, c.rope_base, factors.as_deref(), context, device)?;
         let per_block = KvCache::block_bytes(c.layers, c.kv_heads, c.head_dim);
         // One sequence of the whole context must fit, whatever the budget says: placement has counted it.
         let blocks = ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK));

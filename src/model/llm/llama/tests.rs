@@ -7,6 +7,7 @@ use crate::model::Model;
 use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::Gguf;
+use crate::ops::testing::composed;
 
 #[derive(Deserialize)]
 struct Case {
@@ -42,8 +43,18 @@ fn step(model: &mut dyn Model<Llm>, tokens: &[u32], rows: Vec<Row>) -> Vec<Vec<f
 
 #[test]
 fn logits_and_greedy_tokens_equal_those_of_llama_cpp() {
+    check_golden(&cases());
+}
+
+/// What a GPU computes, here on the CPU, where it is slow: one case.
+#[test]
+fn compositions_equal_llama_cpp_too() {
+    composed(|| check_golden(&cases()[..1]));
+}
+
+fn check_golden(cases: &[Case]) {
     let Some(mut model) = smollm2() else { return };
-    for case in cases() {
+    for case in cases {
         let mut logits = step(&mut *model, &case.prompt, vec![row(0, case.prompt.len(), 0)]).remove(0);
         let off = |want: &[(usize, f32)]| {
             let squares = want.iter().map(|(i, w)| (logits[*i] - w).powi(2)).sum::<f32>();
@@ -67,6 +78,11 @@ fn logits_and_greedy_tokens_equal_those_of_llama_cpp() {
 
 #[test]
 fn a_sequence_does_not_depend_on_its_batch_or_its_chunks() {
+    check_batches();
+    composed(check_batches);
+}
+
+fn check_batches() {
     let Some(mut model) = smollm2() else { return };
     let (a, b) = (&cases()[1].prompt, &cases()[3].prompt);
     let alone = step(&mut *model, a, vec![row(0, a.len(), 0)]).remove(0);
