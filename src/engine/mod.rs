@@ -63,6 +63,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Bytes of `device` that loaded models may take together.
+    pub fn budget(&self, device: &device::Info) -> u64 {
+        self.memory_budget.unwrap_or(device.available / 10 * 9)
+    }
+}
+
 /// Why a model cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -180,7 +187,7 @@ impl Engine {
         let stopped =
             |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
         let info = device::cpu();
-        let budget = options.memory_budget.unwrap_or(info.available / 10 * 9);
+        let budget = options.budget(&info);
         let threads = options.threads.unwrap_or(info.cores);
         let device = device::open(&info).map_err(|e| stopped(&e))?;
         let worker = Worker::spawn(device, threads, opener).map_err(|e| stopped(&e))?;
