@@ -9,12 +9,14 @@ use tokio::net::TcpListener;
 
 use crate::config::{Config, DeviceKind, LogFormat};
 use crate::device;
+pub use crate::device::Info as Device;
 use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
+use crate::model::{embed, llm, weights};
 use crate::obs;
 use crate::service::{self, Service};
-use crate::types::model::{Installed, Kind};
+use crate::types::model::{Format, Installed, Kind};
 
 /// How often idle models are looked for, and metrics folded.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -59,12 +61,11 @@ pub fn preload(config: &Config, library: &Library, models: &[Installed]) -> Resu
         match models.iter().find(|m| answers_to(m, name)) {
             Some(model) => ids.push(model.id.clone()),
             None => {
-                let profile =
-                    library.catalog().profile(name).ok_or_else(|| Error::NotInstalled(name.clone()))?;
-                let wanted: BTreeSet<&str> = profile.models.iter().map(String::as_str).collect();
-                let served = |m: &&Installed| {
-                    wanted.contains(m.id.as_str()) && matches!(m.kind, Kind::Chat | Kind::Embed | Kind::Asr)
+                let Some(profile) = library.catalog().profile(name) else {
+                    return Err(Error::NotInstalled(library.resolve(name)?));
                 };
+                let wanted: BTreeSet<&str> = profile.models.iter().map(String::as_str).collect();
+                let served = |m: &&Installed| wanted.contains(m.id.as_str()) && service::is_served(m.kind);
                 ids.extend(models.iter().filter(served).map(|m| m.id.clone()));
             }
         }
@@ -158,6 +159,67 @@ pub fn engine_options(config: &Config) -> engine::Options {
         keep_alive: config.models.keep_alive,
         threads: config.device.threads,
         ..engine::Options::default()
+    }
+}
+
+/// What the server would compute with.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Every device; the server takes the first.
+    pub devices: Vec<Device>,
+    /// Bytes of the first that loaded models may take together.
+    pub budget: u64,
+}
+
+/// This machine as the server would use it if it started now.
+pub fn machine(config: &Config) -> Machine {
+    let options = engine_options(config);
+    let mut devices = device::all();
+    if let Ok(chosen) = device::choose(options.device) {
+        devices.sort_by_key(|device| device.id != chosen.id);
+    }
+    let budget = devices.first().map_or(0, |first| options.budget(first));
+    Machine { devices, budget }
+}
+
+/// Bytes that a model takes of the budget, as the server reckons before it loads one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    pub weights: u64,
+    /// What a chat model keeps of the conversations under way.
+    pub cache: u64,
+}
+
+/// What loading `model` takes; `None`: requests name no models of this kind, so none is loaded.
+pub fn needs(config: &Config, model: &Installed) -> Option<Needs> {
+    if !service::is_served(model.kind) {
+        return None;
+    }
+    let weights = engine::open::estimate(model, 0);
+    let whole = engine::open::estimate(model, engine_options(config).cache_bytes);
+    Some(Needs { weights, cache: whole.saturating_sub(weights) })
+}
+
+/// Whether there is code for the model's architecture.
+pub fn runs(model: &Installed) -> bool {
+    let architecture = model.architecture.as_str();
+    match model.kind {
+        Kind::Chat => llm::architectures().contains(&architecture),
+        Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
+        Kind::Asr => architecture == "whisper",
+        Kind::Vad | Kind::Speaker | Kind::Segment => false,
+    }
+}
+
+/// Reads what stands before a model's weights, so that a damaged or shortened file is found without loading it.
+///
+/// # Errors
+/// The file, and what in it contradicts itself or its size.
+pub fn inspect(model: &Installed) -> Result<(), weights::Error> {
+    match model.format {
+        Format::Gguf => weights::gguf::Gguf::open(&model.path).map(|_| ()),
+        Format::Safetensors => weights::safetensors::SafetensorsFolder::open(&model.path).map(|_| ()),
+        Format::CTranslate2 | Format::Torch => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use stentor::cli::{Cli, exit_code, run};
+use stentor::cli::{Cli, exit_code, explain, out, run};
 
 /// Keeps freed pages: the engines allocate the same large buffers at every step, and faulting fresh pages
 /// for them took a fifth of a forward pass with the system allocator.
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stentor: {error:#}");
+            out::note(&format!("stentor: {}", explain(&error)));
             ExitCode::from(exit_code(&error))
         }
     }

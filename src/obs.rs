@@ -8,6 +8,7 @@ pub mod names;
 #[cfg(test)]
 mod tests;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,8 @@ fn start() -> Result<Exposition, BuildError> {
     Ok(Exposition { handle })
 }
 
-/// Sends log lines to stderr. `filter` is a level or a filter (`stentor=debug,hyper=warn`).
+/// Sends log lines to stderr, coloured on a terminal where `NO_COLOR` is not set. `filter` is a level or a
+/// filter (`stentor=debug,hyper=warn`).
 ///
 /// # Errors
 /// The filter is not one, or logs are set up already.
@@ -93,7 +95,13 @@ pub fn init_logs(json: bool, filter: &str) -> Result<(), Error> {
         Ok(quiet) if !filter.to_string().contains("hyper") => filter.add_directive(quiet),
         _ => filter,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && !plain)
+        // A line that cannot be written would be complained of where it could not be, with a panic.
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
     let done = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
     done.map_err(|e| Error::Logs(e.to_string()))
 }

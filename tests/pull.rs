@@ -244,6 +244,7 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
         command.args(args).env("STENTOR_HOME", self.dir.path()).env("HF_ENDPOINT", &self.hub);
         command.env("HF_TOKEN", "hf_secret").env("PATH", &self.path).env_remove("STENTOR_OFFLINE");
+        command.env("STENTOR_ADDR", "127.0.0.1:0");
         for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(proxy);
         }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::out;
+use crate::app;
 use crate::config::Config;
-use crate::fetch::Library;
+use crate::fetch::{Library, probe};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,17 +25,24 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    let model = probe::model_at(&args.path)?;
+    app::inspect(&model)?;
     let library = Library::open(&config.home)?;
     let id = library.import(&args.path, args.id.as_deref(), &args.alias, !args.no_wait)?;
+    if !app::runs(&model) {
+        out::note(&format!(
+            "{id}: models of the architecture {} do not run here yet; it is registered all the same",
+            model.architecture
+        ));
+    }
     match library.installed()?.into_iter().find(|m| m.id == id) {
-        Some(m) => println!(
-            "{id}: {} model, {} {}, read in place from {}",
+        Some(m) => out::print(&format!(
+            "{id}: {} model, {} {}, read in place from {}\n",
             m.kind.as_str(),
             m.architecture,
             m.format.as_str(),
             m.path.display()
-        ),
-        None => println!("{id}: registered"),
+        )),
+        None => out::print(&format!("{id}: registered\n")),
     }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `stentor key`: makes an API key, shows it once, keeps its hash.
 
+use super::out;
 use crate::config::{Config, new_key};
 
 #[derive(Debug, clap::Args)]
@@ -12,12 +13,11 @@ pub struct Args {
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let path = config.key_file();
     let key = new_key(&path, &args.name)?;
-    eprintln!(
+    out::note(&format!(
         "Key `{}` (its hash is in {}; the key itself is shown only now). A running server takes it up when \
          it is started again.",
         key.id,
         path.display()
-    );
-    println!("{}", key.secret);
-    Ok(())
+    ));
+    out::print(&format!("{}\n", key.secret))
 }

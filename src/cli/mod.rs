@@ -1,11 +1,13 @@
 //! The commands. Each is a file with its arguments and a `run`; errors end as one line on stderr.
 
+pub mod ask;
 pub mod bench;
 pub mod config;
 pub mod doctor;
 pub mod import;
 pub mod key;
 pub mod models;
+pub mod out;
 pub mod progress;
 pub mod pull;
 pub mod rm;
@@ -56,7 +58,7 @@ pub enum Command {
 /// Runs the parsed command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(&cli.overrides)?;
-    match cli.command {
+    let done = match cli.command {
         Command::Up(args) => up::run(&config, args),
         Command::Serve(args) => serve::run(&config, args),
         Command::Pull(args) => pull::run(&config, args),
@@ -68,7 +70,22 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
+    };
+    match done {
+        Err(error) if error.is::<out::Unread>() => Ok(()),
+        done => done,
     }
+}
+
+/// The error as one line with its causes, each told once: many texts name their cause themselves.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// An error of a command with its own exit status.
@@ -84,15 +101,43 @@ impl Exit {
     pub fn damaged(text: String) -> Exit {
         Exit { code: 7, text }
     }
+
+    /// `doctor` found problems.
+    pub fn broken(text: String) -> Exit {
+        Exit { code: 8, text }
+    }
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong arguments, 3 a name is unknown or taken, \
-    4 no source gave a file, 5 the disk is full, 6 another process holds the home folder, 7 verify found damage";
+    4 no source gave a file, 5 the disk is full, 6 another process holds the home folder, 7 verify found damage, \
+    8 doctor found a problem";
 
 /// The exit status for an error, as the help text lists them.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         return exit.code;
     }
-    error.downcast_ref::<crate::fetch::Error>().map_or(1, crate::fetch::Error::exit_code)
+    let fetch = match error.downcast_ref::<crate::app::Error>() {
+        Some(crate::app::Error::Fetch(error)) => Some(error),
+        _ => error.downcast_ref::<crate::fetch::Error>(),
+    };
+    fetch.map_or(1, crate::fetch::Error::exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let config =
+            crate::config::Error::Read { path: "/x".into(), source: std::io::Error::other("out of luck") };
+        let error = anyhow::Error::from(config);
+        assert_eq!(explain(&error), "cannot read /x: out of luck");
+        assert_eq!(explain(&error.context("doing things")), "doing things: cannot read /x: out of luck");
+        let silent: anyhow::Result<()> = Err(std::io::Error::other("out of luck")).context("a file");
+        assert_eq!(explain(&silent.unwrap_err()), "a file: out of luck");
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::{ask, out};
 use crate::config::Config;
 use crate::fetch::catalog::Catalog;
 use crate::fetch::{Entry, Library, Status, bytes_text};
@@ -25,20 +26,18 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     if args.installed {
         entries.retain(|e| e.status != Status::Missing);
     }
-    // Nobody has asked a running server.
-    let loaded = None;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&entries, library.catalog(), loaded))?);
-    } else {
-        print!("{}", table(&entries, library.catalog(), loaded));
+    let loaded = ask::server(config.addr).and_then(|running| running.loaded);
+    let (catalog, loaded) = (library.catalog(), loaded.as_deref());
+    match args.json {
+        true => out::print(&format!("{}\n", serde_json::to_string_pretty(&json(&entries, catalog, loaded))?)),
+        false => out::print(&table(&entries, catalog, loaded)),
     }
-    Ok(())
 }
 
 /// The models as a table, the profiles below it, and what is damaged last.
 ///
-/// `loaded`: the ids that a running server holds in memory; `None` where no server was asked, and the
-/// table then does not speak of it.
+/// `loaded`: the ids that a running server holds in memory; `None` where none answered, and the table then
+/// does not speak of it.
 pub fn table(entries: &[Entry], catalog: &Catalog, loaded: Option<&[String]>) -> String {
     let header = ["MODEL", "KIND", "FORMAT", "SIZE", "STATUS", "PROFILES", "ALSO CALLED"];
     let mut rows = vec![header.map(str::to_owned)];
@@ -77,7 +76,8 @@ fn status(entry: &Entry, loaded: Option<&[String]>) -> &'static str {
     }
 }
 
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+/// Rows with their cells under each other.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

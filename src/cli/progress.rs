@@ -5,9 +5,10 @@ use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::out;
 use crate::fetch::{Progress, bytes_text};
 
-/// Progress on stderr.
+/// Progress on stderr. Bars have no colours, so that there is nothing in them for `NO_COLOR` to take away.
 pub struct Shown {
     terminal: bool,
     quiet: bool,
@@ -17,7 +18,8 @@ pub struct Shown {
 impl Shown {
     /// `quiet` leaves only the notes.
     pub fn new(quiet: bool) -> Shown {
-        Shown { terminal: std::io::stderr().is_terminal(), quiet, bar: Mutex::new(None) }
+        let draws = std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+        Shown { terminal: std::io::stderr().is_terminal() && draws, quiet, bar: Mutex::new(None) }
     }
 
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
@@ -33,7 +35,7 @@ impl Progress for Shown {
         if !self.terminal {
             let size = total.map(|t| format!(" ({})", bytes_text(t))).unwrap_or_default();
             let from = if done > 0 { format!(", continued at {}", bytes_text(done)) } else { String::new() };
-            eprintln!("{label}{size}{from}");
+            out::note(&format!("{label}{size}{from}"));
             return;
         }
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
@@ -66,7 +68,7 @@ impl Progress for Shown {
     fn note(&self, line: &str) {
         self.with_bar(|slot| match slot {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => out::note(line),
         });
     }
 }

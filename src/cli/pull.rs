@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::out;
 use super::progress::Shown;
 use crate::config::Config;
 use crate::fetch::http::Limits;
@@ -40,10 +41,10 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let report = fetch(config, &args.names, &args.network, !args.no_wait, args.quiet)?;
     if !args.quiet {
         for id in &report.present {
-            println!("{id}: is there");
+            out::print(&format!("{id}: is there\n"))?;
         }
         for id in &report.fetched {
-            println!("{id}: ready");
+            out::print(&format!("{id}: ready\n"))?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `stentor rm`.
 
+use super::out;
 use crate::config::Config;
 use crate::fetch::{Library, bytes_text};
 
@@ -20,8 +21,8 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let ids = args.names.iter().map(|name| library.resolve(name)).collect::<Result<Vec<_>, _>>()?;
     for id in ids {
         match library.remove(&id, !args.no_wait)? {
-            0 => println!("{id}: forgotten"),
-            bytes => println!("{id}: removed, {} freed", bytes_text(bytes)),
+            0 => out::print(&format!("{id}: forgotten\n"))?,
+            bytes => out::print(&format!("{id}: removed, {} freed\n", bytes_text(bytes)))?,
         }
     }
     Ok(())

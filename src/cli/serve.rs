@@ -1,9 +1,10 @@
 //! `stentor serve`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::{ask, out};
 use crate::app;
 use crate::config::{self, Config};
 
@@ -64,7 +65,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     // Sockets and tokenising; the models compute on their device's own thread.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let started = Instant::now();
-    let listening = |addr| eprintln!("Listening on http://{addr}; loading models ...");
+    let listening = |addr| out::note(&format!("Listening on http://{addr}; loading models ..."));
     let addr = config.addr;
     let ready = move |models: &[String]| welcome(addr, models, started.elapsed());
     runtime.block_on(app::serve(&config, listening, ready))?;
@@ -73,10 +74,9 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
 
 /// What to try first, as commands that work as they stand.
 fn welcome(addr: SocketAddr, models: &[String], took: Duration) {
-    let host =
-        if addr.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port())) } else { addr };
-    eprintln!("Ready in {:.1} s with {}. Try:", took.as_secs_f64(), models.join(", "));
-    eprintln!(
+    let host = ask::reachable(addr);
+    out::note(&format!("Ready in {:.1} s with {}. Try:", took.as_secs_f64(), models.join(", ")));
+    out::note(&format!(
         r#"
   curl http://{host}/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{{"messages": [{{"role": "user", "content": "Name three colours."}}], "max_tokens": 60}}'
@@ -86,5 +86,5 @@ fn welcome(addr: SocketAddr, models: &[String], took: Duration) {
   curl http://{host}/v1/audio/transcriptions -F file=@speech.wav
 
 The API is described at http://{host}/docs; Ctrl-C stops the server."#
-    );
+    ));
 }

@@ -1,7 +1,7 @@
 //! `stentor verify`.
 
-use super::Exit;
 use super::progress::Shown;
+use super::{Exit, out};
 use crate::config::Config;
 use crate::fetch::Library;
 
@@ -20,17 +20,17 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let library = Library::open(&config.home)?;
     let report = library.verify(&args.names, !args.no_wait, &Shown::new(false))?;
     if report.is_empty() {
-        println!("no models are installed");
+        out::print("no models are installed\n")?;
     }
     let mut damaged = Vec::new();
     for model in &report {
         if model.problems.is_empty() {
-            println!("{}: whole", model.id);
+            out::print(&format!("{}: whole\n", model.id))?;
             continue;
         }
         damaged.push(model.id.as_str());
         for problem in &model.problems {
-            println!("{}: {problem}", model.id);
+            out::print(&format!("{}: {problem}\n", model.id))?;
         }
     }
     match damaged.is_empty() {

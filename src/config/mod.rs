@@ -65,6 +65,8 @@ pub struct Config {
     /// Keys given in the environment, hashed as soon as they were read.
     env_keys: Vec<ApiKey>,
     origins: BTreeMap<&'static str, Origin>,
+    /// The file that was read, or would be if it were there.
+    file: PathBuf,
 }
 
 /// What one client, or all of them together, may use.
@@ -156,6 +158,8 @@ impl fmt::Display for Origin {
 pub enum Error {
     #[error("cannot tell where to keep models: set STENTOR_HOME, or HOME")]
     NoHome,
+    #[error("the home folder {} is a file: choose a folder with --home or STENTOR_HOME", path.display())]
+    HomeIsFile { path: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write {}: {source}", path.display())]
@@ -205,6 +209,9 @@ impl Config {
             Some(path) => config.read_file(path, true)?,
             None => {
                 let home = given_home.clone().or_else(|| default_home(env)).ok_or(Error::NoHome)?;
+                if home.is_file() {
+                    return Err(Error::HomeIsFile { path: home });
+                }
                 config.read_file(&home.join("stentor.toml"), false)?;
                 if !config.home.as_os_str().is_empty() && config.home != home {
                     let origin = config.origin("home");
@@ -222,6 +229,9 @@ impl Config {
         }
         config.apply_environment(env)?;
         config.apply_overrides(overrides)?;
+        if config.home.is_file() {
+            return Err(Error::HomeIsFile { path: config.home });
+        }
         config.env_keys = api_keys::from_environment(env)?;
         Ok(config)
     }
@@ -256,6 +266,7 @@ impl Config {
             device: Device { kind: DeviceKind::Auto, memory_budget_bytes: None, threads: None },
             env_keys: Vec::new(),
             origins: BTreeMap::new(),
+            file: PathBuf::new(),
         }
     }
 
@@ -328,6 +339,11 @@ impl Config {
         self.origins.get(name).cloned().unwrap_or(Origin::Default)
     }
 
+    /// The file that is read, which need not be there.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The file of hashed keys: the one configured, else `api-keys` in the home folder.
     pub fn key_file(&self) -> PathBuf {
         self.api_key_file.clone().unwrap_or_else(|| self.home.join("api-keys"))
@@ -368,6 +384,7 @@ impl Config {
     }
 
     fn read_file(&mut self, path: &Path, required: bool) -> Result<(), Error> {
+        self.file = path.to_owned();
         for entry in file::read(path, required)? {
             let origin = Origin::File { path: path.to_owned(), line: entry.line };
             self.set(entry.setting, entry.value, origin)?;

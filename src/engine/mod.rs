@@ -66,6 +66,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Bytes of `device` that loaded models may take together.
+    pub fn budget(&self, device: &device::Info) -> u64 {
+        self.memory_budget.unwrap_or(device.available / 10 * 9)
+    }
+}
+
 /// Why a model cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -186,7 +193,7 @@ impl Engine {
         if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
             tracing::info!(id = info.id, name = info.name, capability = %format!("{major}.{minor}"), "models run on a GPU");
         }
-        let budget = options.memory_budget.unwrap_or(info.available / 10 * 9);
+        let budget = options.budget(&info);
         // Beside a GPU they prepare weights and inputs.
         let threads = options.threads.unwrap_or_else(device::cores);
         let worker = Worker::spawn(info, threads, opener).map_err(|e| stopped(&e))?;

@@ -12,10 +12,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("manifest {name}: {what}")]
     Manifest { name: String, what: String },
-    #[error("no model or profile is named {name:?}{}; `stentor models` lists them", did_you_mean(.nearest))]
+    #[error("no model or profile is named {name:?}{} `stentor models` lists all", did_you_mean(.nearest))]
     Unknown { name: String, nearest: Option<String> },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error(
+        "the home folder {path} cannot be used: {source}; choose another with --home or STENTOR_HOME, or give this user the right to write there"
+    )]
+    Home { path: PathBuf, source: io::Error },
     #[error(
         "not enough space on the disk of {path}: {need} needed, {free} free; free some, or set STENTOR_HOME to a larger disk",
         need = bytes_text(*.need), free = bytes_text(*.free)
@@ -47,7 +51,7 @@ pub enum Error {
     Import { path: PathBuf, what: String },
     #[error("{name:?} is taken by {by}; choose another with --id")]
     Taken { name: String, by: String },
-    #[error("{id} is not installed")]
+    #[error("{id} is not installed; `stentor models --installed` lists what is")]
     NotInstalled { id: String },
 }
 
@@ -100,7 +104,7 @@ impl Error {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default()
+    nearest.as_ref().map_or(";".to_owned(), |n| format!("; did you mean {n:?}?"))
 }
 
 /// The candidate that a mistyped `name` most likely meant.

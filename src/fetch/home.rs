@@ -1,6 +1,7 @@
 //! The home folder: what lies where, its lock, and the space left.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
@@ -54,10 +55,11 @@ impl Home {
 
     /// Creates the folder and takes its lock, which ends with the value or the process.
     pub fn lock(&self, wait: bool, progress: &dyn Progress) -> Result<Lock> {
-        fs::create_dir_all(&self.0).map_err(Error::io(&self.0))?;
+        let unusable = |source| Error::Home { path: self.0.clone(), source };
+        fs::create_dir_all(&self.0).map_err(unusable)?;
         let path = self.0.join(".lock");
         let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
+        let file = options.create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => return Ok(Lock { _file: file }),
             Err(TryLockError::Error(e)) => return Err(Error::io(&path)(e)),
@@ -71,8 +73,7 @@ impl Home {
 
     /// Fails unless `need` bytes and a margin are free.
     pub fn need_space(&self, need: u64) -> Result<()> {
-        let stat = rustix::fs::statvfs(&self.0).map_err(|e| Error::io(&self.0)(e.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = free(&self.0).map_err(Error::io(&self.0))?;
         match need.saturating_add(MARGIN) {
             total if need > 0 && total > free => {
                 Err(Error::NoSpace { path: self.0.clone(), need: total, free })
@@ -82,7 +83,60 @@ impl Home {
     }
 }
 
+/// Bytes that this user may still write to the disk of `folder`.
+fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Where a home folder lies.
+#[derive(Debug)]
+pub struct Disk {
+    /// Bytes free.
+    pub free: u64,
+    /// Whether the folder is there already; it is made when it is first needed.
+    pub exists: bool,
+    /// Why nothing can be written there, if so.
+    pub refused: Option<io::Error>,
+}
+
+impl Disk {
+    /// Tries the folder, or the nearest one above it that is there. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// What is there cannot be looked at.
+    pub fn of(home: &Path) -> Result<Disk> {
+        let home = std::path::absolute(home).map_err(Error::io(home))?;
+        let exists = home.exists();
+        let folder = home.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let free = free(folder).map_err(Error::io(folder))?;
+        Ok(Disk { free, exists, refused: tempfile::tempfile_in(folder).err() })
+    }
+
+    /// Whether less is free than every download leaves.
+    pub fn is_full(&self) -> bool {
+        self.free < MARGIN
+    }
+}
+
 /// The right to change the home folder.
 pub struct Lock {
     _file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_judged_by_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::of(&dir.path().join("not/yet")).unwrap();
+        assert!(!disk.exists && disk.refused.is_none() && disk.free > 0);
+        assert!(Disk::of(dir.path()).unwrap().exists);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Disk::of(&file).unwrap().refused.is_some(), "a file is no home");
+    }
 }

@@ -1,7 +1,4 @@
 //! Bounded HTTP downloads: connect and stall limits, redirects that keep credentials at home, ranges, retries.
-//!
-//! The `hf-hub` crate is not used: it does not continue a partial file of an earlier process, does not
-//! compare checksums, and takes the hub's other transfer protocol, which no plain mirror speaks.
 
 use std::time::Duration;
 

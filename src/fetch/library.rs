@@ -284,7 +284,11 @@ impl Library {
         Error::Import { path, what }
     }
 
-    fn expand<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>> {
+    /// The ids that names of models and profiles mean, each once.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], with the nearest name.
+    pub fn expand<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>> {
         let mut ids: Vec<String> = Vec::new();
         for name in names {
             let found = match self.catalog.profile(name.as_ref()) {
@@ -346,10 +350,11 @@ impl Library {
     pub fn import(&self, path: &Path, id: Option<&str>, aliases: &[String], wait: bool) -> Result<String> {
         let found = probe::probe(path)?;
         let fail = |what: String| Error::Import { path: path.to_path_buf(), what };
-        let id = id.map_or_else(|| paths::to_id(&found.name), |id| Some(id.to_owned()));
-        let id = id
-            .filter(|id| paths::is_id(id))
-            .ok_or_else(|| fail("needs an --id of lower-case letters, digits, `.`, `-` and `_`".into()))?;
+        let made = id.map_or_else(|| paths::to_id(&found.name), |id| Some(id.to_owned()));
+        let id = made.filter(|id| paths::is_id(id)).ok_or_else(|| {
+            let not = id.map(|id| format!(", not {id:?}")).unwrap_or_default();
+            fail(format!("needs an --id of lower-case letters, digits, `.`, `-` and `_`{not}"))
+        })?;
         if let Some(bad) = aliases.iter().find(|a| !paths::is_alias(a)) {
             return Err(fail(format!(
                 "the alias {bad:?} must be visible ASCII, at most {} bytes",

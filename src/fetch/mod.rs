@@ -31,6 +31,8 @@ mod wheel;
 
 pub use catalog::Catalog;
 pub use error::{Error, Result};
+pub use home::Disk;
 pub use library::{Entry, Library, Pulled, Status, Verified};
 pub use progress::{Progress, Silent, bytes_text};
 pub use pull::Options;
+pub use wheel::package_client;

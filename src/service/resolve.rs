@@ -13,7 +13,7 @@ use crate::types::model::{Installed, Kind};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether requests can name models of this kind.
-pub(super) fn is_served(kind: Kind) -> bool {
+pub fn is_served(kind: Kind) -> bool {
     matches!(kind, Kind::Chat | Kind::Embed | Kind::Asr)
 }
 

@@ -192,8 +192,10 @@ async fn models_are_listed_and_found_by_id_and_alias() {
     assert_eq!(reply["object"], "list");
     assert_eq!(
         reply["data"][2],
-        json!({"id": "org/ears", "created": 1_700_000_000, "object": "model", "owned_by": "someone"})
+        json!({"id": "org/ears", "created": 1_700_000_000, "object": "model", "owned_by": "someone",
+               "loaded": false})
     );
+    assert_eq!(reply["data"][0]["loaded"], true);
     for name in ["org/ears", "org%2Fears", "whisper-1"] {
         let reply = send(&plain(), get(&format!("/v1/models/{name}"))).await.json();
         assert_eq!(reply["id"], "org/ears", "{name}");

@@ -178,6 +178,7 @@ impl Backend for Fake {
             kind,
             created: 1_700_000_000,
             owner: "someone".into(),
+            loaded: id == CHAT,
         };
         vec![
             card(CHAT, Kind::Chat, &[]),

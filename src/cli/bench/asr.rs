@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{Common, Report, find, rounded, start};
+use crate::cli::out;
 use crate::config::Config;
 use crate::service::{Context, Options, Service, Upload};
 use crate::types::asr::{Request, Task, Transcript};
@@ -47,7 +48,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         engine.preload(std::slice::from_ref(&model.id)).await?;
         let service = Service::new(engine, Options::default());
-        let report = Report::begin(&args.common, &model);
+        let report = Report::begin(&args.common, &model)?;
         let mut best: Option<(f64, Transcript)> = None;
         for _ in 0..runs {
             let start = Instant::now();
@@ -69,7 +70,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         };
         let name = format!("beam1, {:.1} s of audio in {seconds:.2} s", transcript.duration);
         report.case(&line, &name, rtfx, "times real time")?;
-        eprintln!("beam5, words and batched8 are not supported yet");
+        out::note("beam5, words and batched8 are not supported yet");
         anyhow::Ok(())
     })
 }

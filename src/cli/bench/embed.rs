@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::words::Words;
 use super::{Common, Report, find, rounded, start};
+use crate::cli::out;
 use crate::config::Config;
 use crate::service::{Context, Options, Service};
 use crate::types::embed::{Input, Request};
@@ -48,13 +49,13 @@ struct Single {
 pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let model = find(config, &args.model, Kind::Embed)?;
     let mut words = Words::read(args.texts.as_deref())?;
-    eprintln!("Texts are made from {}", words.source());
+    out::note(&format!("Texts are made from {}", words.source()));
     let (runtime, engine) = start(config, &args.common, &model)?;
     let runs = usize::from(args.common.runs.unwrap_or(3));
     runtime.block_on(async {
         engine.preload(std::slice::from_ref(&model.id)).await?;
         let bench = Bench { service: Service::new(engine, Options::default()), model: model.id.clone() };
-        let report = Report::begin(&args.common, &model);
+        let report = Report::begin(&args.common, &model)?;
         for (case, count, low, high) in BATCHES {
             let texts = words.texts(count, low, high);
             bench.embed(&texts[..WARM_UP.min(texts.len())]).await?;

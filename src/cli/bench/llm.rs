@@ -12,11 +12,13 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc::Receiver;
 
-use super::{Common, Report, at_path, find, rounded, start};
+use super::{Common, Report, find, rounded, start};
+use crate::cli::out;
 use crate::config::Config;
 use crate::engine::handle::Handle;
 use crate::engine::job::Event;
 use crate::engine::lane::llm::Input;
+use crate::fetch::probe;
 use crate::model::Error;
 use crate::model::llm::{Llm, architectures};
 use crate::model::weights::synthetic;
@@ -61,7 +63,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let runs = usize::from(args.common.runs.unwrap_or(1));
     runtime.block_on(async {
         let handle = engine.get::<Llm>(&model.id).await?;
-        measure(&handle, runs, &Report::begin(&args.common, &model)).await
+        measure(&handle, runs, &Report::begin(&args.common, &model)?).await
     })
 }
 
@@ -95,12 +97,12 @@ fn synthesize(
         .suffix(".gguf")
         .permissions(readable())
         .tempfile_in(folder)?;
-    eprintln!("Writing {} MB of random weights ...", spec.bytes() / 1_000_000);
+    out::note(&format!("Writing {} MB of random weights ...", spec.bytes() / 1_000_000));
     synthetic::write(&spec, file.path(), 0)?;
     let path = match keep {
         Some(path) => {
             file.persist(path)?;
-            eprintln!("Wrote {}", path.display());
+            out::note(&format!("Wrote {}", path.display()));
             path.to_path_buf()
         }
         None => temporary.insert(file).path().to_path_buf(),
@@ -108,7 +110,7 @@ fn synthesize(
     if !loads {
         return Err(refused().into());
     }
-    Ok(Installed { id: spec.shape.name.to_owned(), ..at_path(&path)? })
+    Ok(Installed { id: spec.shape.name.to_owned(), ..probe::model_at(&path)? })
 }
 
 /// What a new file gets, less the user's mask.

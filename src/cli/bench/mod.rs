@@ -16,11 +16,12 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use super::out;
 use crate::app;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::fetch::{Library, paths, probe};
-use crate::types::model::{Format, Installed, Kind};
+use crate::fetch::{Library, probe};
+use crate::types::model::{Installed, Kind};
 
 /// Positions of a chat model's context: every case fits, and a large model's cache stays small.
 const CONTEXT: usize = 1024;
@@ -65,32 +66,27 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Prints cases as they are measured.
+/// Prints cases as they are measured, and measures no more once nobody reads them.
 struct Report {
     json: bool,
 }
 
 impl Report {
-    fn begin(common: &Common, model: &Installed) -> Report {
+    fn begin(common: &Common, model: &Installed) -> anyhow::Result<Report> {
         if !common.json {
-            println!(
-                "{}: {} {}, {} MB",
-                model.id,
-                model.architecture,
-                model.format.as_str(),
-                model.bytes / 1_000_000
-            );
+            let (architecture, format) = (&model.architecture, model.format.as_str());
+            let mb = model.bytes / 1_000_000;
+            out::stream(&format!("{}: {architecture} {format}, {mb} MB\n", model.id))?;
         }
-        Report { json: common.json }
+        Ok(Report { json: common.json })
     }
 
     /// One case: its JSON line, or its row of the table.
     fn case(&self, line: &impl Serialize, name: &str, figure: f64, unit: &str) -> anyhow::Result<()> {
-        match self.json {
-            true => println!("{}", serde_json::to_string(line)?),
-            false => println!("  {name:<36}{figure:>10.1} {unit}"),
-        }
-        Ok(())
+        out::stream(&match self.json {
+            true => format!("{}\n", serde_json::to_string(line)?),
+            false => format!("  {name:<36}{figure:>10.1} {unit}\n"),
+        })
     }
 }
 
@@ -108,7 +104,7 @@ fn find(config: &Config, name: &str, kind: Kind) -> anyhow::Result<Installed> {
         library.installed()?.into_iter().find(|m| m.id == name || m.aliases.iter().any(|a| a == name));
     let model = match known {
         Some(model) => model,
-        None if Path::new(name).exists() => at_path(Path::new(name))?,
+        None if Path::new(name).exists() => probe::model_at(Path::new(name))?,
         None => {
             let id = library.resolve(name).with_context(|| format!("`{name}` is no file or folder here"))?;
             bail!("{id} is not installed; fetch it with `stentor pull {id}`");
@@ -118,32 +114,6 @@ fn find(config: &Config, name: &str, kind: Kind) -> anyhow::Result<Installed> {
         bail!("`{name}` is a {} model; this measures {} models", model.kind.as_str(), kind.as_str());
     }
     Ok(model)
-}
-
-/// A model where it lies.
-fn at_path(path: &Path) -> anyhow::Result<Installed> {
-    let found = probe::probe(path)?;
-    let size = |file: &String| {
-        let path = found.folder.join(file);
-        let meta = std::fs::metadata(&path).with_context(|| path.display().to_string())?;
-        anyhow::Ok(meta.len())
-    };
-    let bytes = found.files.iter().map(size).sum::<anyhow::Result<u64>>()?;
-    let path = match (found.format, found.files.first()) {
-        (Format::Gguf, Some(file)) => found.folder.join(file),
-        _ => found.folder,
-    };
-    Ok(Installed {
-        id: paths::to_id(&found.name).unwrap_or_else(|| "model".to_owned()),
-        aliases: Vec::new(),
-        kind: found.kind,
-        architecture: found.architecture,
-        format: found.format,
-        path,
-        bytes,
-        created: 0,
-        owner: "local".to_owned(),
-    })
 }
 
 /// An engine that knows this model, as the configuration has it. The runtime only waits: the model computes on
@@ -160,6 +130,7 @@ fn start(config: &Config, common: &Common, model: &Installed) -> anyhow::Result<
 mod tests {
     use super::*;
     use crate::model::weights::synthetic;
+    use crate::types::model::Format;
 
     #[test]
     fn a_file_is_found_without_being_registered() {

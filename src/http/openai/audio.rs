@@ -5,6 +5,7 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 use utoipa::ToSchema;
 
+use super::described::{Granularity, JsonTranscript, TranscriptFormat};
 use super::fields::ModelName;
 use super::form::Form;
 use super::transcript::{self, Format};
@@ -30,12 +31,13 @@ pub(crate) struct TranscriptionForm {
     /// Text that the transcript is to read as if it followed.
     prompt: Option<String>,
     /// `json` (the default), `text`, `srt`, `verbose_json` or `vtt`.
-    response_format: Option<String>,
+    response_format: Option<TranscriptFormat>,
     /// 0 to 1; 0 (the default) is greedy with fallback.
+    #[schema(minimum = 0, maximum = 1)]
     temperature: Option<f32>,
     /// Only `segment`.
     #[schema(rename = "timestamp_granularities[]")]
-    timestamp_granularities: Option<Vec<String>>,
+    timestamp_granularities: Option<Vec<Granularity>>,
 }
 
 /// The form's fields, checked.
@@ -145,12 +147,12 @@ async fn answer(state: State, ctx: Context, form: Form, task: Task) -> Result<Re
 #[utoipa::path(
     post,
     path = "/v1/audio/transcriptions",
+    operation_id = "createTranscription",
     tag = "audio",
     request_body(content = TranscriptionForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "The transcript, in the form asked for",
-            content((transcript::Json = "application/json"), (transcript::Verbose = "application/json"),
-                (String = "text/plain"), (String = "text/vtt"))),
+            content((JsonTranscript = "application/json"), (String = "text/plain"), (String = "text/vtt"))),
         (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = crate::http::error::ErrorBody),
         (status = "5XX", description = "The server could not answer", body = crate::http::error::ErrorBody),
     )
@@ -167,12 +169,12 @@ pub(crate) async fn transcribe(
 #[utoipa::path(
     post,
     path = "/v1/audio/translations",
+    operation_id = "createTranslation",
     tag = "audio",
     request_body(content = TranscriptionForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "The transcript in English, in the form asked for",
-            content((transcript::Json = "application/json"), (transcript::Verbose = "application/json"),
-                (String = "text/plain"), (String = "text/vtt"))),
+            content((JsonTranscript = "application/json"), (String = "text/plain"), (String = "text/vtt"))),
         (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = crate::http::error::ErrorBody),
         (status = "5XX", description = "The server could not answer", body = crate::http::error::ErrorBody),
     )

@@ -6,6 +6,7 @@ use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::described::{MessageContent, StringOrList};
 use super::fields::{Asked, Bounded, Content, MAX_MESSAGES, ModelName, Stop, refuse};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
 use super::{Usage, model, new_id, now};
@@ -23,16 +24,18 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     model: Option<ModelName>,
+    /// The turns so far, the oldest first.
     #[schema(value_type = Vec<ChatMessage>, min_items = 1, max_items = 8192)]
     messages: Bounded<ChatMessage, MAX_MESSAGES>,
     /// Send the answer as server-sent events while it is written.
     #[serde(default)]
     stream: Option<bool>,
+    /// For `stream`.
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     /// Up to 16 strings that end the answer; a string or a list of strings.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<StringOrList>)]
     stop: Option<Stop>,
     /// 0 (greedy) to 2; 1 if absent.
     #[serde(default)]
@@ -98,9 +101,9 @@ pub(crate) struct ChatRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ChatMessage {
     role: WireRole,
-    /// Text, or a list of `{"type": "text", "text": ...}`.
+    /// Text, or a list of `{"type": "text", "text": ...}`. Only an assistant's may be left out.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<MessageContent>)]
     content: Content,
     #[serde(default)]
     #[schema(ignore)]
@@ -317,6 +320,7 @@ impl Chunks for Head {
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    operation_id = "createChatCompletion",
     tag = "chat",
     request_body = ChatRequest,
     responses(

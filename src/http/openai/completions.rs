@@ -6,6 +6,7 @@ use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::described::{StringOrList, TextOrTokens};
 use super::fields::{Asked, Input, Inputs, ModelName, Stop, refuse};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
 use super::{Usage, model, new_id, now};
@@ -29,16 +30,17 @@ pub(crate) struct CompletionRequest {
     #[schema(value_type = Option<String>)]
     model: Option<ModelName>,
     /// A string, a list of up to 32 strings, a list of token ids, or a list of such lists.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = TextOrTokens)]
     prompt: Inputs,
     /// Send the answer as server-sent events while it is written.
     #[serde(default)]
     stream: Option<bool>,
+    /// For `stream`.
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     /// Up to 16 strings that end the answer; a string or a list of strings.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<StringOrList>)]
     stop: Option<Stop>,
     /// 0 (greedy) to 2; 1 if absent.
     #[serde(default)]
@@ -68,8 +70,8 @@ pub(crate) struct CompletionRequest {
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f64>,
 
+    /// Only what `n` is.
     #[serde(default)]
-    #[schema(ignore)]
     best_of: Option<u32>,
     #[serde(default)]
     #[schema(ignore)]
@@ -197,6 +199,7 @@ impl Chunks for Head {
 #[utoipa::path(
     post,
     path = "/v1/completions",
+    operation_id = "createCompletion",
     tag = "chat",
     request_body = CompletionRequest,
     responses(

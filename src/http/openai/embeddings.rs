@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::described::TextOrTokens;
 use super::fields::{Input, Inputs, MAX_INPUTS, ModelName};
 use super::model;
 use crate::http::body::Json;
@@ -26,7 +27,7 @@ pub(crate) struct EmbeddingRequest {
     #[schema(value_type = Option<String>)]
     model: Option<ModelName>,
     /// A string, a list of up to 2048 strings, a list of token ids, or a list of such lists.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = TextOrTokens)]
     input: Inputs,
     /// `float` (the default) or `base64` (little-endian 32-bit floats).
     #[serde(default)]
@@ -123,6 +124,7 @@ impl EmbeddingRequest {
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
+    operation_id = "createEmbedding",
     tag = "embeddings",
     request_body = EmbeddingRequest,
     responses(

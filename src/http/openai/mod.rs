@@ -3,6 +3,7 @@
 pub(super) mod audio;
 pub(super) mod chat;
 pub(super) mod completions;
+mod described;
 pub(super) mod embeddings;
 mod fields;
 mod form;

@@ -25,11 +25,19 @@ pub(crate) struct Model {
     created: u64,
     object: &'static str,
     owned_by: String,
+    /// Whether it is in memory now; another one is loaded first when a request names it.
+    loaded: bool,
 }
 
 impl From<Card> for Model {
     fn from(card: Card) -> Model {
-        Model { id: card.id, created: card.created, object: "model", owned_by: card.owner }
+        Model {
+            id: card.id,
+            created: card.created,
+            object: "model",
+            owned_by: card.owner,
+            loaded: card.loaded,
+        }
     }
 }
 
@@ -47,6 +55,7 @@ pub(super) fn resolve(state: &State, name: &str) -> Option<ModelId> {
 #[utoipa::path(
     get,
     path = "/v1/models",
+    operation_id = "listModels",
     tag = "models",
     responses((status = 200, description = "Every model that requests may name", body = ModelList))
 )]
@@ -59,6 +68,7 @@ pub(crate) async fn list(Extract(state): Extract<State>) -> Reply<ModelList> {
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
+    operation_id = "retrieveModel",
     tag = "models",
     params(("id" = String, Path, description = "Id or alias of a model; it may have slashes")),
     responses(

@@ -1,0 +1,72 @@
+//! What the API's description shows for fields and answers that take more than one form. The fields are read by
+//! hand in [`fields`](super::fields), within bounds that derived code does not keep.
+#![expect(dead_code, reason = "only their descriptions are used")]
+
+use utoipa::ToSchema;
+
+use super::transcript::{Json, Verbose};
+
+/// A string, or a list of strings.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum StringOrList {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Text, or text in parts.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum MessageContent {
+    Text(String),
+    Parts(Vec<TextPart>),
+}
+
+/// A part of a message.
+#[derive(ToSchema)]
+pub(crate) struct TextPart {
+    r#type: PartType,
+    text: String,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PartType {
+    Text,
+}
+
+/// A string, a list of strings, a list of token ids, or a list of such lists.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum TextOrTokens {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+/// The form of a transcript.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TranscriptFormat {
+    Json,
+    Text,
+    Srt,
+    VerboseJson,
+    Vtt,
+}
+
+/// What a transcript gives times of.
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Granularity {
+    Segment,
+}
+
+/// A transcript as `json` or as `verbose_json`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum JsonTranscript<'a> {
+    Json(Json),
+    Verbose(Verbose<'a>),
+}
