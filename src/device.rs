@@ -95,7 +95,11 @@ pub fn open(info: &Info) -> candle_core::Result<Device> {
     match info.kind {
         Kind::Cpu => Ok(Device::Cpu),
         #[cfg(feature = "cuda")]
-        Kind::Cuda { ordinal, .. } => cuda::open(ordinal),
+        Kind::Cuda { ordinal, .. } => {
+            let device = cuda::open(ordinal)?;
+            check_kernels(&device)?;
+            Ok(device)
+        }
         #[cfg(not(feature = "cuda"))]
         Kind::Cuda { .. } => candle_core::bail!("this build computes on the CPU only"),
     }
@@ -119,6 +123,29 @@ pub fn cpu() -> Info {
         cores: cores(),
         features: features(),
     }
+}
+
+/// Multiplies by ones on `device`. The quantised kernels are compiled for one architecture; on another they do
+/// nothing and say nothing, so their result is looked at before a model relies on it.
+#[cfg(any(feature = "cuda", test))]
+fn check_kernels(device: &Device) -> candle_core::Result<()> {
+    use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+    use candle_core::{DType, Module, Tensor};
+
+    const WIDTH: usize = 512;
+    let ones = |rows: usize| Tensor::ones((rows, WIDTH), DType::F32, device);
+    let weight = QMatMul::from_qtensor(QTensor::quantize(&ones(16)?, GgmlDType::Q8_0)?)?;
+    // A few rows and many take different kernels.
+    for rows in [1, 64] {
+        let sums = weight.forward(&ones(rows)?)?.flatten_all()?.to_vec1::<f32>()?;
+        if sums.iter().any(|sum| (sum / WIDTH as f32 - 1.0).abs() > 0.01) {
+            candle_core::bail!(
+                "this build's kernels are for GPUs of another compute capability; build it beside this GPU, or with \
+                 CUDA_COMPUTE_CAP set to this GPU's (86 for 8.6)"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Cores this process may use: the affinity mask and the container's quota are respected.
@@ -281,6 +308,11 @@ mod tests {
         assert!(last.memory >= last.available && last.cores > 0);
         assert_eq!(choose(Choice::Cpu).unwrap().kind, Kind::Cpu);
         assert_eq!(choose(Choice::Auto).unwrap().id, all[0].id);
+    }
+
+    #[test]
+    fn sound_kernels_pass() {
+        check_kernels(&Device::Cpu).unwrap();
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl Engine {
     ) -> Result<Engine, Error> {
         let stopped =
             |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
-        let info = device::choose(options.device).map_err(|e| stopped(&e))?;
+        let info = device::choose(options.device)
+            .map_err(|e| stopped(&format!("{e}; to go without one, set `device.kind` to auto or cpu")))?;
         if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
             tracing::info!(id = info.id, name = info.name, capability = %format!("{major}.{minor}"), "models run on a GPU");
         }

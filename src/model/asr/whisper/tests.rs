@@ -153,6 +153,12 @@ fn tiny_en_matches_openai_whisper() {
     matches_reference("whisper-tiny.en", Precision::Half, 5e-3);
 }
 
+/// What a GPU computes, here on the CPU.
+#[test]
+fn tiny_en_of_compositions_matches_openai_whisper_too() {
+    composed(|| matches_reference("whisper-tiny.en", Precision::Half, 5e-3));
+}
+
 #[test]
 fn rows_do_not_see_each_other() {
     let mut model = small();
