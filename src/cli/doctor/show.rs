@@ -154,7 +154,7 @@ fn ledger(text: &mut String, ledger: &Ledger) {
         "installed" => "the installed models".to_owned(),
         name => name.to_owned(),
     };
-    let _ = writeln!(text, "\nMemory that {what} would take:");
+    let _ = writeln!(text, "\nMemory for {what}:");
     let mut rows = vec![["MODEL", "KIND", "PRECISION", "WEIGHTS", "CACHE"].map(str::to_owned)];
     rows.extend(ledger.models.iter().map(|line: &Line| {
         let precision = line.precision.clone().unwrap_or_default();
@@ -171,7 +171,7 @@ fn ledger(text: &mut String, ledger: &Ledger) {
         Some(left) => writeln!(text, "Together {needs} of {budget}: they fit, {} remain.", bytes_text(left)),
         None => writeln!(
             text,
-            "Together {needs}, {} more than {budget}: they do not fit at once; those in use longest ago leave.",
+            "Together {needs}, {} more than {budget}: they do not fit at once. Models not in use make room.",
             bytes_text(ledger.needs_bytes.saturating_sub(ledger.budget_bytes))
         ),
     };
