@@ -103,14 +103,19 @@ fn attend_pass(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, first: Option<isi
     weights.matmul(v)?.reshape((heads, queries, dim))
 }
 
-/// 0 where query `i` sees key `j < first + i`, -inf elsewhere: `(queries, keys)` in the type of `like`, made on
-/// its device.
+/// 0 where query `i` sees key `j < first + i`, -inf elsewhere: `(queries, keys)` in the type of `like`, on its device.
+/// Only the keys that some query does not see are written here.
 fn causal_bias(like: &Tensor, queries: usize, keys: usize, first: isize) -> Result<Tensor> {
-    let device = like.device();
-    let seen = Tensor::arange(first as i64, first as i64 + queries as i64, device)?.reshape((queries, 1))?;
-    let hidden = Tensor::arange(0i64, keys as i64, device)?.reshape((1, keys))?.broadcast_ge(&seen)?;
-    let never = Tensor::full(f32::NEG_INFINITY, (queries, keys), device)?;
-    hidden.where_cond(&never, &never.zeros_like()?)?.to_dtype(like.dtype())
+    let open = first.max(0).cast_unsigned();
+    let seen = |i: usize| first.saturating_add_unsigned(i).max(0).cast_unsigned();
+    let rest: Vec<f32> = (0..queries)
+        .flat_map(|i| (open..keys).map(move |j| if j < seen(i) { 0.0 } else { f32::NEG_INFINITY }))
+        .collect();
+    let rest = Tensor::from_vec(rest, (queries, keys - open), like.device())?.to_dtype(like.dtype())?;
+    match open {
+        0 => Ok(rest),
+        _ => Tensor::cat(&[Tensor::zeros((queries, open), like.dtype(), like.device())?, rest], 1),
+    }
 }
 
 #[cfg(test)]
