@@ -211,16 +211,27 @@ pub fn runs(model: &Installed) -> bool {
     }
 }
 
+/// Why a model's files are none.
+#[derive(Debug, thiserror::Error)]
+pub enum Damaged {
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    #[error(transparent)]
+    CTranslate2(#[from] weights::ctranslate2::Error),
+}
+
 /// Reads what stands before a model's weights, so that a damaged or shortened file is found without loading it.
 ///
 /// # Errors
 /// The file, and what in it contradicts itself or its size.
-pub fn inspect(model: &Installed) -> Result<(), weights::Error> {
+pub fn inspect(model: &Installed) -> Result<(), Damaged> {
     match model.format {
-        Format::Gguf => weights::gguf::Gguf::open(&model.path).map(|_| ()),
-        Format::Safetensors => weights::safetensors::SafetensorsFolder::open(&model.path).map(|_| ()),
-        Format::CTranslate2 | Format::Torch => Ok(()),
+        Format::Gguf => drop(weights::gguf::Gguf::open(&model.path)?),
+        Format::Safetensors => drop(weights::safetensors::SafetensorsFolder::open(&model.path)?),
+        Format::CTranslate2 => drop(weights::ctranslate2::Ct2::open(&model.path, "WhisperSpec")?),
+        Format::Torch => {}
     }
+    Ok(())
 }
 
 fn service_options(config: &Config) -> service::Options {
