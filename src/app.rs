@@ -36,7 +36,9 @@ pub enum Error {
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error("no models are installed; fetch some with `stentor pull starter`")]
     NoModels,
-    #[error("models.preload: `{0}` is not installed; fetch it with `stentor pull {0}`")]
+    #[error(
+        "models.preload: `{0}` is missing or damaged; fetch it with `stentor pull {0}`, or import it again"
+    )]
     NotInstalled(String),
     #[error("the device's worker has stopped; the log says why")]
     DeviceLost,

@@ -166,6 +166,26 @@ pub fn return_freed_memory(device: &Device) {
     cuda::return_freed_memory(device);
 }
 
+/// Makes fresh zeros take memory page by page as they are written. Where the allocator asks for huge pages, its
+/// first touch beside each block of a key-value cache took 2 MB: 120 MB for 30 layers before a word was said.
+#[allow(unsafe_code)]
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+pub fn take_pages_singly(zeros: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::mm::{Advice, madvise};
+        let page = rustix::param::page_size();
+        let skip = zeros.as_ptr().align_offset(page);
+        let Some(whole) = zeros.get_mut(skip..) else { return };
+        let len = whole.len() / page * page;
+        for advice in [Advice::LinuxNoHugepage, Advice::LinuxDontNeed] {
+            // SAFETY: whole pages of memory that is borrowed mutably, private to this process as an allocator's
+            // is, and all zeros: dropped pages read as zeros again. A refusal leaves them as they are.
+            let _ = unsafe { madvise(whole.as_mut_ptr().cast(), len, advice) };
+        }
+    }
+}
+
 fn cpu_name() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpuinfo

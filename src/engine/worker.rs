@@ -24,6 +24,9 @@ use crate::types::model::Installed;
 /// How often readers that are behind are looked at again.
 const RETRY: Duration = Duration::from_millis(2);
 
+/// Idle for so long, memory of past work is given back; work that comes at once takes it over as it is.
+const REST: Duration = Duration::from_secs(2);
+
 /// Names a loaded model on its worker; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelKey(pub u64);
@@ -189,9 +192,9 @@ impl State {
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
-                Turn::Idle => match commands.recv() {
-                    Ok(command) => Some(command),
-                    Err(_) => break,
+                Turn::Idle => match self.wait(commands) {
+                    Some(command) => Some(command),
+                    None => break,
                 },
             };
             let mut command = command;
@@ -203,6 +206,19 @@ impl State {
             }
         }
         self.stop();
+    }
+
+    /// The next command, `None` when no more can come. One that does not come soon finds the memory of past work
+    /// given back.
+    fn wait(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+        match commands.recv_timeout(REST) {
+            Err(RecvTimeoutError::Timeout) => {
+                self.lanes.values_mut().for_each(|lane| lane.rest());
+                device::return_freed_memory(&self.device);
+                commands.recv().ok()
+            }
+            got => got.ok(),
+        }
     }
 
     /// One step of every lane that has one.

@@ -444,7 +444,7 @@ mod tests {
                 "no chat, embedding",
             ),
             (&[("x.gguf", b"")], "import the file in it"),
-            (&[("x.txt", b"")], "nothing here can be imported"),
+            (&[("x.txt", b"")], "what can be read is a GGUF file"),
         ] {
             let error = probe(folder(files).path()).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -26,6 +26,9 @@ pub trait Model<N: Network> {
 
     /// Bytes of memory held on the device, caches included.
     fn bytes(&self) -> u64;
+
+    /// Nothing is under way: gives up the memory of past work that the next would take anew.
+    fn rest(&mut self) {}
 }
 
 /// Why a model could not be loaded or stepped.

@@ -50,7 +50,11 @@ impl KvCache {
         let form = if cpu::serves(device) { Form::Cells } else { Form::Rows };
         let layer = || -> Result<(Tensor, Tensor)> {
             // Zeros of the system's; candle would write each.
-            let zeros = || bytemuck::allocation::zeroed_vec::<f16>(count);
+            let zeros = || {
+                let mut zeros = bytemuck::allocation::zeroed_vec::<f16>(count);
+                crate::device::take_pages_singly(bytemuck::cast_slice_mut(&mut zeros));
+                zeros
+            };
             let rows = || Tensor::zeros((blocks * Self::BLOCK, heads * head_dim), DType::F16, device);
             match form {
                 Form::Cells => Ok((

@@ -125,8 +125,18 @@ fn damaged_weights_are_named_and_readyz_says_so() {
         let home = home.path().to_str().unwrap();
         Command::new(env!("CARGO_BIN_EXE_stentor")).args(["--home", home]).args(arguments).output().unwrap()
     };
+    // Half a file is refused where it is met first.
+    let import = program(&["import", cut.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&import.stderr).into_owned();
+    assert!(!import.status.success() && said.contains("cut.gguf") && said.contains("tensor"), "{said}");
+    // One whose numbers are broken later fails its load; the server says so and goes on.
+    std::fs::write(&cut, &bytes).unwrap();
     let import = program(&["import", cut.to_str().unwrap()]);
     assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+    let mut broken = bytes;
+    let half = broken.len() / 2;
+    broken[half..].fill(0xff);
+    std::fs::write(&cut, &broken).unwrap();
     let server = Program::start(home.path(), &["--preload", "cut"]);
     server
         .until("the reason", PATIENCE, |s| s.get("/readyz").text().unwrap().contains("could not be loaded"));

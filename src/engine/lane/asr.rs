@@ -230,4 +230,10 @@ impl Lane for AsrLane {
             job.events.send(Event::Failed(failure.clone()));
         }
     }
+
+    fn rest(&mut self) {
+        if self.active.is_empty() {
+            self.model.rest();
+        }
+    }
 }

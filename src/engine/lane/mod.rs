@@ -53,6 +53,9 @@ pub trait Lane {
 
     /// Ends every job.
     fn fail_all(&mut self, failure: &Failure);
+
+    /// There has been nothing to do for a while: gives up memory that the next job can take anew.
+    fn rest(&mut self) {}
 }
 
 /// [`Lane`] as the worker keeps it, whatever its plans look like.
@@ -63,6 +66,8 @@ pub trait AnyLane {
     fn submit(&mut self, job: AnyJob);
     /// See [`Lane::fail_all`].
     fn fail_all(&mut self, failure: &Failure);
+    /// See [`Lane::rest`].
+    fn rest(&mut self);
 }
 
 impl<L: Lane> AnyLane for L {
@@ -94,6 +99,10 @@ impl<L: Lane> AnyLane for L {
 
     fn fail_all(&mut self, failure: &Failure) {
         Lane::fail_all(self, failure);
+    }
+
+    fn rest(&mut self) {
+        Lane::rest(self);
     }
 }
 

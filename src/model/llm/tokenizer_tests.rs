@@ -135,9 +135,10 @@ fn builds_in_a_moment() {
 fn any_text_survives_the_way_there_and_back() {
     for gguf in [smollm2(), gemma3()].into_iter().flatten() {
         let tokenizer = tokenizer(&gguf).unwrap();
-        // SentencePiece cannot tell its mark from a space, and SmolLM2 has no tokens for the bytes that only
-        // begin unassigned planes, so the text has none of these.
-        proptest!(ProptestConfig::with_cases(300), |(text in r"(?s)([^\x{2581}\x{40000}-\x{10ffff}]|[ a-z]{1,9}|\s){0,80}")| {
+        // SentencePiece cannot tell its mark from a space. SmolLM2 has no tokens for the bytes that only begin
+        // unassigned planes, nor for six control characters, which llama.cpp too drops from its texts. So the text
+        // has none of these.
+        proptest!(ProptestConfig::with_cases(300), |(text in r"(?s)([^\x{2581}\x{40000}-\x{10ffff}\x04\x06\x13\x14\x16\x1d]|[ a-z]{1,9}|\s){0,80}")| {
             let ids = tokenizer.encode(&text, Special::AsText, false);
             prop_assert_eq!(&tokenizer.decode(&ids), &text);
             let mut stream = Detokenizer::new(&tokenizer, Lead::Keep);

@@ -190,6 +190,11 @@ impl Model<Asr> for WhisperModel {
         }
     }
 
+    /// Every window's keys and values: 48 MB a slot for the base size.
+    fn rest(&mut self) {
+        self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
+    }
+
     fn bytes(&self) -> u64 {
         let slots = self.slots.len() * self.config.slot_bytes();
         (self.encoder.bytes() + self.decoder.bytes() + slots) as u64
