@@ -115,6 +115,34 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Whether two pieces of parallel work run at the same time: each waits for the other, for a while.
+fn two_threads_compute() -> bool {
+    let begun = std::sync::atomic::AtomicUsize::new(0);
+    let meet = || {
+        begun.fetch_add(1, Ordering::SeqCst);
+        let end = Instant::now() + Duration::from_secs(5);
+        while begun.load(Ordering::SeqCst) < 2 && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        begun.load(Ordering::SeqCst) == 2
+    };
+    let (first, second) = rayon::join(meet, meet);
+    first && second
+}
+
+#[tokio::test]
+async fn as_many_threads_compute_as_the_options_say() {
+    let (send, computed) = std::sync::mpsc::channel();
+    let opener = move |_: &Installed, _: &candle_core::Device| {
+        send.send((rayon::current_num_threads(), two_threads_compute())).unwrap();
+        Err(model::Error::config("field", "cannot be"))
+    };
+    let options = Options { threads: Some(2), ..options() };
+    let engine = Engine::start_with(vec![installed("m", Kind::Chat)], options, Box::new(opener)).unwrap();
+    assert!(engine.preload(&["m".to_owned()]).await.is_err());
+    assert_eq!(computed.recv().unwrap(), (2, true));
+}
+
 #[tokio::test]
 async fn jobs_end_by_length_or_by_a_stop_token_that_is_not_sent() {
     let engine = engine(options());

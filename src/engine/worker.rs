@@ -132,7 +132,7 @@ impl Worker {
                 Err(error) => return drop(opened.send(Err(error.to_string()))),
             };
             let _ = opened.send(Ok(()));
-            join_pool(threads);
+            let _pool = join_pool(threads);
             State { device, open, lanes: BTreeMap::new() }.serve(&commands);
         })?;
         match outcome.recv() {
@@ -164,12 +164,18 @@ impl Drop for Worker {
     }
 }
 
-/// Makes this thread one of a pool of `threads`, which everything it computes in parallel then uses.
-fn join_pool(threads: usize) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).use_current_thread().build();
-    if let Err(error) = pool {
-        tracing::warn!(%error, "no thread pool of the device's own; the shared one is used");
-    }
+/// Makes this thread one of a pool of `threads`, which everything it computes in parallel then uses. The pool's
+/// other threads end when it is dropped, and what they would have done falls to this one.
+fn join_pool(threads: usize) -> Option<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|i| format!("stentor-compute-{i}"))
+        .use_current_thread()
+        .build();
+    pool.inspect_err(
+        |error| tracing::warn!(%error, "one core computes: its pool of threads could not be had"),
+    )
+    .ok()
 }
 
 struct State {
