@@ -188,7 +188,6 @@ unsafe fn query_block<S: Simd>(
             for p in (0..panels).step_by(S::TILE.1) {
                 let b = Rhs {
                     ptr: kt.as_ptr().add((key / PANEL + p) * PANEL * h.dim),
-                    k_stride: PANEL,
                     panel_stride: PANEL * h.dim,
                 };
                 let group = S::TILE.1.min(panels - p);
@@ -210,11 +209,8 @@ unsafe fn query_block<S: Simd>(
                 max[i] = largest;
             }
             for p in (0..wide / PANEL).step_by(S::TILE.1) {
-                let b = Rhs {
-                    ptr: vp.as_ptr().add((p * h.keys + key) * PANEL),
-                    k_stride: PANEL,
-                    panel_stride: PANEL * h.keys,
-                };
+                let b =
+                    Rhs { ptr: vp.as_ptr().add((p * h.keys + key) * PANEL), panel_stride: PANEL * h.keys };
                 let group = S::TILE.1.min(wide / PANEL - p);
                 block::<S>(m, group, n, s, KEYS, b, a.add(p * PANEL), wide, true);
             }

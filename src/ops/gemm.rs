@@ -10,14 +10,14 @@ use super::simd::{Simd, dispatch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
+/// Steps of `k` between two turns of a tile's loop.
+const UNROLL: usize = 8;
 
 /// The right-hand side of a product, one group of panels.
 #[derive(Clone, Copy)]
 pub(crate) struct Rhs {
     /// First value of the first panel.
     pub(crate) ptr: *const f32,
-    /// Values from one step of `k` to the next.
-    pub(crate) k_stride: usize,
     /// Values from one panel to the next.
     pub(crate) panel_stride: usize,
 }
@@ -56,25 +56,49 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
                 }
             }
         }
-        let (mut ap, mut bp) = (a, b.ptr);
-        for _ in 0..k {
-            let mut bv = [S::splat(0.0); NV];
-            for (j, v) in bv.iter_mut().enumerate() {
-                let at = j * S::LANES;
-                *v = S::load(bp.add(at / PANEL * b.panel_stride + at % PANEL));
+        let rows: [*const f32; MR] = std::array::from_fn(|i| a.add(i * lda));
+        let mut t = 0;
+        while t + UNROLL <= k {
+            for u in t..t + UNROLL {
+                step::<S, MR, NV>(&mut acc, rows, b, u);
             }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let av = S::splat(*ap.add(i * lda));
-                for (v, bj) in row.iter_mut().zip(bv) {
-                    *v = S::fma(av, bj, *v);
-                }
-            }
-            ap = ap.add(1);
-            bp = bp.add(b.k_stride);
+            t += UNROLL;
+        }
+        while t < k {
+            step::<S, MR, NV>(&mut acc, rows, b, t);
+            t += 1;
         }
         for (i, row) in acc.iter().enumerate() {
             for (j, v) in row.iter().enumerate() {
                 S::store(c.add(i * ldc + j * S::LANES), *v);
+            }
+        }
+    }
+}
+
+/// Adds step `t` of `k` to a tile's sums.
+///
+/// # Safety
+/// `rows` and the panels of `b` have a step `t`.
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+    acc: &mut [[S::V; NV]; MR],
+    rows: [*const f32; MR],
+    b: Rhs,
+    t: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let bp = b.ptr.add(t * PANEL);
+        let mut bv = [S::splat(0.0); NV];
+        for (j, v) in bv.iter_mut().enumerate() {
+            let at = j * S::LANES;
+            *v = S::load(bp.add(at / PANEL * b.panel_stride + at % PANEL));
+        }
+        for (row, a) in acc.iter_mut().zip(rows) {
+            let av = S::splat(*a.add(t));
+            for (v, bj) in row.iter_mut().zip(bv) {
+                *v = S::fma(av, bj, *v);
             }
         }
     }
@@ -170,8 +194,7 @@ unsafe fn gemm_generic<S: Simd>(g: Gemm) {
                 // SAFETY: `a` has rows `i..i + m` and columns `from..to`, `b` has `panels` panels from column
                 // `j` on, padded to whole panels; `c` has room for whole panels by the choice above.
                 unsafe {
-                    let b =
-                        Rhs { ptr: g.b.ptr.add(j / PANEL * g.b.panel_stride + from * g.b.k_stride), ..g.b };
+                    let b = Rhs { ptr: g.b.ptr.add(j / PANEL * g.b.panel_stride + from * PANEL), ..g.b };
                     let a = g.a.add(i * g.lda + from);
                     block::<S>(m, panels, to - from, a, g.lda, b, c, ldc, part > 0);
                 }
@@ -263,7 +286,7 @@ mod tests {
                     })
                     .collect();
                 let mut c = vec![f32::NAN; m * n];
-                let b = Rhs { ptr: panels.as_ptr(), k_stride: PANEL, panel_stride: PANEL * k };
+                let b = Rhs { ptr: panels.as_ptr(), panel_stride: PANEL * k };
                 let (a, bias, activation) = (a.as_ptr(), bias.as_ptr(), Activation::None);
                 let c_ptr = c.as_mut_ptr();
                 // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.

@@ -180,7 +180,7 @@ fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activatio
                 k,
                 a: x.as_ptr().add(i * k),
                 lda: k,
-                b: Rhs { ptr: w.as_ptr().add(p * k).cast(), k_stride: PANEL, panel_stride: PANEL * k },
+                b: Rhs { ptr: w.as_ptr().add(p * k).cast(), panel_stride: PANEL * k },
                 bias: bias.map_or(std::ptr::null(), |b| b.as_ptr().add(j)),
                 c: dst.get().add(i * n + j),
                 ldc: n,
