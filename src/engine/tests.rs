@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::job::{Event, Failure};
 use super::lane::embed::EmbedLane;
-use super::lane::llm::{Input, LlmLane};
+use super::lane::llm::{Delta, Input, LlmLane};
 use super::worker::Opened;
 use super::*;
 use crate::model;
@@ -97,7 +97,8 @@ async fn drain(
     let mut tokens = Vec::new();
     loop {
         match events.recv().await.expect("a job ends with Done or Failed") {
-            Event::Delta(token) => tokens.push(token),
+            Event::Delta(Delta::Prompt { .. }) => assert!(tokens.is_empty(), "said before the first token"),
+            Event::Delta(Delta::Token(token)) => tokens.push(token),
             Event::Done(done) => {
                 assert!(events.recv().await.is_none(), "nothing follows the end");
                 return (tokens, Ok(done.reason));

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::resolve::joined;
 use super::{Context, Error, Generation, Service};
 use crate::engine::job::Event;
-use crate::engine::lane::llm::Input;
+use crate::engine::lane::llm::{Delta as Said, Input};
 use crate::model::llm::{Front, Llm};
 use crate::text::{self, Detokenizer, Lead, RenderOptions, Special, StopMatcher};
 use crate::types::Usage;
@@ -133,6 +133,8 @@ struct Answer {
     events: Option<mpsc::Receiver<Event<Llm>>>,
     ready: VecDeque<Piece>,
     generated: u32,
+    /// Tokens of the prompt that did not have to be computed.
+    cached: u32,
 }
 
 impl Answer {
@@ -145,6 +147,7 @@ impl Answer {
             events: Some(events),
             ready: VecDeque::new(),
             generated: 0,
+            cached: 0,
         }
     }
 
@@ -155,12 +158,16 @@ impl Answer {
             }
             let event = self.events.as_mut()?.recv().await;
             let error = match event {
-                Some(Event::Delta(token)) => {
+                Some(Event::Delta(Said::Prompt { cached })) => {
+                    self.cached = cached;
+                    continue;
+                }
+                Some(Event::Delta(Said::Token(token))) => {
                     self.token(token);
                     continue;
                 }
                 Some(Event::Done(done)) => {
-                    self.finish(done.reason, done.usage);
+                    self.finish(done.reason, done.usage.completion_tokens);
                     continue;
                 }
                 Some(Event::Failed(failure)) => failure.into(),
@@ -177,12 +184,11 @@ impl Answer {
         let (text, stopped) = self.stop.push(text);
         self.show(text);
         if stopped {
-            let usage = Usage { completion_tokens: self.generated, ..Usage::default() };
-            self.end(FinishReason::Stop, usage);
+            self.end(FinishReason::Stop, self.generated);
         }
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Usage) {
+    fn finish(&mut self, reason: FinishReason, generated: u32) {
         let tail = self.detokenizer.finish().unwrap_or_default();
         let (text, stopped) = self.stop.push(tail);
         self.show(text);
@@ -190,7 +196,7 @@ impl Answer {
             let held = self.stop.finish();
             self.show(held);
         }
-        self.end(reason, usage);
+        self.end(reason, generated);
     }
 
     fn show(&mut self, text: String) {
@@ -199,8 +205,11 @@ impl Answer {
         }
     }
 
-    fn end(&mut self, reason: FinishReason, usage: Usage) {
+    fn end(&mut self, reason: FinishReason, generated: u32) {
         self.ready.push_back(Piece::Delta(Delta::Finished { choice: self.choice, reason }));
+        // Later answers find the prompt of the first one: what the request found is what that one did.
+        let cached_tokens = if self.choice == 0 { self.cached } else { 0 };
+        let usage = Usage { completion_tokens: generated, cached_tokens, ..Usage::default() };
         self.ready.push_back(Piece::Usage(usage));
         self.events = None;
     }

@@ -63,6 +63,19 @@ def chat_streamed():
     assert all(c.choices for c in stream()), "usage only where it was asked for"
 
 
+def chat_second_turn():
+    # What the first turn computed is not computed again, and says so.
+    story = " ".join(f"Sentence {i} of the story tells of ship {i * 7} and its captain." for i in range(30))
+    turns = [{"role": "user", "content": story + " Which ship came first?"}]
+    first = client.chat.completions.create(model="smollm2", messages=turns, temperature=0, max_tokens=8)
+    said = {"role": "assistant", "content": first.choices[0].message.content}
+    turns += [said, {"role": "user", "content": "And which came last?"}]
+    second = client.chat.completions.create(model="smollm2", messages=turns, temperature=0, max_tokens=8).usage
+    cached = second.prompt_tokens_details.cached_tokens
+    assert first.usage.prompt_tokens - 40 <= cached < second.prompt_tokens, (first.usage, second)
+    assert second.prompt_tokens > first.usage.prompt_tokens > 400, (first.usage, second)
+
+
 def chat_options():
     # Two answers of one request; the same seed gives the same two again.
     def two(seed):
@@ -212,7 +225,8 @@ def all_at_once():
 
 
 for case in (
-    models, chat, chat_streamed, chat_options, completions, embeddings, transcription, errors, all_at_once
+    models, chat, chat_streamed, chat_second_turn, chat_options, completions, embeddings, transcription, errors,
+    all_at_once,
 ):
     start = time.monotonic()
     case()

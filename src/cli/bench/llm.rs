@@ -17,7 +17,7 @@ use crate::cli::out;
 use crate::config::Config;
 use crate::engine::handle::Handle;
 use crate::engine::job::Event;
-use crate::engine::lane::llm::Input;
+use crate::engine::lane::llm::{Delta, Input};
 use crate::fetch::probe;
 use crate::model::Error;
 use crate::model::llm::{Llm, architectures};
@@ -27,6 +27,9 @@ use crate::types::model::{Format, Installed, Kind};
 
 /// Tokens of the prompt that is timed.
 const PROMPT: usize = 512;
+/// Tokens of a conversation's first turn, and those that its second turn adds.
+const TURN: usize = 1000;
+const SAID: usize = 24;
 /// Tokens of the prompts before decoding.
 const SHORT_PROMPT: usize = 16;
 /// Sequences decoded together, and the steps timed.
@@ -126,6 +129,14 @@ struct Prefill {
 }
 
 #[derive(Serialize)]
+struct SecondTurn {
+    case: &'static str,
+    tokens: usize,
+    first_ms: f64,
+    second_ms: f64,
+}
+
+#[derive(Serialize)]
 struct Decode {
     case: &'static str,
     sequences: usize,
@@ -143,6 +154,7 @@ async fn measure(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::
     let tok_s = tokens as f64 / best.as_secs_f64();
     let line = Prefill { case: "prefill", tokens, tok_s: rounded(tok_s, 1) };
     report.case(&line, &format!("prefill, {tokens} tokens"), tok_s, "tokens/s")?;
+    second_turn(handle, runs, report).await?;
     for (sequences, steps) in DECODE {
         let mut best = Duration::MAX;
         for _ in 0..runs {
@@ -153,6 +165,21 @@ async fn measure(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::
         report.case(&line, &format!("decode, {sequences} together"), tok_s, "tokens/s")?;
     }
     Ok(())
+}
+
+/// The first token after a long prompt, then after the same prompt and some more words.
+async fn second_turn(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::Result<()> {
+    let tokens = TURN.min(handle.front().context.saturating_sub(1 + SAID));
+    let (mut first, mut second) = (Duration::MAX, Duration::MAX);
+    for run in 0..runs {
+        let numbers = (runs + run) * (TURN + SAID) * 2;
+        first = first.min(prefill(handle, tokens, numbers).await?);
+        second = second.min(prefill(handle, tokens + SAID, numbers).await?);
+    }
+    let ms = |d: Duration| rounded(d.as_secs_f64() * 1e3, 1);
+    let line = SecondTurn { case: "second_turn", tokens, first_ms: ms(first), second_ms: ms(second) };
+    let name = format!("second turn on {tokens} tokens, first in {} ms", line.first_ms);
+    report.case(&line, &name, line.second_ms, "ms")
 }
 
 /// From submission to the first token. `first` numbers the prompt's tokens, so that no prompt repeats the
@@ -196,11 +223,16 @@ fn input(prompt: Vec<u32>, max_new: usize) -> Input {
 }
 
 async fn next(events: &mut Receiver<Event<Llm>>) -> anyhow::Result<u32> {
-    match events.recv().await {
-        Some(Event::Delta(token)) => Ok(token),
-        Some(Event::Done(done)) => bail!("a sequence ended after {} tokens", done.usage.completion_tokens),
-        Some(Event::Failed(failure)) => Err(failure.into()),
-        None => bail!("the worker dropped the job"),
+    loop {
+        match events.recv().await {
+            Some(Event::Delta(Delta::Prompt { .. })) => {}
+            Some(Event::Delta(Delta::Token(token))) => return Ok(token),
+            Some(Event::Done(done)) => {
+                bail!("a sequence ended after {} tokens", done.usage.completion_tokens)
+            }
+            Some(Event::Failed(failure)) => return Err(failure.into()),
+            None => bail!("the worker dropped the job"),
+        }
     }
 }
 

@@ -29,6 +29,15 @@ pub struct Input {
     pub ignore_stop: bool,
 }
 
+/// What a generation says as it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delta {
+    /// The prompt is computed; this many of its tokens were in the cache. Comes once, before the first token.
+    Prompt { cached: u32 },
+    /// The next token; stop tokens are not sent.
+    Token(u32),
+}
+
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
@@ -39,8 +48,7 @@ pub struct Done {
 impl Modality for Llm {
     const KIND: Kind = Kind::Chat;
     type Input = Input;
-    /// The next token; stop tokens are not sent.
-    type Delta = u32;
+    type Delta = Delta;
     type Done = Done;
     type Front = Front;
 }
@@ -93,15 +101,20 @@ impl LlmLane {
     fn deliver(&mut self, outcome: Outcome, now: Instant) {
         let Some(active) = self.jobs.get_mut(&outcome.id) else { return };
         active.timer.token(now);
+        let cached_tokens = outcome.cached as u32;
+        if outcome.generated == 1 {
+            self.metrics.prefix_cache(active.prompt_tokens, cached_tokens);
+            active.job.events.send(Event::Delta(Delta::Prompt { cached: cached_tokens }));
+        }
         if outcome.finish != Some(FinishReason::Stop) {
-            active.job.events.send(Event::Delta(outcome.token));
+            active.job.events.send(Event::Delta(Delta::Token(outcome.token)));
         }
         let Some(reason) = outcome.finish else { return };
         let Some(mut active) = self.jobs.remove(&outcome.id) else { return };
         let usage = Usage {
             prompt_tokens: active.prompt_tokens,
             completion_tokens: outcome.generated as u32,
-            cached_tokens: 0,
+            cached_tokens,
         };
         active.job.events.send(Event::Done(Done { reason, usage }));
         self.draining.add(active.job.events);
@@ -160,7 +173,7 @@ impl Lane for LlmLane {
         self.sweep(now);
         let jobs = &mut self.jobs;
         let plan = self.scheduler.plan(|id| jobs.get(&id).is_none_or(|a| a.job.events.is_behind()));
-        for row in plan.iter().flat_map(|p| &p.rows).filter(|r| r.start == 0) {
+        for row in plan.iter().flat_map(|p| &p.rows) {
             if let Some(active) = jobs.get_mut(&row.id) {
                 active.timer.start(now);
             }

@@ -1,10 +1,13 @@
 //! Which sequences of one chat model take the next step, and with how many tokens.
 //!
 //! Life of a sequence: it waits in arrival order; is admitted when a row and the blocks of its first chunk are
-//! free; its prompt is computed in chunks, beside the decode rows of others; then it decodes a token a step.
+//! free; takes the blocks that earlier sequences left of the same beginning; the rest of its prompt is computed in
+//! chunks, beside the decode rows of others; then it decodes a token a step. While another sequence computes a
+//! beginning that it shares, it waits for that: nothing is computed twice.
+//!
 //! Blocks are taken as they are needed. When none is left the sequence admitted last is preempted: its blocks
-//! go back, and it waits at the head of the queue to recompute what it had. It continues with the same text,
-//! because a sampled token depends on seed, position and logits alone.
+//! go back, and it waits at the head of the queue to recompute those that are gone by then. It continues with the
+//! same text, because a sampled token depends on seed, position and logits alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,6 +60,8 @@ pub struct Sequence {
     pub table: Vec<BlockId>,
     /// Leading tokens whose keys and values are in the cache.
     computed: usize,
+    /// Leading tokens of the prompt that were there when it was admitted for the first time.
+    cached: Option<usize>,
     stop: Arc<[u32]>,
 }
 
@@ -66,8 +71,18 @@ impl Sequence {
         &self.tokens[self.prompt_len..]
     }
 
+    /// Tokens of the prompt that did not have to be computed.
+    pub fn cached(&self) -> usize {
+        self.cached.unwrap_or(0)
+    }
+
     fn pending(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// The tokens whose keys and values may come from others: not the last one, whose logits are wanted.
+    fn sharable(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - 1]
     }
 }
 
@@ -97,6 +112,8 @@ pub struct Outcome {
     pub finish: Option<FinishReason>,
     /// Tokens generated, this one included.
     pub generated: usize,
+    /// Tokens of the prompt that did not have to be computed.
+    pub cached: usize,
 }
 
 /// The chat scheduler.
@@ -138,6 +155,7 @@ impl Scheduler {
             seed: start.seed,
             table: Vec::new(),
             computed: 0,
+            cached: None,
             stop: start.stop,
         });
         Ok(())
@@ -159,7 +177,7 @@ impl Scheduler {
         self.plan_decode(&stalled, &mut rows);
         let budget = if rows.is_empty() { self.limits.prefill_tokens } else { self.limits.mixed_tokens };
         let left = self.plan_prefill(&stalled, budget, &mut rows);
-        self.admit(left, &mut rows);
+        self.admit(&stalled, left, &mut rows);
         (!rows.is_empty()).then_some(Plan { rows })
     }
 
@@ -209,24 +227,47 @@ impl Scheduler {
     }
 
     /// Lets waiting sequences in, in order, while rows, blocks and budget last.
-    fn admit(&mut self, mut budget: usize, rows: &mut Vec<Row>) {
+    fn admit(&mut self, stalled: &impl Fn(JobId) -> bool, mut budget: usize, rows: &mut Vec<Row>) {
         while budget > 0 && self.running.len() < self.limits.max_running {
-            let Some(seq) = self.waiting.front_mut() else { break };
+            let Some(mut seq) = self.waiting.pop_front() else { break };
+            seq.table = self.pool.take_prefix(seq.sharable());
+            seq.computed = seq.table.len() * self.pool.block_size();
             let len = seq.pending().min(budget);
-            // One block a running sequence stays free, so that an arrival does not preempt at once.
-            let spare = self.running.len();
-            let needs = self.pool.blocks_for(len);
-            if !self.running.is_empty() && needs + spare > self.pool.num_free() {
+            if !self.has_room(&seq, len)
+                || self.is_under_way(&seq, stalled)
+                || !self.pool.grow(&mut seq.table, seq.computed + len)
+            {
+                self.take_back(seq);
                 break;
             }
-            if !self.pool.grow(&mut seq.table, len) {
-                break;
-            }
-            let Some(seq) = self.waiting.pop_front() else { break };
-            rows.push(Row { id: seq.id, start: 0, len, samples: len == seq.pending() });
+            seq.cached.get_or_insert(seq.computed);
+            rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
             budget -= len;
             self.running.push(seq);
         }
+    }
+
+    /// Whether one block a running sequence stays available, so that an arrival does not preempt at once.
+    fn has_room(&self, seq: &Sequence, len: usize) -> bool {
+        let needs = self.pool.blocks_for(seq.computed + len) - seq.table.len();
+        self.running.is_empty() || needs + self.running.len() <= self.pool.num_available()
+    }
+
+    /// Whether a prompt that is being computed will leave more blocks that `seq` can take than there are now.
+    fn is_under_way(&self, seq: &Sequence, stalled: &impl Fn(JobId) -> bool) -> bool {
+        let size = self.pool.block_size();
+        self.running.iter().filter(|s| s.pending() > 1 && !stalled(s.id)).any(|other| {
+            let pairs = seq.sharable().iter().zip(&other.tokens);
+            let common = pairs.take_while(|(a, b)| a == b).count() / size * size;
+            common > seq.computed && common > other.computed
+        })
+    }
+
+    /// To the head of the queue, without blocks.
+    fn take_back(&mut self, mut seq: Sequence) {
+        self.pool.release(&mut seq.table);
+        seq.computed = 0;
+        self.waiting.push_front(seq);
     }
 
     fn grow(&mut self, at: usize, len: usize) -> bool {
@@ -248,11 +289,9 @@ impl Scheduler {
     }
 
     fn preempt_newest(&mut self) {
-        if let Some(mut seq) = self.running.pop() {
-            self.pool.release(&mut seq.table);
-            seq.computed = 0;
+        if let Some(seq) = self.running.pop() {
             self.preemptions += 1;
-            self.waiting.push_front(seq);
+            self.take_back(seq);
         }
     }
 
@@ -264,6 +303,11 @@ impl Scheduler {
             let token = if row.samples { tokens.next() } else { None };
             let Some(at) = self.running.iter().position(|s| s.id == row.id) else { continue };
             let seq = &mut self.running[at];
+            let size = self.pool.block_size();
+            let full = seq.computed / size..(seq.computed + row.len) / size;
+            for block in full {
+                self.pool.seal(&mut seq.table, block, &seq.tokens[block * size..][..size]);
+            }
             seq.computed += row.len;
             let Some(&token) = token else { continue };
             seq.tokens.push(token);
@@ -275,7 +319,7 @@ impl Scheduler {
             } else {
                 None
             };
-            outcomes.push(Outcome { id: row.id, token, finish, generated });
+            outcomes.push(Outcome { id: row.id, token, finish, generated, cached: seq.cached() });
             if finish.is_some() {
                 self.cancel(row.id);
             }
@@ -303,16 +347,16 @@ impl Scheduler {
         self.preemptions
     }
 
-    /// Share of the cache's blocks in use, 0 to 1.
+    /// Share of the cache's blocks that sequences hold, 0 to 1.
     pub fn usage(&self) -> f64 {
         let total = self.pool.total().max(1);
-        (total - self.pool.num_free()) as f64 / total as f64
+        (total - self.pool.num_available()) as f64 / total as f64
     }
 
     /// Checks every invariant: the pool's, that tables cover what is computed, that waiting sequences hold
     /// nothing.
     pub fn check_integrity(&self) -> Result<(), String> {
-        self.pool.check_integrity(self.running.iter().map(|s| s.table.as_slice()))?;
+        self.pool.check_integrity(self.running.iter().map(|s| (s.table.as_slice(), s.computed)))?;
         for seq in &self.running {
             if seq.table.len() * self.pool.block_size() < seq.computed {
                 return Err(format!("{:?} has computed more than its blocks hold", seq.id));

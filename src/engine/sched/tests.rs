@@ -1,7 +1,9 @@
 //! The schedulers alone: whatever arrives, stalls and leaves, invariants hold and everything ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
@@ -15,14 +17,15 @@ fn limits(blocks: usize) -> Limits {
     Limits { max_running: 4, prefill_tokens: 24, mixed_tokens: 8, context: 64, blocks, block_size: 4 }
 }
 
+/// A prompt that no other begins like.
 fn start(prompt: usize, max_new: usize) -> Start {
-    Start {
-        prompt: vec![1; prompt],
-        max_new,
-        sampling: Sampling::default(),
-        seed: 0,
-        stop: Arc::from([STOP]),
-    }
+    static UNIQUE: AtomicU32 = AtomicU32::new(1 << 16);
+    let first = UNIQUE.fetch_add(1 << 8, Ordering::Relaxed);
+    start_of((first..).take(prompt).collect(), max_new)
+}
+
+fn start_of(prompt: Vec<u32>, max_new: usize) -> Start {
+    Start { prompt, max_new, sampling: Sampling::default(), seed: 0, stop: Arc::from([STOP]) }
 }
 
 /// What a model that depends on the sequence alone would say.
@@ -97,9 +100,68 @@ fn what_cannot_ever_fit_is_refused_and_what_fits_is_cut() {
     assert_eq!(scheduler.num_running() + scheduler.num_waiting(), 0);
 }
 
+/// Runs everything to its end; gives the prompt tokens that were computed and those that were found.
+fn finish(scheduler: &mut Scheduler) -> (usize, usize) {
+    let (mut computed, mut found) = (0, 0);
+    while let Some(plan) = scheduler.plan(|_| false) {
+        computed += plan.rows.iter().map(|r| r.len).sum::<usize>();
+        for outcome in run(scheduler, &plan) {
+            found += if outcome.generated == 1 { outcome.cached } else { 0 };
+        }
+        scheduler.check_integrity().unwrap();
+    }
+    (computed, found)
+}
+
+#[test]
+fn a_second_turn_computes_only_what_is_new() {
+    let mut scheduler = Scheduler::new(limits(64));
+    let first: Vec<u32> = (0..18).collect();
+    scheduler.submit(JobId(1), start_of(first.clone(), 1)).unwrap();
+    assert_eq!(finish(&mut scheduler), (18, 0));
+    // Four whole blocks of 4 are found; the rest, and what the user says next, is new.
+    let second = [first, (30..40).collect()].concat();
+    scheduler.submit(JobId(2), start_of(second.clone(), 1)).unwrap();
+    assert_eq!(finish(&mut scheduler), (12, 16));
+    // The last token is computed always: its logits are what is asked for.
+    scheduler.submit(JobId(3), start_of(second, 1)).unwrap();
+    assert_eq!(finish(&mut scheduler), (4, 24));
+    // The same tokens after another beginning are something else.
+    let other = [vec![99], (1..18).collect()].concat();
+    scheduler.submit(JobId(4), start_of(other, 1)).unwrap();
+    assert_eq!(finish(&mut scheduler), (18, 0));
+}
+
+#[test]
+fn answers_to_one_prompt_compute_it_once() {
+    let mut scheduler = Scheduler::new(limits(64));
+    let prompt: Vec<u32> = (0..41).collect();
+    for id in 0..4 {
+        scheduler.submit(JobId(id), start_of(prompt.clone(), 1)).unwrap();
+    }
+    // 41 by the first, and by each other the one that is past the whole blocks.
+    assert_eq!(finish(&mut scheduler), (41 + 3, 3 * 40));
+}
+
+#[test]
+fn what_was_used_last_is_kept_when_room_is_needed() {
+    let mut scheduler = Scheduler::new(limits(8));
+    let prompt = |family: u32| (0..16).map(|i| family * 100 + i).collect::<Vec<u32>>();
+    for (id, family) in [1, 2, 1].into_iter().enumerate() {
+        scheduler.submit(JobId(id as u64), start_of(prompt(family), 1)).unwrap();
+        finish(&mut scheduler);
+    }
+    // Of the eight blocks five go to this one: the second prompt's four, and the end of the first's.
+    scheduler.submit(JobId(3), start_of((500..520).collect(), 1)).unwrap();
+    finish(&mut scheduler);
+    scheduler.submit(JobId(4), start_of([prompt(1), vec![7]].concat(), 1)).unwrap();
+    let (_, found) = finish(&mut scheduler);
+    assert_eq!(found, 12);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
-    Submit { prompt: usize, max_new: usize },
+    Submit { prompt: usize, family: u32, max_new: usize },
     Cancel(u64),
     Stall(u64),
     Step,
@@ -107,7 +169,8 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
-        2 => (1usize..40, 1usize..30).prop_map(|(prompt, max_new)| Act::Submit { prompt, max_new }),
+        2 => (1usize..40, 0u32..3, 1usize..30)
+            .prop_map(|(prompt, family, max_new)| Act::Submit { prompt, family, max_new }),
         1 => (0u64..12).prop_map(Act::Cancel),
         1 => (0u64..12).prop_map(Act::Stall),
         6 => Just(Act::Step),
@@ -115,21 +178,47 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..80)
 }
 
-/// Checks a plan against what was computed so far, and notes what it computes.
-fn check_plan(scheduler: &Scheduler, plan: &Plan, limits: Limits, computed: &mut BTreeMap<JobId, usize>) {
+/// A prompt that shares its first 10 tokens with all others and the next 12 with its family.
+fn family_prompt(len: usize, family: u32, id: u64) -> Vec<u32> {
+    let token = |i: usize| match i {
+        0..10 => 10 + i as u32,
+        10..22 => 1_000 * (family + 1) + i as u32,
+        _ => 1_000_000 + id as u32 * 100 + i as u32,
+    };
+    (0..len).map(token).collect()
+}
+
+/// What the cache would hold: at each position of each block, a hash of all tokens up to there.
+type Cells = BTreeMap<(u32, usize), u64>;
+
+fn up_to(tokens: &[u32]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tokens.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Checks a plan, and that every position it reads holds what the same tokens would have written there.
+fn check_plan(scheduler: &Scheduler, plan: &Plan, limits: Limits, cells: &mut Cells) {
     let rows: BTreeSet<JobId> = plan.rows.iter().map(|r| r.id).collect();
     assert_eq!(rows.len(), plan.rows.len(), "a sequence twice in {plan:?}");
     assert!(rows.len() <= limits.max_running);
     let prefill: usize = plan.rows.iter().filter(|r| r.len > 1).map(|r| r.len).sum();
     assert!(prefill <= limits.prefill_tokens);
+    let size = limits.block_size;
     for row in &plan.rows {
         let sequence = scheduler.running(row.id).expect("a planned sequence holds blocks");
-        // From where it is, or from the start after a preemption.
-        let at = computed.entry(row.id).or_insert(0);
-        assert!(row.start == *at || row.start == 0, "{row:?} after {at}");
-        assert!(sequence.table.len() * limits.block_size >= row.start + row.len, "{row:?} has no blocks");
+        assert!(sequence.table.len() * size >= row.start + row.len, "{row:?} has no blocks");
         assert_eq!(row.samples, row.start + row.len == sequence.tokens.len());
-        *at = row.start + row.len;
+        for at in row.start..row.start + row.len {
+            cells.insert((sequence.table[at / size], at % size), up_to(&sequence.tokens[..=at]));
+        }
+    }
+    for row in &plan.rows {
+        let sequence = scheduler.running(row.id).unwrap();
+        for at in 0..row.start + row.len {
+            let cell = cells.get(&(sequence.table[at / size], at % size));
+            assert_eq!(cell, Some(&up_to(&sequence.tokens[..=at])), "{row:?} reads another's position {at}");
+        }
     }
 }
 
@@ -140,13 +229,19 @@ proptest! {
     fn invariants_hold_and_everything_ends(acts in acts(), blocks in 1usize..24) {
         let limits = limits(blocks);
         let mut scheduler = Scheduler::new(limits);
-        let (mut alive, mut stalled, mut computed) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let (mut alive, mut stalled, mut cells) = (BTreeSet::new(), BTreeSet::new(), Cells::new());
         let mut texts: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let mut next = 0;
         let mut step = |scheduler: &mut Scheduler, alive: &mut BTreeSet<JobId>, stalled: &BTreeSet<JobId>| {
+            let paused: Vec<JobId> =
+                stalled.iter().copied().filter(|id| scheduler.running(*id).is_some()).collect();
+            let preemptions = scheduler.preemptions();
             let Some(plan) = scheduler.plan(|id| stalled.contains(&id)) else { return false };
-            check_plan(scheduler, &plan, limits, &mut computed);
-            assert!(plan.rows.iter().all(|r| alive.contains(&r.id) && (r.start == 0 || !stalled.contains(&r.id))));
+            check_plan(scheduler, &plan, limits, &mut cells);
+            assert!(plan.rows.iter().all(|r| alive.contains(&r.id)));
+            // A paused sequence comes back only as an arrival does, after it was preempted.
+            let resumed = plan.rows.iter().any(|r| paused.contains(&r.id));
+            assert!(!resumed || scheduler.preemptions() > preemptions, "a stalled reader's sequence goes on");
             for outcome in run(scheduler, &plan) {
                 texts.entry(outcome.id).or_default().push(outcome.token);
                 if outcome.finish.is_some() {
@@ -157,8 +252,9 @@ proptest! {
         };
         for act in acts {
             match act {
-                Act::Submit { prompt, max_new } => {
-                    if scheduler.submit(JobId(next), start(prompt, max_new)).is_ok() {
+                Act::Submit { prompt, family, max_new } => {
+                    let prompt = family_prompt(prompt, family, next);
+                    if scheduler.submit(JobId(next), start_of(prompt, max_new)).is_ok() {
                         alive.insert(JobId(next));
                     }
                     next += 1;

@@ -78,11 +78,12 @@ fn check_golden(cases: &[Case]) {
 
 #[test]
 fn a_sequence_does_not_depend_on_its_batch_or_its_chunks() {
-    check_batches();
-    composed(check_batches);
+    // To the last bit: what one sequence computed stands for another's, and a seed gives the same text in any batch.
+    check_batches(0.0);
+    composed(|| check_batches(1e-2));
 }
 
-fn check_batches() {
+fn check_batches(tolerance: f32) {
     let Some(mut model) = smollm2() else { return };
     let (a, b) = (&cases()[1].prompt, &cases()[3].prompt);
     let alone = step(&mut *model, a, vec![row(0, a.len(), 0)]).remove(0);
@@ -90,7 +91,7 @@ fn check_batches() {
     let together = step(&mut *model, &both, vec![row(0, a.len(), 0), row(0, b.len(), 8)]);
     let close = |x: &[f32], y: &[f32]| {
         let worst = x.iter().zip(y).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-2, "a logit differs by {worst}");
+        assert!(worst <= tolerance, "a logit differs by {worst}");
     };
     close(&alone, &together[0]);
     // In two chunks, the second beside a decoding neighbour.
