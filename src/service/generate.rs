@@ -27,6 +27,8 @@ impl Service {
             let prompt = request.prompt;
             joined(tokio::task::spawn_blocking(move || tokenize(&front, &prompt)).await)??
         };
+        let biased = request.sampling.logit_bias.iter().map(|b| b.0);
+        check_vocabulary(&front, "logit_bias", biased)?;
         let room = front.context.saturating_sub(prompt.len());
         let max_new = request.max_tokens.map_or(room, |max| (max as usize).min(room)).max(1);
         let first_seed = request.sampling.seed.unwrap_or_else(rand::random);
@@ -59,11 +61,7 @@ fn tokenize(front: &Front, prompt: &Prompt) -> Result<Vec<u32>, Error> {
         }
         Prompt::Text(text) => front.tokenizer.encode_bounded(text, Special::AsText, true, limit)?,
         Prompt::Tokens(tokens) => {
-            let size = front.tokenizer.vocab_size();
-            if let Some(bad) = tokens.iter().find(|&&t| t as usize >= size) {
-                let message = format!("token {bad} is not in the model's vocabulary of {size}");
-                return Err(Error::Invalid { param: "prompt", message });
-            }
+            check_vocabulary(front, "prompt", tokens.iter().copied())?;
             tokens.clone()
         }
     };
@@ -71,6 +69,21 @@ fn tokenize(front: &Front, prompt: &Prompt) -> Result<Vec<u32>, Error> {
         0 => Err(Error::Invalid { param: "prompt", message: "the prompt has no tokens".to_owned() }),
         n if n > limit => Err(Error::ContextLength { tokens: n, limit: front.context }),
         _ => Ok(tokens),
+    }
+}
+
+fn check_vocabulary(
+    front: &Front,
+    param: &'static str,
+    mut tokens: impl Iterator<Item = u32>,
+) -> Result<(), Error> {
+    let size = front.tokenizer.vocab_size();
+    match tokens.find(|&token| token as usize >= size) {
+        None => Ok(()),
+        Some(bad) => {
+            let message = format!("token {bad} is not in the model's vocabulary of {size}");
+            Err(Error::Invalid { param, message })
+        }
     }
 }
 

@@ -46,19 +46,37 @@ pub enum Prompt {
 pub struct Sampling {
     /// 0 is greedy; above it, softmax temperature.
     pub temperature: f32,
+    /// The likeliest tokens to choose from. `None` keeps all.
+    pub top_k: Option<u32>,
     /// Nucleus: the smallest set of tokens whose probability reaches this. 1 keeps all.
     pub top_p: f32,
+    /// Least probability, as a share of the likeliest token's. 0 keeps all.
+    pub min_p: f32,
     /// The same seed and prompt give the same text, whatever else runs. `None` draws one.
     pub seed: Option<u64>,
     /// Subtracted from a token's logit once for each time it was generated.
     pub frequency_penalty: f32,
     /// Subtracted once from the logit of every token that was generated.
     pub presence_penalty: f32,
+    /// Divides the logit of every token of prompt and answer, or multiplies it where it is negative. 1 does nothing.
+    pub repetition_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { temperature: 1.0, top_p: 1.0, seed: None, frequency_penalty: 0.0, presence_penalty: 0.0 }
+        Sampling {
+            temperature: 1.0,
+            top_k: None,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: None,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Vec::new(),
+        }
     }
 }
 

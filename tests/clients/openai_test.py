@@ -87,6 +87,22 @@ def chat_options():
 
     first = two(7)
     assert first[0] != first[1] and two(7) == first and two(8) != first, first
+    # A token that is made certain is the answer; one that the model does not have is an error.
+    certain = client.chat.completions.create(
+        model="smollm2", messages=question, temperature=0, max_tokens=3, logit_bias={"504": 100}, logprobs=False
+    )
+    assert certain.choices[0].message.content == "TheTheThe", certain
+    try:
+        client.chat.completions.create(model="smollm2", messages=question, logit_bias={"9999999": 1})
+        raise AssertionError("a token outside of the vocabulary was taken")
+    except openai.BadRequestError as error:
+        assert error.param == "logit_bias", error
+    # Of the likeliest token alone, any temperature says what greedy says.
+    ask = {"model": "smollm2", "messages": question, "max_tokens": 12}
+    greedy = client.chat.completions.create(temperature=0, **ask).choices[0].message.content
+    for alone in ({"top_k": 1}, {"min_p": 1}):
+        said = client.chat.completions.create(temperature=2, extra_body=alone, **ask).choices[0].message.content
+        assert said == greedy, (alone, said, greedy)
     # A stop string ends the answer before it.
     counting = [{"role": "user", "content": "Count from one to ten in digits, separated by commas."}]
     options = {"model": "smollm2", "messages": counting, "temperature": 0, "max_tokens": 40}

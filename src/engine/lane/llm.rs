@@ -201,7 +201,7 @@ impl Lane for LlmLane {
         let tokens =
             sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
                 let seq = self.scheduler.running(row.id)?;
-                Some(sample(l, &seq.sampling, seq.seed, seq.tokens.len(), seq.generated()))
+                Some(sample(l, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len))
             });
         Ok(tokens.collect())
     }

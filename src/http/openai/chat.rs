@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::described::{MessageContent, StringOrList};
-use super::fields::{Asked, Bounded, Content, MAX_MESSAGES, ModelName, Stop, refuse};
+use super::fields::{Asked, Bounded, Content, LogitBias, MAX_MESSAGES, ModelName, Stop, refuse};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
@@ -45,6 +45,22 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f64>,
+    /// The likeliest tokens to choose from; 0 or -1, or absent: all.
+    #[serde(default)]
+    #[schema(minimum = -1)]
+    top_k: Option<i64>,
+    /// Least probability of a token, as a share of the likeliest one's; 0 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f64>,
+    /// Above 1: what was said already, in prompt or answer, becomes less likely. 0.01 to 10; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0.01, maximum = 10)]
+    repetition_penalty: Option<f64>,
+    /// From token ids to what is added to their logits, -100 to 100; up to 1024.
+    #[serde(default)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
+    logit_bias: Option<LogitBias>,
     /// The same seed and prompt give the same text.
     #[serde(default)]
     seed: Option<i64>,
@@ -89,9 +105,6 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     #[schema(ignore)]
     top_logprobs: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logit_bias: Asked,
     #[serde(default)]
     #[schema(ignore)]
     audio: Asked,
@@ -202,7 +215,6 @@ impl ChatRequest {
                 ("function_call", &self.function_call),
                 ("logprobs", &self.logprobs),
                 ("top_logprobs", &self.top_logprobs),
-                ("logit_bias", &self.logit_bias),
                 ("audio", &self.audio),
             ],
             &["none", "auto"],
@@ -229,7 +241,11 @@ impl ChatRequest {
         };
         let wire = Wire {
             temperature: self.temperature,
+            top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            logit_bias: self.logit_bias,
             seed: self.seed,
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::described::{StringOrList, TextOrTokens};
-use super::fields::{Asked, Input, Inputs, ModelName, Stop, refuse};
+use super::fields::{Asked, Input, Inputs, LogitBias, ModelName, Stop, refuse};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
@@ -50,6 +50,22 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f64>,
+    /// The likeliest tokens to choose from; 0 or -1, or absent: all.
+    #[serde(default)]
+    #[schema(minimum = -1)]
+    top_k: Option<i64>,
+    /// Least probability of a token, as a share of the likeliest one's; 0 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f64>,
+    /// Above 1: what was said already, in prompt or answer, becomes less likely. 0.01 to 10; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0.01, maximum = 10)]
+    repetition_penalty: Option<f64>,
+    /// From token ids to what is added to their logits, -100 to 100; up to 1024.
+    #[serde(default)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
+    logit_bias: Option<LogitBias>,
     /// The same seed and prompt give the same text.
     #[serde(default)]
     seed: Option<i64>,
@@ -82,9 +98,6 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     #[schema(ignore)]
     logprobs: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logit_bias: Asked,
 }
 
 /// The answers, or a piece of them in a stream.
@@ -113,15 +126,7 @@ pub(crate) struct CompletionChoice<'a> {
 impl CompletionRequest {
     /// A request for every prompt, in the service's terms.
     pub(super) fn into_requests(self, default: &Option<String>) -> Result<Vec<Request>, ApiError> {
-        refuse(
-            &[
-                ("echo", &self.echo),
-                ("suffix", &self.suffix),
-                ("logprobs", &self.logprobs),
-                ("logit_bias", &self.logit_bias),
-            ],
-            &[],
-        )?;
+        refuse(&[("echo", &self.echo), ("suffix", &self.suffix), ("logprobs", &self.logprobs)], &[])?;
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
             let message = "`best_of` is not supported by this server; use `n`";
             return Err(ApiError::unsupported("best_of", message));
@@ -133,7 +138,11 @@ impl CompletionRequest {
         }
         let wire = Wire {
             temperature: self.temperature,
+            top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            logit_bias: self.logit_bias,
             seed: self.seed,
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,

@@ -17,6 +17,8 @@ const MAX_PARTS: usize = 1024;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_MODEL_BYTES: usize = 256;
+const MAX_BIASES: usize = 1024;
+const MAX_BIAS: f32 = 100.0;
 
 /// A list of at most `N`.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,6 +148,41 @@ pub(super) fn refuse(fields: &[(&'static str, &Asked)], harmless: &[&str]) -> Re
         }
     }
     Ok(())
+}
+
+/// What is added to the logits of some tokens: a map from their ids, as strings, to numbers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct LogitBias(pub Vec<(u32, f32)>);
+
+impl<'de> Deserialize<'de> for LogitBias {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Biases;
+        impl<'de> Visitor<'de> for Biases {
+            type Value = LogitBias;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from token ids to numbers")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LogitBias, A::Error> {
+                let mut biases = Vec::new();
+                while let Some((token, bias)) = map.next_entry::<String, f32>()? {
+                    if biases.len() == MAX_BIASES {
+                        return Err(A::Error::custom(format!("more than {MAX_BIASES} entries")));
+                    }
+                    let Ok(token) = token.parse() else {
+                        return Err(A::Error::custom("a key is not a token id"));
+                    };
+                    if !(-MAX_BIAS..=MAX_BIAS).contains(&bias) {
+                        return Err(A::Error::custom(format!(
+                            "{bias} is not from -{MAX_BIAS} to {MAX_BIAS}"
+                        )));
+                    }
+                    biases.push((token, bias));
+                }
+                Ok(LogitBias(biases))
+            }
+        }
+        deserializer.deserialize_map(Biases)
+    }
 }
 
 /// Strings that end an answer: one, or a list.

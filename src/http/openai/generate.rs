@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
-use super::fields::{self, Stop};
+use super::fields::{self, LogitBias, Stop};
 use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
@@ -21,7 +21,11 @@ const MAX_N: u32 = 8;
 /// The fields of both requests that say how to sample, as they were sent.
 pub(super) struct Wire {
     pub temperature: Option<f64>,
+    pub top_k: Option<i64>,
     pub top_p: Option<f64>,
+    pub min_p: Option<f64>,
+    pub repetition_penalty: Option<f64>,
+    pub logit_bias: Option<LogitBias>,
     pub seed: Option<i64>,
     pub frequency_penalty: Option<f64>,
     pub presence_penalty: Option<f64>,
@@ -50,11 +54,26 @@ impl Wire {
         if max_tokens == Some(0) {
             return Err(ApiError::invalid(name, format!("`{name}` is 0; it must be at least 1")));
         }
+        let top_k = match self.top_k {
+            None | Some(-1 | 0) => None,
+            Some(k) => Some(u32::try_from(k).map_err(|_| {
+                ApiError::invalid("top_k", format!("`top_k` is {k}; it must be from -1 to {}", u32::MAX))
+            })?),
+        };
         let top_p = fields::within("top_p", self.top_p, (0.0, 1.0), 1.0)?;
         let sampling = Sampling {
             temperature: fields::within("temperature", self.temperature, (0.0, 2.0), 1.0)?,
             // A nucleus of nothing is the one most likely token.
             top_p: top_p.max(f32::MIN_POSITIVE),
+            top_k,
+            min_p: fields::within("min_p", self.min_p, (0.0, 1.0), 0.0)?,
+            repetition_penalty: fields::within(
+                "repetition_penalty",
+                self.repetition_penalty,
+                (0.01, 10.0),
+                1.0,
+            )?,
+            logit_bias: self.logit_bias.unwrap_or_default().0,
             // Negative seeds are seeds like any other: the same bits each time.
             seed: self.seed.map(i64::cast_unsigned),
             frequency_penalty: fields::within("frequency_penalty", self.frequency_penalty, (-2.0, 2.0), 0.0)?,

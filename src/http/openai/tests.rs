@@ -66,12 +66,32 @@ fn max_completion_tokens_wins_and_defaults_hold() {
 }
 
 #[test]
+fn what_shapes_the_choice_is_taken_over() {
+    let all = r#""top_k":40,"min_p":0.05,"repetition_penalty":1.1,"logit_bias":{"50":-100,"7":2.5}"#;
+    let sampling = with(all).unwrap().sampling;
+    assert_eq!((sampling.top_k, sampling.min_p, sampling.repetition_penalty), (Some(40), 0.05, 1.1));
+    assert_eq!(sampling.logit_bias, [(50, -100.0), (7, 2.5)]);
+    for none in [r#""top_k":0"#, r#""top_k":-1"#, r#""top_k":null,"min_p":null,"logit_bias":null"#] {
+        let sampling = with(none).unwrap().sampling;
+        assert_eq!(sampling, crate::types::llm::Sampling::default(), "{none}");
+    }
+}
+
+#[test]
 fn wrong_types_and_values_name_their_field() {
     for (field, param) in [
         (r#""temperature":"hot""#, "temperature"),
         (r#""temperature":2.1"#, "temperature"),
         (r#""temperature":-0.1"#, "temperature"),
         (r#""top_p":1.5"#, "top_p"),
+        (r#""top_k":-2"#, "top_k"),
+        (r#""top_k":4294967296"#, "top_k"),
+        (r#""top_k":0.5"#, "top_k"),
+        (r#""min_p":1.1"#, "min_p"),
+        (r#""repetition_penalty":0"#, "repetition_penalty"),
+        (r#""logit_bias":[1]"#, "logit_bias"),
+        (r#""logit_bias":{"x":1}"#, "logit_bias"),
+        (r#""logit_bias":{"5":101}"#, "logit_bias"),
         (r#""n":0"#, "n"),
         (r#""n":9"#, "n"),
         (r#""n":-1"#, "n"),
@@ -118,7 +138,6 @@ fn what_would_change_the_answer_is_refused_by_name() {
         (r#""functions":[{}]"#, "functions"),
         (r#""logprobs":true"#, "logprobs"),
         (r#""top_logprobs":3"#, "top_logprobs"),
-        (r#""logit_bias":{"50256":-100}"#, "logit_bias"),
         (r#""response_format":{"type":"json_object"}"#, "response_format"),
     ] {
         let error = with(field).unwrap_err();
@@ -241,7 +260,7 @@ proptest! {
     fn any_value_in_any_field_is_a_request_or_a_client_error(
         field in prop::sample::select(vec![
             "model", "messages", "prompt", "input", "stop", "n", "seed", "temperature", "top_p", "max_tokens",
-            "stream", "stream_options", "tools", "response_format", "dimensions", "encoding_format", "echo",
+            "top_k", "min_p", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools", "response_format", "dimensions", "encoding_format", "echo",
         ]),
         value in any_json(),
     ) {

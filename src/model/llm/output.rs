@@ -1,18 +1,24 @@
-//! From logits to the next token.
+//! From logits to the next token: bias, penalties, temperature, then `min_p`, `top_k` and `top_p`, the order of vLLM.
 
 use crate::types::llm::Sampling;
 
-/// Chooses the token that follows `position` tokens of a sequence. `logits` is scratch afterwards; `generated`
-/// are the tokens that penalties count. The choice depends on nothing else: the random number is drawn from
-/// (`seed`, `position`), so batching cannot change it.
-pub fn sample(logits: &mut [f32], sampling: &Sampling, seed: u64, position: usize, generated: &[u32]) -> u32 {
-    penalise(logits, sampling, generated);
+/// Chooses the token that follows `tokens`, of which the first `prompt_len` are the prompt. `logits` is scratch
+/// afterwards. The choice depends on nothing else: the random number is drawn from (`seed`, position), so batching
+/// cannot change it.
+pub fn sample(logits: &mut [f32], sampling: &Sampling, seed: u64, tokens: &[u32], prompt_len: usize) -> u32 {
+    for &(token, bias) in &sampling.logit_bias {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            *logit += bias;
+        }
+    }
+    penalise_repetition(logits, sampling.repetition_penalty, tokens);
+    penalise(logits, sampling, &tokens[prompt_len.min(tokens.len())..]);
     if sampling.temperature <= 0.0 {
         return argmax(logits);
     }
-    let candidates = nucleus(logits, sampling);
+    let candidates = candidates(logits, sampling);
     let total: f64 = candidates.iter().map(|c| f64::from(c.1)).sum();
-    let mut left = uniform(seed, position) * total;
+    let mut left = uniform(seed, tokens.len()) * total;
     for &(token, p) in &candidates {
         left -= f64::from(p);
         if left < 0.0 {
@@ -46,18 +52,41 @@ fn penalise(logits: &mut [f32], sampling: &Sampling, generated: &[u32]) {
     }
 }
 
-/// The tokens to draw from and their weights (not normalised): all of them, or the most likely ones whose
-/// share reaches `top_p`.
-fn nucleus(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
+/// Each token once, however often it came (Keskar et al. 2019, section 4.1; negative logits are multiplied, as in
+/// transformers, so that the token becomes less likely either way).
+fn penalise_repetition(logits: &mut [f32], penalty: f32, tokens: &[u32]) {
+    if penalty == 1.0 {
+        return;
+    }
+    let mut seen = tokens.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for token in seen {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+}
+
+/// The tokens to draw from and their weights (not normalised): all of them, or what `min_p`, `top_k` and `top_p`
+/// leave.
+fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let scale = sampling.temperature.recip();
     let weight = |&l: &f32| ((l - top) * scale).exp();
     // What is below e^-20 of the likeliest could not be drawn in a million tries of a vocabulary of this size.
-    let floor = (-20.0f32).exp();
+    let floor = (-20.0f32).exp().max(sampling.min_p);
     let mut all: Vec<(u32, f32)> =
-        logits.iter().enumerate().map(|(i, l)| (i as u32, weight(l))).filter(|c| c.1 > floor).collect();
+        logits.iter().enumerate().map(|(i, l)| (i as u32, weight(l))).filter(|c| c.1 >= floor).collect();
+    let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if let Some(k) = sampling.top_k.map(|k| k as usize).filter(|&k| (1..all.len()).contains(&k)) {
+        all.select_nth_unstable_by(k - 1, likelier);
+        all.truncate(k);
+        // The order in which a draw goes through them must not depend on how they were found.
+        all.sort_unstable_by_key(|c| c.0);
+    }
     if sampling.top_p < 1.0 {
-        all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.sort_unstable_by(likelier);
         let target = f64::from(sampling.top_p) * all.iter().map(|c| f64::from(c.1)).sum::<f64>();
         let mut sum = 0.0;
         let keep = all.iter().take_while(|c| {
@@ -93,7 +122,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_the_largest_and_never_nan() {
-        assert_eq!(sample(&mut [0.0, 3.0, 3.0, f32::NAN], &greedy(), 0, 0, &[]), 1);
+        assert_eq!(sample(&mut [0.0, 3.0, 3.0, f32::NAN], &greedy(), 0, &[], 0), 1);
         assert_eq!(argmax(&[f32::NAN, f32::NAN]), 0);
     }
 
@@ -101,15 +130,15 @@ mod tests {
     fn penalties_count_what_was_generated() {
         let s = Sampling { presence_penalty: 0.5, frequency_penalty: 0.3, ..greedy() };
         // Token 1: 2.0 - 0.5 - 0.6 = 0.9 falls behind token 0 at 1.0.
-        assert_eq!(sample(&mut [1.0, 2.0], &s, 0, 0, &[1, 1]), 0);
-        assert_eq!(sample(&mut [1.0, 2.0], &s, 0, 0, &[1]), 1);
+        assert_eq!(sample(&mut [1.0, 2.0], &s, 0, &[1, 1], 0), 0);
+        assert_eq!(sample(&mut [1.0, 2.0], &s, 0, &[1], 0), 1);
     }
 
     #[test]
     fn a_draw_depends_on_seed_and_position_only() {
         let s = Sampling { temperature: 1.0, ..Sampling::default() };
         let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.7).sin()).collect();
-        let draw = |seed, position| sample(&mut logits.clone(), &s, seed, position, &[]);
+        let draw = |seed, position| sample(&mut logits.clone(), &s, seed, &vec![0; position], position);
         assert_eq!(draw(7, 3), draw(7, 3));
         let many: std::collections::HashSet<u32> = (0..200).map(|p| draw(7, p)).collect();
         assert!(many.len() > 20, "{} different tokens in 200 draws", many.len());
@@ -119,8 +148,9 @@ mod tests {
     fn draws_follow_the_distribution() {
         let s = Sampling { temperature: 0.5, ..Sampling::default() };
         let mut counts = [0u32; 3];
+        let zeros = vec![0; 20_000];
         for p in 0..20_000 {
-            counts[sample(&mut [0.0, 0.5, 1.0], &s, 1, p, &[]) as usize] += 1;
+            counts[sample(&mut [0.0, 0.5, 1.0], &s, 1, &zeros[..p], p) as usize] += 1;
         }
         // softmax([0, 1, 2])
         for (count, p) in counts.iter().zip([0.0900, 0.2447, 0.6652]) {
@@ -134,14 +164,49 @@ mod tests {
         let s = |top_p| Sampling { temperature: 1.0, top_p, ..Sampling::default() };
         let logits = [0.1, 0.3, 0.2];
         for p in 0..100 {
-            assert_eq!(sample(&mut logits.clone(), &s(1e-6), 3, p, &[]), 1);
+            assert_eq!(sample(&mut logits.clone(), &s(1e-6), 3, &[0; 100][..p], p), 1);
         }
         let seen: std::collections::HashSet<u32> =
-            (0..100).map(|p| sample(&mut logits.clone(), &s(1.0), 3, p, &[])).collect();
+            (0..100).map(|p| sample(&mut logits.clone(), &s(1.0), 3, &[0; 100][..p], p)).collect();
         assert_eq!(seen.len(), 3);
         // 0.3672 + 0.3322 reach 0.6: the least likely is out.
         let seen: std::collections::HashSet<u32> =
-            (0..100).map(|p| sample(&mut logits.clone(), &s(0.6), 3, p, &[])).collect();
+            (0..100).map(|p| sample(&mut logits.clone(), &s(0.6), 3, &[0; 100][..p], p)).collect();
         assert_eq!(seen, [1, 2].into());
+    }
+
+    /// What can be drawn in 300 tries.
+    fn drawn(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
+        let draws = (0..300).map(|seed| sample(&mut logits.to_vec(), sampling, seed, &[], 0));
+        draws.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[test]
+    fn top_k_and_min_p_leave_the_likeliest() {
+        let logits = [0.0, 0.6, 0.3, 0.6, f32::NAN];
+        let s = |top_k, min_p| Sampling { top_k, min_p, ..Sampling::default() };
+        assert_eq!(drawn(&logits, &s(None, 0.0)), [0, 1, 2, 3]);
+        // Of two that are alike the first counts as likelier.
+        assert_eq!(drawn(&logits, &s(Some(1), 0.0)), [1]);
+        assert_eq!(drawn(&logits, &s(Some(3), 0.0)), [1, 2, 3]);
+        assert_eq!(drawn(&logits, &s(Some(9), 0.0)), [0, 1, 2, 3]);
+        // e^-0.3 = 0.74, e^-0.6 = 0.55
+        assert_eq!(drawn(&logits, &s(None, 0.6)), [1, 2, 3]);
+        assert_eq!(drawn(&logits, &s(None, 1.0)), [1, 3]);
+        assert_eq!(drawn(&logits, &s(Some(1), 0.6)), [1]);
+    }
+
+    #[test]
+    fn a_repetition_counts_prompt_and_answer_once_and_a_bias_is_added() {
+        let s = Sampling { repetition_penalty: 2.0, ..greedy() };
+        let choose =
+            |logits: &[f32], s: &Sampling, tokens: &[u32]| sample(&mut logits.to_vec(), s, 0, tokens, 1);
+        // 3 / 2 falls behind 2; the second time changes nothing, or 3 / 4 would fall behind 1.
+        assert_eq!(choose(&[3.0, 2.0], &s, &[0]), 1);
+        assert_eq!(choose(&[3.0, 1.0], &s, &[0, 0]), 0);
+        // -1 * 2 falls behind -1.5.
+        assert_eq!(choose(&[-1.0, -1.5], &s, &[0]), 1);
+        let s = Sampling { logit_bias: vec![(1, 5.0), (0, -100.0), (9, 1.0)], ..greedy() };
+        assert_eq!(choose(&[50.0, 1.0, 5.5], &s, &[]), 1);
     }
 }
