@@ -172,10 +172,10 @@ fn join_pool(threads: usize) -> Option<rayon::ThreadPool> {
         .thread_name(|i| format!("stentor-compute-{i}"))
         .use_current_thread()
         .build();
-    pool.inspect_err(
-        |error| tracing::warn!(%error, "one core computes: its pool of threads could not be had"),
-    )
-    .ok()
+    if let Err(error) = &pool {
+        tracing::warn!(%error, "no thread pool of the device's own; the shared one is used");
+    }
+    pool.ok()
 }
 
 struct State {

@@ -121,7 +121,6 @@ impl BlockPool {
         let name = Name { before, tokens: tokens.into() };
         let block = table[at];
         match self.sealed.get(&name) {
-            Some(&same) if same == block => {}
             Some(&same) => {
                 self.hold(same);
                 self.let_go(block);

@@ -260,7 +260,8 @@ proptest! {
     fn any_value_in_any_field_is_a_request_or_a_client_error(
         field in prop::sample::select(vec![
             "model", "messages", "prompt", "input", "stop", "n", "seed", "temperature", "top_p", "max_tokens",
-            "top_k", "min_p", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools", "response_format", "dimensions", "encoding_format", "echo",
+            "top_k", "min_p", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools",
+            "response_format", "dimensions", "encoding_format", "echo",
         ]),
         value in any_json(),
     ) {
