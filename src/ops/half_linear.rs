@@ -265,7 +265,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, composed, noise};
+    use super::super::testing::{assert_within, composed, noise, rounding};
     use super::*;
 
     #[test]
@@ -276,19 +276,21 @@ mod tests {
             let (x, bias) = (noise(rows * inputs, 2), noise(outputs, 3));
             let make = || HalfLinear::new(&weight, Some(&bias), outputs, inputs, &Device::Cpu).unwrap();
             let input = Tensor::from_slice(&x, (1, rows, inputs), &Device::Cpu).unwrap();
-            let want: Vec<f32> = (0..rows * outputs)
+            let (want, size): (Vec<f32>, Vec<f32>) = (0..rows * outputs)
                 .map(|i| {
                     let (x, w) =
                         (&x[i / outputs * inputs..][..inputs], &weight[i % outputs * inputs..][..inputs]);
-                    let dot: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    dot as f32 + bias[i % outputs]
+                    let terms = || x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                    let (dot, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
+                    (dot as f32 + bias[i % outputs], size as f32 + bias[i % outputs].abs())
                 })
-                .collect();
+                .unzip();
             for layer in [make(), composed(make)] {
                 assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
                 let got = layer.forward(&input).unwrap();
                 assert_eq!(got.dims(), [1, rows, outputs]);
-                assert_close(&got.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &want, 1e-4);
+                let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_within(&got, &want, |i| rounding(inputs + 1, size[i]));
                 let last = layer.rows(&[outputs as u32 - 1]).unwrap().flatten_all().unwrap();
                 assert_eq!(last.to_vec1::<f32>().unwrap(), &weight[(outputs - 1) * inputs..]);
                 assert!(layer.rows(&[outputs as u32]).is_err());

@@ -93,10 +93,25 @@ pub(crate) mod testing {
     /// Fails unless all values agree within `tolerance`, absolute below 1 and relative above.
     #[track_caller]
     pub(crate) fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
+        assert_within(got, want, |i| tolerance * want[i].abs().max(1.0));
+    }
+
+    /// Fails unless every value lies as near as `limit` of its index allows.
+    #[track_caller]
+    pub(crate) fn assert_within(got: &[f32], want: &[f32], limit: impl Fn(usize) -> f32) {
         assert_eq!(got.len(), want.len());
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            let limit = tolerance * w.abs().max(1.0);
-            assert!((g - w).abs() <= limit, "value {i}: got {g}, want {w}");
+            assert!((g - w).abs() <= limit(i), "value {i}: got {g}, want {w} within {}", limit(i));
         }
+    }
+
+    /// How far a sum of `terms` products may be from exact in f32, whatever its order: `√terms · ε · size`, where
+    /// `size` is the sum of the terms' absolute values.
+    ///
+    /// Each step rounds by at most `ε/2` of a partial sum. These errors average out (Higham and Mary, "A new
+    /// approach to probabilistic rounding error analysis", 2019): for terms of one sign and size, whose partial
+    /// sums are the largest, their standard deviation is a sixth of this.
+    pub(crate) fn rounding(terms: usize, size: f32) -> f32 {
+        (terms as f32).sqrt() * f32::EPSILON * size
     }
 }
