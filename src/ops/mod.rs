@@ -12,6 +12,7 @@ use candle_core::DType;
 pub mod attention;
 pub(crate) mod cpu;
 pub mod elementwise;
+pub mod gate;
 pub(crate) mod gemm;
 pub mod half_linear;
 pub mod layer_norm;
@@ -24,21 +25,20 @@ pub mod qlinear;
 mod quant;
 pub mod rms_norm;
 pub mod rope;
-pub mod silu_mul;
 pub mod simd;
 pub mod softmax;
 
 pub use attention::{Mask, attention, attention_varlen};
 pub use elementwise::gelu_erf;
+pub use gate::{Activation, gated};
 pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use linear::{Linear, linear, linear_gelu};
-pub use paged::{KvCache, Rows, paged_attention};
+pub use paged::{KvCache, Rows, Sight, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
-pub use rms_norm::{add_rms_norm, rms_norm};
-pub use rope::{Rope, RopeStyle};
-pub use silu_mul::silu_mul;
+pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
+pub use rope::{Angles, Rope, RopeStyle};
 pub use softmax::softmax;
 
 /// The type that a composition computes sums in: half-precision inputs are widened.

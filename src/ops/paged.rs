@@ -155,17 +155,40 @@ pub struct Rows<'a> {
     pub table: &'a [u32],
 }
 
-/// Causal attention of each row's tokens over all positions up to their own, whose keys and values have been
-/// written. `qkv` (tokens, columns) f32 begins with `heads` query heads; gives (tokens, heads * head_dim).
+/// What a query sees besides its own position, and how scores are scaled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sight {
+    /// Multiplies every product of query and key.
+    pub scale: f32,
+    /// Positions seen at most, the query's own included: it and the `window - 1` before. `None` sees all before.
+    pub window: Option<usize>,
+}
+
+impl Sight {
+    /// The first position that a query at `position` sees.
+    fn first(self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// Causal attention of each row's tokens over the positions up to their own that `sight` leaves, whose keys and
+/// values have been written. `qkv` (tokens, columns) f32 begins with `heads` query heads; gives (tokens,
+/// heads * head_dim).
+///
+/// # Errors
+/// Heads that do not group, rows outside the tokens, tables too short or outside the cache, a window of 0.
 pub fn paged_attention(
     cache: &KvCache,
     layer: usize,
     qkv: &Tensor,
     heads: usize,
-    scale: f32,
+    sight: Sight,
     rows: &[Rows<'_>],
 ) -> Result<Tensor> {
     let (tokens, columns) = qkv.dims2()?;
+    if sight.window == Some(0) {
+        bail!("attention: a window of no position");
+    }
     if heads == 0 || !heads.is_multiple_of(cache.heads) || heads * cache.head_dim > columns {
         bail!("attention: {heads} query heads on {} key heads in {columns} columns", cache.heads);
     }
@@ -180,9 +203,9 @@ pub fn paged_attention(
     }
     let Some((keys, values)) = cache.layers.get(layer) else { bail!("attention: no layer {layer}") };
     if cache.form == Form::Rows {
-        return composed(cache, (keys, values), qkv, heads, scale, rows);
+        return composed(cache, (keys, values), qkv, heads, sight, rows);
     }
-    qkv.apply_op3_no_bwd(keys, values, &Attend { cache, heads, scale, rows })
+    qkv.apply_op3_no_bwd(keys, values, &Attend { cache, heads, sight, rows })
 }
 
 /// [`paged_attention`] out of candle's operations, a sequence at a time; tokens of no row get zeros.
@@ -191,7 +214,7 @@ fn composed(
     (keys, values): (&Tensor, &Tensor),
     qkv: &Tensor,
     heads: usize,
-    scale: f32,
+    sight: Sight,
     rows: &[Rows<'_>],
 ) -> Result<Tensor> {
     let (tokens, dim) = (qkv.dim(0)?, cache.head_dim);
@@ -204,18 +227,31 @@ fn composed(
         let v = cache.gather(values, &table, seen)?.transpose(0, 1)?.to_dtype(DType::F32)?;
         let q = qkv.narrow(0, row.first, row.len)?.narrow(1, 0, heads * dim)?;
         let q = q.reshape((row.len, heads, dim))?.transpose(0, 1)?;
-        // The first query sees every earlier position and its own.
-        let attended = attend(&q, &k, &v, scale, Some(row.start.cast_signed() + 1))?;
+        let attended = match sight.window {
+            // The first query sees every earlier position and its own.
+            None => attend(&q, &k, &v, sight.scale, Some(row.start.cast_signed() + 1))?,
+            Some(_) => attend_windows(&q, &k, &v, sight, row.start)?,
+        };
         let attended = attended.transpose(0, 1)?.reshape((row.len, heads * dim))?;
         out.slice_set(&attended, 0, row.first)?;
     }
     Ok(out)
 }
 
+/// Attention within a window, a query at a time: what it sees is a run of positions.
+fn attend_windows(q: &Tensor, k: &Tensor, v: &Tensor, sight: Sight, start: usize) -> Result<Tensor> {
+    let each = (0..q.dim(1)?).map(|i| {
+        let (first, last) = (sight.first(start + i), start + i);
+        let (k, v) = (k.narrow(2, first, last + 1 - first)?, v.narrow(1, first, last + 1 - first)?);
+        attend(&q.narrow(1, i, 1)?, &k.contiguous()?, &v.contiguous()?, sight.scale, None)
+    });
+    Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 1)
+}
+
 struct Attend<'a> {
     cache: &'a KvCache,
     heads: usize,
-    scale: f32,
+    sight: Sight,
     rows: &'a [Rows<'a>],
 }
 
@@ -248,7 +284,8 @@ impl CustomOp3 for Attend<'_> {
         let mut tasks = Vec::new();
         let mut work = 0;
         for row in self.rows {
-            work += row.len * (row.start + row.len) * width;
+            let last = row.start + row.len;
+            work += row.len * (last - self.sight.first(row.start)) * width;
             for from in (0..row.len).step_by(TILE) {
                 let len = TILE.min(row.len - from);
                 tasks.extend((0..self.cache.heads).map(|head| Task { row, from, len, head }));
@@ -302,12 +339,14 @@ impl Attend<'_> {
             let (token, head) = (task.row.first + task.from + i / group, task.head * group + i % group);
             let q = &input.qkv[token * input.columns + head * dim..][..dim];
             for (s, &v) in state.q[i * dim..][..dim].iter_mut().zip(q) {
-                *s = v * self.scale;
+                *s = v * self.sight.scale;
             }
-            state.position[i] = task.row.start + task.from + i / group;
+            let position = task.row.start + task.from + i / group;
+            state.seen[i] = (self.sight.first(position), position + 1);
         }
-        let last = task.row.start + task.from + task.len;
-        for (at, &block) in task.row.table[..last.div_ceil(KvCache::BLOCK)].iter().enumerate() {
+        let (first, last) = (task.row.start + task.from, task.row.start + task.from + task.len);
+        let blocks = self.sight.first(first) / KvCache::BLOCK..last.div_ceil(KvCache::BLOCK);
+        for (at, &block) in blocks.clone().zip(&task.row.table[blocks]) {
             let cell = (block as usize * self.cache.heads + task.head) * dim * KvCache::BLOCK;
             let size = dim * KvCache::BLOCK;
             input.keys[cell..][..size].convert_to_f32_slice(&mut state.k);
@@ -339,7 +378,8 @@ struct State {
     acc: Vec<f32>,
     max: Vec<f32>,
     sum: Vec<f32>,
-    position: Vec<usize>,
+    /// First position that each query sees, and the one behind its last.
+    seen: Vec<(usize, usize)>,
 }
 
 impl State {
@@ -352,7 +392,7 @@ impl State {
             acc: zeros(queries * dim),
             max: vec![f32::NEG_INFINITY; queries],
             sum: zeros(queries),
-            position: vec![0; queries],
+            seen: vec![(0, 1); queries],
         }
     }
 }
@@ -369,9 +409,11 @@ fn absorb_body(state: &mut State, base: usize, dim: usize) {
         let mut scores = score_quad(&state.q[at * dim..][..QUAD * dim], &state.k, dim);
         let mut shrink = [1f32; QUAD];
         for i in 0..QUAD {
-            // Padding queries have position 0 and see the first key only; their sums are never read.
-            let visible = (state.position[at + i] + 1).saturating_sub(base).min(KvCache::BLOCK);
-            scores[i][visible..].fill(f32::NEG_INFINITY);
+            // Padding queries see the first position at most; their sums are never read.
+            let (from, to) = state.seen[at + i];
+            let within = |p: usize| p.saturating_sub(base).min(KvCache::BLOCK);
+            scores[i][..within(from)].fill(f32::NEG_INFINITY);
+            scores[i][within(to)..].fill(f32::NEG_INFINITY);
             let top = scores[i].iter().fold(state.max[at + i], |a, &b| if b > a { b } else { a });
             if top == f32::NEG_INFINITY {
                 scores[i].fill(0.0);

@@ -1,7 +1,7 @@
 //! Root-mean-square layer normalisation (Zhang and Sennrich 2019), alone and fused with the residual addition
 //! before it: `y = x / sqrt(mean(x^2) + eps) * weight`, over the last dimension.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, InplaceOp2, Layout, Result, Shape, Tensor};
 
 use super::multi::{LANES, f32s, multiversion, sum_lanes};
 use super::{cpu, wide};
@@ -30,6 +30,48 @@ pub fn add_rms_norm(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) ->
     let sum = (x + residual)?;
     let normed = composed(&sum, weight, eps)?;
     Ok((sum, normed))
+}
+
+/// Normalises each of `heads` heads in the columns of `x` (tokens, columns) from `first` on, in place, by `weight`
+/// (head_dim), all f32: the norm of queries or of keys between projection and rotation.
+///
+/// # Errors
+/// Heads that do not fit the columns; on the CPU, an `x` that is not contiguous.
+pub fn rms_norm_heads(x: &Tensor, first: usize, heads: usize, weight: &Tensor, eps: f32) -> Result<()> {
+    let ((rows, columns), dim) = (x.dims2()?, weight.dims1()?);
+    if dim == 0 || first + heads * dim > columns {
+        candle_core::bail!("rms_norm: {heads} heads of {dim} at column {first} of {:?}", x.shape());
+    }
+    if cpu::fused(&[x, weight]) {
+        return x.inplace_op2(weight, &HeadNorm { first, heads, columns, eps });
+    }
+    let part = x.narrow(1, first, heads * dim)?.reshape((rows, heads, dim))?;
+    let normed = composed(&part, weight, eps)?.reshape((rows, heads * dim))?;
+    x.slice_set(&normed, 1, first)
+}
+
+struct HeadNorm {
+    first: usize,
+    heads: usize,
+    columns: usize,
+    eps: f32,
+}
+
+impl InplaceOp2 for HeadNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm_heads"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<()> {
+        let w = f32s(w, lw, "rms_norm weight")?;
+        let (CpuStorage::F32(x), Some((start, end))) = (x, lx.contiguous_offsets()) else {
+            candle_core::bail!("rms_norm: a contiguous f32 tensor is needed");
+        };
+        for row in x[start..end].chunks_exact_mut(self.columns) {
+            norm_in_place(&mut row[self.first..][..self.heads * w.len()], w, self.eps);
+        }
+        Ok(())
+    }
 }
 
 struct Norm {
@@ -105,6 +147,20 @@ multiversion! {
         add_norm_rows_body
 }
 
+multiversion! {
+    fn norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) = norm_in_place_body
+}
+
+#[inline(always)]
+fn norm_in_place_body(x: &mut [f32], weight: &[f32], eps: f32) {
+    for row in x.chunks_exact_mut(weight.len()) {
+        let scale = scale_of(row, eps);
+        for (v, &w) in row.iter_mut().zip(weight) {
+            *v = *v * scale * w;
+        }
+    }
+}
+
 #[inline(always)]
 fn norm_rows_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
@@ -127,6 +183,15 @@ fn add_norm_rows_body(x: &[f32], r: &[f32], weight: &[f32], eps: f32, sum: &mut 
 
 #[inline(always)]
 fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = scale_of(x, eps);
+    for ((out, &v), &w) in out.iter_mut().zip(x).zip(weight) {
+        *out = v * scale * w;
+    }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`
+#[inline(always)]
+fn scale_of(x: &[f32], eps: f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let chunks = x.chunks_exact(LANES);
     let tail: f32 = chunks.remainder().iter().map(|v| v * v).sum();
@@ -135,8 +200,5 @@ fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
             *lane = v.mul_add(v, *lane);
         }
     }
-    let scale = ((sum_lanes(lanes) + tail) / x.len() as f32 + eps).sqrt().recip();
-    for ((out, &v), &w) in out.iter_mut().zip(x).zip(weight) {
-        *out = v * scale * w;
-    }
+    ((sum_lanes(lanes) + tail) / x.len() as f32 + eps).sqrt().recip()
 }

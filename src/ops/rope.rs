@@ -34,29 +34,34 @@ enum Table {
     Device(Tensor, Tensor),
 }
 
+/// How fast each pair of dimensions turns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Angles {
+    /// Radians a position, one for each pair.
+    pub steps: Vec<f64>,
+    /// What cosines and sines are multiplied with; 1 but for contexts stretched beyond the training's.
+    pub magnitude: f64,
+}
+
+impl Angles {
+    /// `base^(-2i/dims)` for `dims / 2` pairs: the embedding as it was published.
+    pub fn plain(base: f64, dims: usize) -> Angles {
+        let steps = (0..dims / 2).map(|i| base.powf(-2.0 * i as f64 / dims as f64)).collect();
+        Angles { steps, magnitude: 1.0 }
+    }
+}
+
 impl Rope {
-    /// Angles `position * base^(-2i/dims) / factors[i]` for `dims / 2` pairs, computed in f64, for tensors on
-    /// `device`.
+    /// The rotations of `angles` at positions below `context`, computed in f64, for tensors on `device`.
     ///
     /// # Errors
     /// A device without room.
-    pub fn new(
-        style: RopeStyle,
-        dims: usize,
-        base: f64,
-        factors: Option<&[f32]>,
-        context: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        let pairs = dims / 2;
-        let step: Vec<f64> = (0..pairs)
-            .map(|i| {
-                let factor = factors.and_then(|f| f.get(i)).map_or(1.0, |&f| f64::from(f));
-                base.powf(-2.0 * i as f64 / dims as f64) / factor
-            })
-            .collect();
-        let turns = (0..context).flat_map(|p| step.iter().map(move |s| (p as f64 * s).sin_cos()));
-        let turns: Vec<(f32, f32)> = turns.map(|(sin, cos)| (cos as f32, sin as f32)).collect();
+    pub fn new(style: RopeStyle, angles: &Angles, context: usize, device: &Device) -> Result<Self> {
+        let Angles { steps, magnitude } = angles;
+        let pairs = steps.len();
+        let turns = (0..context).flat_map(|p| steps.iter().map(move |s| (p as f64 * s).sin_cos()));
+        let turns: Vec<(f32, f32)> =
+            turns.map(|(sin, cos)| ((cos * magnitude) as f32, (sin * magnitude) as f32)).collect();
         let table = if cpu::serves(device) {
             Table::Host(turns)
         } else {

@@ -38,6 +38,7 @@ fn naive_attention(
     queries: &[f32],
     before: usize,
     (heads, kv_heads, dim): (usize, usize, usize),
+    window: Option<usize>,
 ) -> Vec<f32> {
     let scale = 1.0 / (dim as f64).sqrt();
     let mut out = vec![0f32; queries.len()];
@@ -46,14 +47,15 @@ fn naive_attention(
             let q = &queries[(t * heads + h) * dim..][..dim];
             let at =
                 |x: &[f32], p: usize, d: usize| f64::from(x[(p * kv_heads + h * kv_heads / heads) * dim + d]);
-            let scores: Vec<f64> = (0..=before + t)
+            let first = window.map_or(0, |w| (before + t + 1).saturating_sub(w));
+            let scores: Vec<f64> = (first..=before + t)
                 .map(|p| scale * (0..dim).map(|d| f64::from(q[d]) * at(keys, p, d)).sum::<f64>())
                 .collect();
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for d in 0..dim {
-                let v: f64 = weights.iter().enumerate().map(|(p, w)| w * at(vals, p, d)).sum();
+                let v: f64 = weights.iter().enumerate().map(|(p, w)| w * at(vals, first + p, d)).sum();
                 out[(t * heads + h) * dim + d] = (v / sum) as f32;
             }
         }
@@ -62,13 +64,17 @@ fn naive_attention(
 }
 
 /// The kernels, and what devices compose.
-fn check_paged(lengths: &[(usize, usize)], heads: (usize, usize, usize)) {
-    check_paged_once(lengths, heads);
-    composed(|| check_paged_once(lengths, heads));
+fn check_paged(lengths: &[(usize, usize)], heads: (usize, usize, usize), window: Option<usize>) {
+    check_paged_once(lengths, heads, window);
+    composed(|| check_paged_once(lengths, heads, window));
 }
 
 /// Random keys and values through the cache, in scattered blocks, then one ragged step over all sequences.
-fn check_paged_once(lengths: &[(usize, usize)], (heads, kv_heads, dim): (usize, usize, usize)) {
+fn check_paged_once(
+    lengths: &[(usize, usize)],
+    (heads, kv_heads, dim): (usize, usize, usize),
+    window: Option<usize>,
+) {
     let width = (heads + 2 * kv_heads) * dim;
     let blocks: usize = lengths.iter().map(|(b, n)| (b + n).div_ceil(KvCache::BLOCK)).sum();
     let cache = KvCache::new(2, blocks + 1, kv_heads, dim, &Device::Cpu).unwrap();
@@ -106,23 +112,25 @@ fn check_paged_once(lengths: &[(usize, usize)], (heads, kv_heads, dim): (usize, 
         let keys = columns(heads * dim, kv_heads * dim, &all);
         let vals = columns((heads + kv_heads) * dim, kv_heads * dim, &all);
         let queries = columns(0, heads * dim, &all[s.before * width..]);
-        want.extend(naive_attention(&keys, &vals, &queries, s.before, (heads, kv_heads, dim)));
+        want.extend(naive_attention(&keys, &vals, &queries, s.before, (heads, kv_heads, dim), window));
     }
     let qkv = tensor(&step, first);
     cache.write(1, &qkv, heads * dim, &step_slots).unwrap();
-    let scale = (dim as f32).sqrt().recip();
-    let got = paged_attention(&cache, 1, &qkv, heads, scale, &rows).unwrap();
+    let sight = Sight { scale: (dim as f32).sqrt().recip(), window };
+    let got = paged_attention(&cache, 1, &qkv, heads, sight, &rows).unwrap();
     // Keys and values are kept as halves: 11 bits.
     assert_close(&values(&got), &want, 2e-3);
 }
 
 #[test]
 fn attention_over_blocks_equals_the_definition() {
-    check_paged(&[(0, 1)], (1, 1, 64));
-    check_paged(&[(0, 33), (100, 1), (31, 2), (32, 1), (64, 40)], (9, 3, 64));
+    check_paged(&[(0, 1)], (1, 1, 64), None);
+    for window in [None, Some(1), Some(32), Some(33), Some(1000)] {
+        check_paged(&[(0, 33), (100, 1), (31, 2), (32, 1), (64, 40)], (9, 3, 64), window);
+    }
     // Long enough that tasks are shared out, and heads whose width is no multiple of a vector.
-    check_paged(&[(500, 70), (3, 1)], (8, 2, 80));
-    check_paged(&[(5, 17)], (4, 4, 24));
+    check_paged(&[(500, 70), (3, 1)], (8, 2, 80), None);
+    check_paged(&[(5, 17)], (4, 4, 24), None);
 }
 
 proptest! {
@@ -134,8 +142,9 @@ proptest! {
         kv_heads in 1usize..4,
         group in 1usize..5,
         dim in 1usize..9,
+        window in proptest::option::of(1usize..150),
     ) {
-        check_paged(&lengths, (kv_heads * group, kv_heads, dim * 16));
+        check_paged(&lengths, (kv_heads * group, kv_heads, dim * 16), window);
     }
 
     #[test]
@@ -149,20 +158,31 @@ proptest! {
             let (sum, normed) = add_rms_norm(&tensor(&x, rows), &tensor(&r, rows), &weight, 1e-5).unwrap();
             assert_close(&values(&sum), &want, 0.0);
             assert_close(&values(&normed), &naive_norm(&want, &w, 1e-5), 1e-5);
+            // As two heads of one row, between columns that stay.
+            let row = |x: &[f32]| [&[7.0], x, &[8.0, 9.0]].concat();
+            if rows >= 2 {
+                let heads = tensor(&row(&x[..2 * n]), 1);
+                rms_norm_heads(&heads, 1, 2, &weight, 1e-5).unwrap();
+                assert_close(&values(&heads), &row(&naive_norm(&x[..2 * n], &w, 1e-5)), 1e-5);
+                assert!(rms_norm_heads(&heads, 4, 2, &weight, 1e-5).is_err());
+            }
         };
         check();
         composed(check);
     }
 
     #[test]
-    fn the_gate_equals_the_definition(rows in 1usize..4, n in 1usize..50, scale in 0.1f32..90.0) {
+    fn gates_equal_the_definition(rows in 1usize..4, n in 1usize..50, scale in 0.1f32..90.0, gelu: bool) {
         let x: Vec<f32> = noise(rows * 2 * n, 3).iter().map(|v| v * scale).collect();
-        let gate = || silu_mul(&tensor(&x, rows)).unwrap();
+        let activation = if gelu { Activation::GeluTanh } else { Activation::Silu };
+        let gate = || gated(&tensor(&x, rows), activation).unwrap();
         let want: Vec<f32> = x
             .chunks(2 * n)
             .flat_map(|row| (0..n).map(|i| {
                 let g = f64::from(row[i]);
-                (g / (1.0 + (-g).exp()) * f64::from(row[n + i])) as f32
+                let z = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3));
+                let gated = if gelu { g / 2.0 * (1.0 + z.tanh()) } else { g / (1.0 + (-g).exp()) };
+                (gated * f64::from(row[n + i])) as f32
             }).collect::<Vec<_>>())
             .collect();
         for got in [gate(), composed(gate)] {
@@ -181,7 +201,7 @@ proptest! {
                 // Two heads turn; what lies behind them stays.
         let x = noise(2 * dim + 3, u64::from(position));
         let turn = || {
-            let rope = Rope::new(style, 2 * pairs, 10_000.0, None, 5000, &Device::Cpu).unwrap();
+            let rope = Rope::new(style, &Angles::plain(10_000.0, 2 * pairs), 5000, &Device::Cpu).unwrap();
             let turned = tensor(&x.repeat(3), 3);
             rope.apply(&turned, 2, dim, &[position / 2, position, 0]).unwrap();
             turned
@@ -216,14 +236,17 @@ fn refused() {
     assert!(cache.write(0, &qkv, 0, &[0, 1, 64]).is_err(), "past the blocks");
     assert!(cache.write(0, &qkv, 1, &[0, 1, 2]).is_err(), "past the columns");
     assert!(cache.write(1, &qkv, 0, &[0, 1, 2]).is_err(), "no such layer");
-    let attend = |heads, rows: &[Rows<'_>]| paged_attention(&cache, 0, &qkv, heads, 1.0, rows);
+    let sight = Sight { scale: 1.0, window: None };
+    let attend = |heads, rows: &[Rows<'_>]| paged_attention(&cache, 0, &qkv, heads, sight, rows);
     let row = |first, len, start, table| Rows { first, len, start, table };
     assert!(attend(3, &[row(0, 3, 0, &[0])]).is_err(), "heads that do not group");
     assert!(attend(2, &[row(1, 3, 0, &[0])]).is_err(), "past the tokens");
     assert!(attend(2, &[row(0, 3, 30, &[0])]).is_err(), "too few blocks");
     assert!(attend(2, &[row(0, 3, 0, &[2])]).is_err(), "no such block");
     assert!(attend(2, &[row(0, 3, 30, &[1, 0])]).is_ok());
-    let rope = Rope::new(RopeStyle::Halves, 16, 1e4, None, 10, &Device::Cpu).unwrap();
+    let blind = Sight { window: Some(0), ..sight };
+    assert!(paged_attention(&cache, 0, &qkv, 2, blind, &[row(0, 3, 0, &[0])]).is_err());
+    let rope = Rope::new(RopeStyle::Halves, &Angles::plain(1e4, 16), 10, &Device::Cpu).unwrap();
     assert!(rope.apply(&qkv, 4, 16, &[0, 1, 10]).is_err() && rope.apply(&qkv, 5, 16, &[0, 1, 2]).is_err());
     assert!(KvCache::new(1, usize::MAX, 2, 16, &Device::Cpu).is_err());
 }

@@ -1,6 +1,6 @@
 //! Chat and completion models: decoders with a paged key-value cache.
 
-pub mod llama;
+pub mod decoder;
 pub mod output;
 pub mod tokenizer;
 
@@ -88,7 +88,14 @@ pub struct Shape {
 }
 
 /// One row an architecture, by the name in `general.architecture`.
-const REGISTRY: &[(&str, Load)] = &[("llama", llama::load), ("qwen2", llama::load)];
+const REGISTRY: &[(&str, Load)] = &[
+    ("llama", decoder::load),
+    ("qwen2", decoder::load),
+    ("qwen3", decoder::load),
+    ("qwen3moe", decoder::load),
+    ("gemma3", decoder::load),
+    ("phi3", decoder::load),
+];
 
 /// Names of the architectures that can be loaded.
 pub fn architectures() -> Vec<&'static str> {

@@ -154,16 +154,45 @@ impl Gguf {
     /// Gives a matrix of this shape to its packer, a piece at a time: a weight for products on the device.
     pub fn qweight_shaped(&self, name: &str, shape: [usize; 2], device: &Device) -> Result<QWeight, Error> {
         let info = self.expect_shape(name, &shape)?;
-        let failed = |source| self.device_error(name, source);
+        self.pack(info, 0, shape, device)
+    }
+
+    /// [`qweight_shaped`](Self::qweight_shaped) of matrix `at` of a tensor (count, outputs, inputs).
+    pub fn qweight_slice(
+        &self,
+        name: &str,
+        at: usize,
+        shape: [usize; 3],
+        device: &Device,
+    ) -> Result<QWeight, Error> {
+        let info = self.expect_shape(name, &shape)?;
+        let [count, outputs, inputs] = shape;
+        if at >= count {
+            let problem = format!("matrix {at} of {count} was asked for");
+            return Err(Error::malformed(self.path(), format!("tensor {name}"), problem));
+        }
+        self.pack(info, at, [outputs, inputs], device)
+    }
+
+    /// Packs the `at`-th matrix of this shape in a tensor that is a whole number of them.
+    fn pack(
+        &self,
+        info: &TensorInfo,
+        at: usize,
+        shape: [usize; 2],
+        device: &Device,
+    ) -> Result<QWeight, Error> {
+        let failed = |source| self.device_error(&info.name, source);
         let mut packer = Packer::new(info.ggml_type, shape[0], shape[1], device).map_err(failed)?;
-        let len = self.len_of(info)?;
+        let matrices = info.shape.iter().product::<usize>() / (shape[0] * shape[1]).max(1);
+        let len = self.len_of(info)? / matrices.max(1);
         let mut piece = vec![0; packer.chunk_bytes().min(len)];
-        let mut at = 0;
-        while at < len {
-            piece.truncate(len - at);
-            self.read_part(info, at, &mut piece)?;
+        let (mut from, end) = (at * len, (at + 1) * len);
+        while from < end {
+            piece.truncate(end - from);
+            self.read_part(info, from, &mut piece)?;
             packer.push(&piece).map_err(failed)?;
-            at += piece.len();
+            from += piece.len();
         }
         packer.finish().map_err(failed)
     }

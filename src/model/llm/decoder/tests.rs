@@ -1,4 +1,7 @@
-//! Against llama.cpp on the real weights, and against itself in other batches.
+//! Against llama.cpp on the real weights, transformers on small ones of every architecture, and against itself in
+//! other batches.
+
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::Deserialize;
@@ -112,4 +115,68 @@ fn a_batch_that_does_not_fit_is_an_error() {
     refused(&[1_000_000], row(0, 1, 0));
     refused(&[1], row(400, 1, 0));
     refused(&[1], Row { table: vec![9_999; 8], ..row(0, 1, 0) });
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    tokens: Vec<u32>,
+    /// Which logits are given: every so many, from the first.
+    every: usize,
+    /// After each token.
+    logits: Vec<Vec<f32>>,
+}
+
+/// Models of every architecture with random weights, the very same in both files, and transformers' logits.
+const ARCHITECTURES: [&str; 10] = [
+    "llama",
+    "llama-3.1",
+    "llama-linear",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen3",
+    "qwen3moe",
+    "gemma3",
+    "phi3",
+    "phi3-longrope",
+];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llm/architectures").join(name)
+}
+
+fn reference(name: &str) -> Reference {
+    serde_json::from_slice(&std::fs::read(golden(&format!("{name}.json"))).unwrap()).unwrap()
+}
+
+fn open(name: &str) -> Box<dyn Model<Llm>> {
+    let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
+    let limits = Limits { context: 64, cache_bytes: 0 };
+    super::load(gguf, &Device::Cpu, limits).unwrap().0
+}
+
+/// The tokens in steps of these lengths; the logits after each step against the reference.
+fn check_steps(name: &str, model: &mut dyn Model<Llm>, lengths: impl IntoIterator<Item = usize>) {
+    let want = reference(name);
+    let mut at = 0;
+    for len in lengths {
+        let row = Row { len, start: at, table: vec![1, 0], logits: true };
+        let logits = step(model, &want.tokens[at..at + len], vec![row]).remove(0);
+        at += len;
+        let largest = want.logits[at - 1].iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (got, want) in logits.iter().step_by(want.every).zip(&want.logits[at - 1]) {
+            // Keys and values are kept in 11 bits, which moves llama.cpp's logits by as much.
+            assert!((got - want).abs() < 1e-2 * largest, "{name}: {got}, not {want}, after {at} tokens");
+        }
+    }
+    assert_eq!(at, want.tokens.len(), "{name}: all tokens are used");
+}
+
+#[test]
+fn every_architecture_equals_transformers() {
+    for name in ARCHITECTURES {
+        for run in [vec![44], vec![1; 44], vec![7, 2, 20, 15]] {
+            check_steps(name, &mut *open(name), run.iter().copied());
+            composed(|| check_steps(name, &mut *open(name), run));
+        }
+    }
 }

@@ -1,0 +1,165 @@
+//! One block of a decoder: attention, then a feed-forward layer or experts.
+
+use candle_core::{Device, Tensor};
+
+use super::config::Config;
+use super::experts::Mixture;
+use super::linear;
+use crate::model::Error;
+use crate::model::weights::gguf::Gguf;
+use crate::ops::{Activation, KvCache, QLinear, Rope, Rows, Sight, gated, paged_attention, rms_norm_heads};
+
+/// The weights of a block.
+pub(super) struct Layer {
+    pub attention_norm: Tensor,
+    attention: Attention,
+    /// Norm of attention's output, before it is added.
+    pub attention_post_norm: Option<Tensor>,
+    pub feed_forward_norm: Tensor,
+    feed_forward: FeedForward,
+    pub feed_forward_post_norm: Option<Tensor>,
+}
+
+struct Attention {
+    qkv: QLinear,
+    /// (heads + 2 kv_heads) * head_dim, where the projections have biases.
+    bias: Option<Tensor>,
+    /// Of each head's queries and keys.
+    norms: Option<(Tensor, Tensor)>,
+    output: QLinear,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    norm_eps: f32,
+    sight: Sight,
+}
+
+enum FeedForward {
+    Dense { gate_up: QLinear, down: QLinear, activation: Activation },
+    Mixture(Mixture),
+}
+
+/// A step's tokens, as attention sees them.
+pub(super) struct Step<'a> {
+    pub rows: &'a [Rows<'a>],
+    pub positions: &'a [u32],
+    pub slots: &'a [u32],
+}
+
+impl Layer {
+    /// Loads block `i`.
+    pub fn load(gguf: &Gguf, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let norm = |part: &str| gguf.tensor_f32(&name(part), &[c.hidden], device);
+        let optional = |part: &str| gguf.tensor(&name(part)).is_some().then(|| norm(part)).transpose();
+        Ok(Layer {
+            attention_norm: norm("attn_norm.weight")?,
+            attention: Attention::load(gguf, c, i, device)?,
+            attention_post_norm: optional("post_attention_norm.weight")?,
+            feed_forward_norm: norm("ffn_norm.weight")?,
+            feed_forward: FeedForward::load(gguf, c, name, device)?,
+            feed_forward_post_norm: optional("post_ffw_norm.weight")?,
+        })
+    }
+
+    /// Attention over the normalised input, whose keys and values are written to layer `i` of the cache.
+    pub fn attend(
+        &self,
+        normed: &Tensor,
+        rope: &Rope,
+        (cache, i): (&KvCache, usize),
+        step: &Step<'_>,
+    ) -> Result<Tensor, Error> {
+        let a = &self.attention;
+        let mut qkv = a.qkv.forward(normed)?;
+        if let Some(bias) = &a.bias {
+            qkv = qkv.broadcast_add(bias)?;
+        }
+        let queries = a.heads * a.head_dim;
+        if let Some((q, k)) = &a.norms {
+            rms_norm_heads(&qkv, 0, a.heads, q, a.norm_eps)?;
+            rms_norm_heads(&qkv, queries, a.kv_heads, k, a.norm_eps)?;
+        }
+        rope.apply(&qkv, a.heads + a.kv_heads, a.head_dim, step.positions)?;
+        cache.write(i, &qkv, queries, step.slots)?;
+        let attended = paged_attention(cache, i, &qkv, a.heads, a.sight, step.rows)?;
+        Ok(a.output.forward(&attended)?)
+    }
+
+    /// The feed-forward layer over the normalised input.
+    pub fn feed(&self, normed: &Tensor) -> Result<Tensor, Error> {
+        match &self.feed_forward {
+            FeedForward::Dense { gate_up, down, activation } => {
+                Ok(down.forward(&gated(&gate_up.forward(normed)?, *activation)?)?)
+            }
+            FeedForward::Mixture(mixture) => mixture.forward(normed),
+        }
+    }
+
+    /// Bytes of its matrices.
+    pub fn bytes(&self) -> u64 {
+        let feed_forward = match &self.feed_forward {
+            FeedForward::Dense { gate_up, down, .. } => gate_up.bytes() + down.bytes(),
+            FeedForward::Mixture(mixture) => mixture.bytes(),
+        };
+        self.attention.qkv.bytes() + self.attention.output.bytes() + feed_forward
+    }
+}
+
+impl Attention {
+    fn load(gguf: &Gguf, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let parts = match gguf.tensor(&name("attn_qkv.weight")).is_some() {
+            true => vec![("attn_qkv", q + 2 * kv)],
+            false => vec![("attn_q", q), ("attn_k", kv), ("attn_v", kv)],
+        };
+        let tensors = |end: &str| -> Vec<(String, usize)> {
+            parts.iter().map(|(part, n)| (name(&format!("{part}.{end}")), *n)).collect()
+        };
+        let biases = tensors("bias");
+        let bias = match biases.iter().any(|(name, _)| gguf.tensor(name).is_some()) {
+            false => None,
+            true => {
+                let biases = biases.iter().map(|(name, n)| gguf.tensor_f32(name, &[*n], device));
+                Some(Tensor::cat(&biases.collect::<Result<Vec<_>, _>>()?, 0)?)
+            }
+        };
+        let head = |part: &str| gguf.tensor_f32(&name(part), &[c.head_dim], device);
+        let norms = match gguf.tensor(&name("attn_q_norm.weight")).is_some() {
+            true => Some((head("attn_q_norm.weight")?, head("attn_k_norm.weight")?)),
+            false => None,
+        };
+        let sight = Sight { scale: c.attention_scale, window: c.local(i).map(|local| local.window) };
+        Ok(Attention {
+            qkv: linear(gguf, &tensors("weight"), c.hidden, device)?,
+            bias,
+            norms,
+            output: linear(gguf, &[(name("attn_output.weight"), c.hidden)], q, device)?,
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+            norm_eps: c.norm_eps,
+            sight,
+        })
+    }
+}
+
+impl FeedForward {
+    fn load(gguf: &Gguf, c: &Config, name: impl Fn(&str) -> String, device: &Device) -> Result<Self, Error> {
+        if let Some(experts) = c.experts {
+            return Ok(FeedForward::Mixture(Mixture::load(gguf, c, experts, name, device)?));
+        }
+        let (gate, up, down) = (name("ffn_gate.weight"), name("ffn_up.weight"), name("ffn_down.weight"));
+        // Where there is no gate of its own it lies before the up projection, in one matrix.
+        let parts = match gguf.tensor(&gate).is_some() {
+            true => vec![(gate, c.feed_forward), (up, c.feed_forward)],
+            false => vec![(up, 2 * c.feed_forward)],
+        };
+        Ok(FeedForward::Dense {
+            gate_up: linear(gguf, &parts, c.hidden, device)?,
+            down: linear(gguf, &[(down, c.hidden)], c.feed_forward, device)?,
+            activation: c.activation,
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! The decoder that chat models are made of: Llama, Mistral and SmolLM2, Qwen2, Qwen3 with and without experts,
+//! Gemma 3, Phi-3.
+//!
+//! A pre-norm transformer (Touvron et al. 2023): RMS norm, grouped-query attention with rotary positions, a gated
+//! feed-forward layer. What sets the families apart is in [`config::Config`] and in which tensors there are.
+//! Sequences of any lengths are computed together: their tokens lie one after the other in one
+//! (tokens, hidden) activation, so that no linear layer sees padding, and each attends over its own blocks.
+//! candle-transformers' `quantized_llama` is not used: one sequence an instance, one shared position, a cache
+//! that is copied at every token; on SmolLM2-135M it measured 97 to 114 tokens/s at a prompt of 512 and 69 to
+//! 73 at decoding.
+
+pub mod config;
+mod experts;
+mod gguf;
+mod layer;
+mod rope;
+
+use candle_core::{Device, Tensor};
+
+use self::config::Config;
+use self::layer::{Layer, Step};
+use super::{Batch, Limits, Llm, Logits, Shape};
+use crate::model::weights::gguf::Gguf;
+use crate::model::{Error, Model};
+use crate::ops::{KvCache, QEmbedding, QLinear, Rope, Rows, add_rms_norm, rms_norm};
+
+/// A loaded decoder.
+pub struct Decoder {
+    config: Config,
+    device: Device,
+    embedding: QEmbedding,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    output: QLinear,
+    rope: Rope,
+    /// Of the layers with a window.
+    local_rope: Option<Rope>,
+    cache: KvCache,
+    blocks: usize,
+}
+
+/// Loads the weights of a GGUF file; the registry's entry.
+pub fn load(gguf: Gguf, device: &Device, limits: Limits) -> Result<(Box<dyn Model<Llm>>, Shape), Error> {
+    let config = gguf::config(&gguf, limits.context)?;
+    let decoder = Decoder::load(config, &gguf, device, limits)?;
+    let shape = Shape {
+        context: decoder.rope.context(),
+        blocks: decoder.blocks,
+        vocabulary: decoder.config.vocabulary,
+    };
+    Ok((Box::new(decoder), shape))
+}
+
+impl Decoder {
+    fn load(config: Config, gguf: &Gguf, device: &Device, limits: Limits) -> Result<Self, Error> {
+        let c = &config;
+        let context = c.context.min(limits.context.max(1));
+        let embedding = gguf.qweight_shaped("token_embd.weight", [c.vocabulary, c.hidden], device)?;
+        let embedding = QEmbedding::new(embedding)?;
+        let output = match gguf.tensor("output.weight").is_some() {
+            true => linear(gguf, &[("output.weight".to_owned(), c.vocabulary)], c.hidden, device)?,
+            false => QLinear::tied(&embedding)?,
+        };
+        let layers = (0..c.layers).map(|i| Layer::load(gguf, c, i, device)).collect::<Result<_, _>>()?;
+        let norm = gguf.tensor_f32("output_norm.weight", &[c.hidden], device)?;
+        let rope = Rope::new(c.rope_style, &c.rope, context, device)?;
+        let local_rope = match &c.local {
+            Some(local) if local.rope != c.rope => {
+                Some(Rope::new(c.rope_style, &local.rope, context, device)?)
+            }
+            _ => None,
+        };
+        let per_block = KvCache::block_bytes(c.layers, c.kv_heads, c.head_dim);
+        // One sequence of the whole context must fit, whatever the budget says: placement has counted it.
+        let blocks = ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK));
+        let cache = KvCache::new(c.layers, blocks, c.kv_heads, c.head_dim, device)?;
+        let device = device.clone();
+        Ok(Decoder { device, embedding, layers, norm, output, rope, local_rope, cache, blocks, config })
+    }
+
+    /// Checks a batch, and gives each token's position and its slot in the cache.
+    fn place(&self, batch: &Batch) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let count: usize = batch.rows.iter().map(|r| r.len).sum();
+        if count == 0 || count != batch.tokens.len() {
+            return Err(Error::Batch(format!("{} tokens in rows of {count}", batch.tokens.len())));
+        }
+        let (mut positions, mut slots) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for row in &batch.rows {
+            for position in row.start..row.start + row.len {
+                let Some(&block) = row.table.get(position / KvCache::BLOCK) else {
+                    return Err(Error::Batch(format!("no block for position {position}")));
+                };
+                positions.push(position as u32);
+                slots.push(block * KvCache::BLOCK as u32 + (position % KvCache::BLOCK) as u32);
+            }
+        }
+        Ok((positions, slots))
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Result<Tensor, Error> {
+        let x = self.embedding.forward(tokens, &self.device)?;
+        match self.config.embedding_scale {
+            1.0 => Ok(x),
+            scale => Ok((x * f64::from(scale))?),
+        }
+    }
+
+    /// The last layer's output, normalised.
+    fn forward(&self, tokens: &[u32], step: &Step<'_>) -> Result<Tensor, Error> {
+        let eps = self.config.norm_eps;
+        let mut x = self.embed(tokens)?;
+        let mut normed = match self.layers.first() {
+            Some(layer) => rms_norm(&x, &layer.attention_norm, eps)?,
+            None => x.clone(),
+        };
+        let post = |out: Tensor, norm: &Option<Tensor>| -> Result<Tensor, Error> {
+            match norm {
+                Some(norm) => Ok(rms_norm(&out, norm, eps)?),
+                None => Ok(out),
+            }
+        };
+        for (i, layer) in self.layers.iter().enumerate() {
+            let local = self.config.local(i).and(self.local_rope.as_ref());
+            let attended = layer.attend(&normed, local.unwrap_or(&self.rope), (&self.cache, i), step)?;
+            let attended = post(attended, &layer.attention_post_norm)?;
+            let (sum, inner) = add_rms_norm(&attended, &x, &layer.feed_forward_norm, eps)?;
+            let fed = post(layer.feed(&inner)?, &layer.feed_forward_post_norm)?;
+            let next = self.layers.get(i + 1).map_or(&self.norm, |l| &l.attention_norm);
+            (x, normed) = add_rms_norm(&fed, &sum, next, eps)?;
+        }
+        Ok(normed)
+    }
+}
+
+impl Model<Llm> for Decoder {
+    fn step(&mut self, batch: &Batch) -> Result<Logits, Error> {
+        let (positions, slots) = self.place(batch)?;
+        let vocabulary = self.config.vocabulary;
+        let mut first = 0;
+        let mut rows = Vec::with_capacity(batch.rows.len());
+        let mut wanted = Vec::new();
+        for row in &batch.rows {
+            rows.push(Rows { first, len: row.len, start: row.start, table: &row.table });
+            first += row.len;
+            if row.logits {
+                wanted.push(first as u32 - 1);
+            }
+        }
+        let step = Step { rows: &rows, positions: &positions, slots: &slots };
+        let normed = self.forward(&batch.tokens, &step)?;
+        if wanted.is_empty() {
+            return Ok(Logits { data: Vec::new(), vocabulary });
+        }
+        let last = match wanted.len() == batch.tokens.len() {
+            true => normed,
+            false => normed.index_select(&Tensor::new(wanted, &self.device)?, 0)?,
+        };
+        let data = self.output.forward(&last)?.flatten_all()?.to_vec1()?;
+        Ok(Logits { data, vocabulary })
+    }
+
+    fn bytes(&self) -> u64 {
+        let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
+        let c = &self.config;
+        let cache = self.blocks as u64 * KvCache::block_bytes(c.layers, c.kv_heads, c.head_dim);
+        self.embedding.bytes() + self.output.bytes() + layers + cache
+    }
+}
+
+/// One linear layer over weights that share their input: `(name, outputs)` of each.
+fn linear(gguf: &Gguf, parts: &[(String, usize)], inputs: usize, device: &Device) -> Result<QLinear, Error> {
+    let weights = parts
+        .iter()
+        .map(|(name, outputs)| gguf.qweight_shaped(name, [*outputs, inputs], device))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(QLinear::new(weights)?)
+}
+
+#[cfg(test)]
+mod tests;
