@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -68,7 +69,9 @@ fn elementwise(c: &mut Criterion) {
     let (x, w, b) = (random(&[1500, 2048]), random(&[2048]), random(&[2048]));
     group.throughput(Throughput::Elements(1500 * 2048));
     group.bench_function("gelu", |bench| bench.iter(|| black_box(ops::gelu_erf(&x).unwrap())));
-    group.bench_function("silu_mul", |bench| bench.iter(|| black_box(ops::silu_mul(&x).unwrap())));
+    group.bench_function("silu_mul", |bench| {
+        bench.iter(|| black_box(ops::gated(&x, ops::Activation::Silu).unwrap()))
+    });
     group.bench_function("softmax", |bench| bench.iter(|| black_box(ops::softmax(&x).unwrap())));
     group.bench_function("layer_norm", |bench| {
         bench.iter(|| black_box(ops::layer_norm(&x, &w, &b, 1e-5).unwrap()))
@@ -79,5 +82,30 @@ fn elementwise(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linear, attention, elementwise);
+/// Products with quantised weights in the shapes of a small and of a larger chat model.
+fn quantised(c: &mut Criterion) {
+    let mut group = c.benchmark_group("quantised");
+    group.sample_size(10);
+    for dtype in [GgmlDType::Q4_0, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+        for (k, n) in [(576usize, 3072), (1536, 8960)] {
+            if !k.is_multiple_of(dtype.block_size()) {
+                continue;
+            }
+            let bytes = QTensor::quantize(&random(&[n, k]), dtype).unwrap().data().unwrap().into_owned();
+            let mut packer = ops::Packer::new(dtype, n, k, &Device::Cpu).unwrap();
+            bytes.chunks(packer.chunk_bytes()).for_each(|piece| packer.push(piece).unwrap());
+            let weight = ops::QLinear::new(vec![packer.finish().unwrap()]).unwrap();
+            for m in [1, 4, 16, 256] {
+                let x = random(&[m, k]);
+                group.throughput(Throughput::Elements((2 * m * k * n) as u64));
+                group.bench_function(BenchmarkId::new(format!("{dtype:?}"), format!("{m}x{k}x{n}")), |b| {
+                    b.iter(|| black_box(weight.forward(&x).unwrap()));
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, linear, attention, elementwise, quantised);
 criterion_main!(benches);

@@ -7,6 +7,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::format::*;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512Vnni, AvxVnni};
@@ -75,9 +77,14 @@ unsafe fn run_as<F: Format>(isa: Isa, task: &Task) {
             unsafe { panels::<AvxVnni, F>(task) }
         }
         #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2<F: Format>(task: &Task) {
+        unsafe fn avx2_set<F: Format>(task: &Task) {
             // SAFETY: as above.
-            unsafe { panels::<Avx2, F>(task) }
+            unsafe {
+                match task.rows >= avx2::LEAST_ROWS {
+                    true => avx2::panels::<F>(task),
+                    false => panels::<Avx2, F>(task),
+                }
+            }
         }
         // SAFETY: the processor has `isa` by the caller's contract.
         match isa {
@@ -85,7 +92,7 @@ unsafe fn run_as<F: Format>(isa: Isa, task: &Task) {
             // SAFETY: as above.
             Isa::AvxVnni => return unsafe { avx_vnni::<F>(task) },
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2::<F>(task) },
+            Isa::Avx2 => return unsafe { avx2_set::<F>(task) },
             Isa::Portable => {}
         }
     }
@@ -226,7 +233,7 @@ unsafe fn block<D: Lanes, F: Format, const R: usize>(
 /// # Safety
 /// `codes` is valid for a block of `F`; `pair < 4`.
 #[inline(always)]
-unsafe fn decode<D: Lanes, F: Format>(codes: *const u8, pair: usize) -> [D::Bytes; 2] {
+pub(super) unsafe fn decode<D: Lanes, F: Format>(codes: *const u8, pair: usize) -> [D::Bytes; 2] {
     let bits = F::LAYOUT.bits;
     // SAFETY: offsets are within the block.
     unsafe {

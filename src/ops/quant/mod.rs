@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod format;
 mod kernel;
 mod lanes;
