@@ -1,7 +1,5 @@
 //! Ids against llama.cpp's, with the vocabularies of real models. `tests/golden/text_ids.py` makes the files.
 
-use std::path::PathBuf;
-
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -9,21 +7,17 @@ use super::*;
 use crate::text::{Detokenizer, Lead, RenderOptions, Special, chat};
 use crate::types::llm::{Message, Role};
 
-fn model(file: &str) -> Option<Gguf> {
-    let home = std::env::var_os("STENTOR_TEST_MODELS");
-    let path = home.map(|home| PathBuf::from(home).join("models").join(file)).filter(|p| p.exists());
-    if path.is_none() {
-        println!("skipped: no {file} below STENTOR_TEST_MODELS");
-    }
-    path.map(|p| Gguf::open(p).unwrap())
+fn open(id: &str) -> Option<Gguf> {
+    let folder = crate::testing::model(id)?;
+    Some(Gguf::open(crate::testing::only_file(&folder, "gguf")).unwrap())
 }
 
 fn smollm2() -> Option<Gguf> {
-    model("smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
+    open("smollm2-135m-instruct")
 }
 
 fn gemma3() -> Option<Gguf> {
-    model("gemma3-270m/gemma3-270m.gguf")
+    open("gemma3-270m")
 }
 
 fn ids(value: &Value) -> Vec<u32> {
