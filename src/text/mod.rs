@@ -18,6 +18,7 @@ mod spec;
 mod stop;
 mod template;
 mod tokenizer;
+pub mod tools;
 mod vocab;
 
 pub use detokenize::{Detokenizer, Lead};

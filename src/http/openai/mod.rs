@@ -7,10 +7,12 @@ mod described;
 pub(super) mod embeddings;
 mod fields;
 mod form;
+mod format;
 mod generate;
 pub(super) mod models;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod transcript;
 
 use std::time::{SystemTime, UNIX_EPOCH};

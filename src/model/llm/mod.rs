@@ -1,5 +1,7 @@
 //! Chat and completion models: decoders with a paged key-value cache.
 
+mod calls;
+pub mod grammar;
 pub mod llama;
 pub mod output;
 pub mod tokenizer;
@@ -54,6 +56,8 @@ pub struct Logits {
 pub struct Front {
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
+    /// Compiles the forms that answers can be held to.
+    pub grammars: grammar::Grammars,
     /// Positions a sequence may have on this machine.
     pub context: usize,
     /// Tokens that end an answer.
@@ -118,7 +122,7 @@ pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Lo
         return Err(Error::config("tokenizer.ggml.tokens", problem));
     }
     let stop = tokenizer.ends().collect();
-    let front = Front { tokenizer, template, context: shape.context, stop };
+    let front = Front { tokenizer, template, grammars: Default::default(), context: shape.context, stop };
     Ok(Loaded { model, front, blocks: shape.blocks })
 }
 
