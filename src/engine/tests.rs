@@ -11,7 +11,7 @@ use super::worker::Opened;
 use super::*;
 use crate::model;
 use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, PANIC, SAY_STOP, STOP, VOCABULARY};
-use crate::model::llm::grammar::Matcher;
+use crate::model::llm::guide::Guide;
 use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
 use crate::types::llm::{Constraint, FinishReason, Sampling};
 use crate::types::model::Format;
@@ -93,7 +93,7 @@ fn options() -> Options {
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false, matcher: None }
+    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false, guide: None }
 }
 
 /// Everything a job said: its tokens, and how it ended.
@@ -160,16 +160,17 @@ async fn jobs_end_by_length_or_by_a_stop_token_that_is_not_sent() {
     assert_eq!(drain(stop).await, (vec![], Ok(FinishReason::Stop)));
 }
 
-fn matcher(chat: &handle::Handle<Llm>, regex: &str) -> Option<Matcher> {
+fn held(chat: &handle::Handle<Llm>, regex: &str) -> Option<Guide> {
     let front = chat.front();
-    Some(front.grammars.compile(&front.tokenizer, &Constraint::Regex(regex.to_owned())).unwrap())
+    let matcher = front.grammars.compile(&front.tokenizer, &Constraint::Regex(regex.to_owned()));
+    Guide::new(None, Some(matcher.unwrap()))
 }
 
 #[tokio::test]
 async fn an_answer_of_a_form_keeps_to_it_and_ends_with_it() {
     let engine = engine(options());
     let chat = engine.get::<Llm>("chat").await.unwrap();
-    let held = |regex| Input { matcher: matcher(&chat, regex), ..input(&[10], 10) };
+    let held = |regex| Input { guide: held(&chat, regex), ..input(&[10], 10) };
     // Unheld it says 19, 28, 37; of what is allowed the first is the likeliest then.
     let text = |tokens: &[u32]| -> String { tokens.iter().map(|t| char::from(b'0' + *t as u8)).collect() };
     let (tokens, end) = drain(chat.submit(held("[A-C]L"), None).unwrap()).await;
@@ -193,7 +194,7 @@ async fn an_answer_of_a_form_keeps_to_it_and_ends_with_it() {
 async fn a_preempted_answer_goes_on_in_its_grammar() {
     let engine = engine(Options { queue: 8, ..options() });
     let chat = engine.get::<Llm>("chat").await.unwrap();
-    let held = |first| Input { matcher: matcher(&chat, "([8-@]{3}[A-i]{2}){78}"), ..input(&[first], 400) };
+    let held = |first| Input { guide: held(&chat, "([8-@]{3}[A-i]{2}){78}"), ..input(&[first], 400) };
     let jobs: Vec<_> = (10..18).map(|first| chat.submit(held(first), None).unwrap()).collect();
     let together = futures::future::join_all(jobs.into_iter().map(drain)).await;
     for (first, (tokens, end)) in (10..).zip(together) {

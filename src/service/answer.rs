@@ -1,4 +1,4 @@
-//! One answer: tokens as they come, to text, to content and calls.
+//! One answer: tokens as they come, to text, to thoughts, content and calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::Error;
 use crate::engine::job::Event;
 use crate::engine::lane::llm::Delta as Said;
 use crate::model::llm::{Front, Llm};
+use crate::text::think::{ThinkStream, Thought};
 use crate::text::tools::{self, CallStream};
 use crate::text::{Detokenizer, Lead, StopMatcher};
 use crate::types::Usage;
@@ -22,11 +23,18 @@ pub(super) enum Piece {
     Usage(Usage),
 }
 
+/// What reads an answer's text.
+#[derive(Default)]
+pub(super) struct Reading {
+    pub thinking: Option<ThinkStream>,
+    pub calls: Option<Calls>,
+    /// Control tokens that open and close calls and thinking. They are text here, and nothing elsewhere.
+    pub marks: Vec<(u32, &'static str)>,
+}
+
 /// What reads an answer's calls.
 pub(super) struct Calls {
     pub stream: CallStream,
-    /// Control tokens that open calls. They are text here, and nothing elsewhere.
-    pub marks: Vec<(u32, &'static str)>,
     /// Ids of nine letters and digits, as Mistral's templates want them back.
     pub short_ids: bool,
     /// Otherwise the answer ends with its first call.
@@ -47,11 +55,13 @@ pub(super) struct Answer {
     front: Arc<Front>,
     detokenizer: Detokenizer,
     stop: StopMatcher,
-    calls: Option<Calls>,
+    reading: Reading,
     /// Closed by dropping it, which cancels the job.
     events: Option<mpsc::Receiver<Event<Llm>>>,
     ready: VecDeque<Piece>,
     generated: u32,
+    /// Of these.
+    thought: u32,
     /// Tokens of the prompt that did not have to be computed.
     cached: u32,
 }
@@ -61,7 +71,7 @@ impl Answer {
         choice: u32,
         front: Arc<Front>,
         stop: &[String],
-        calls: Option<Calls>,
+        reading: Reading,
         events: mpsc::Receiver<Event<Llm>>,
     ) -> Self {
         Answer {
@@ -69,10 +79,11 @@ impl Answer {
             detokenizer: Detokenizer::new(&front.tokenizer, Lead::Strip),
             front,
             stop: StopMatcher::new(stop),
-            calls,
+            reading,
             events: Some(events),
             ready: VecDeque::new(),
             generated: 0,
+            thought: 0,
             cached: 0,
         }
     }
@@ -107,14 +118,16 @@ impl Answer {
 
     fn token(&mut self, token: u32) {
         self.generated = self.generated.saturating_add(1);
-        let mark = self.calls.as_ref().and_then(|c| c.marks.iter().find(|(id, _)| *id == token));
+        let inside = self.is_thinking();
+        let mark = self.reading.marks.iter().find(|(id, _)| *id == token);
         let (text, stopped) = match (mark, self.detokenizer.push(&self.front.tokenizer, token)) {
             (Some((_, mark)), _) => self.stop.push(mark),
             (None, Some(text)) => self.stop.push(text),
-            (None, None) => return,
+            (None, None) => (String::new(), false),
         };
         self.show(text);
-        let one = self.calls.as_ref().is_some_and(|c| !c.parallel && c.stream.first_is_complete());
+        self.thought += u32::from(inside || self.is_thinking());
+        let one = self.reading.calls.as_ref().is_some_and(|c| !c.parallel && c.stream.first_is_complete());
         if stopped || one {
             self.end(FinishReason::Stop, self.generated);
         }
@@ -131,11 +144,36 @@ impl Answer {
         self.end(reason, generated);
     }
 
+    fn is_thinking(&self) -> bool {
+        self.reading.thinking.as_ref().is_some_and(ThinkStream::is_inside)
+    }
+
     fn show(&mut self, text: String) {
         if text.is_empty() {
             return;
         }
-        match &mut self.calls {
+        match &mut self.reading.thinking {
+            None => self.answer(text),
+            Some(thinking) => {
+                let thoughts = thinking.push(&text);
+                self.think(thoughts);
+            }
+        }
+    }
+
+    fn think(&mut self, thoughts: Vec<Thought>) {
+        for thought in thoughts {
+            match thought {
+                Thought::Answer(text) => self.answer(text),
+                Thought::Reasoning(text) => {
+                    self.ready.push_back(Piece::Delta(Delta::Reasoning { choice: self.choice, text }));
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, text: String) {
+        match &mut self.reading.calls {
             None => self.ready.push_back(Piece::Delta(Delta::Text { choice: self.choice, text })),
             Some(calls) => {
                 let said = calls.stream.push(&text);
@@ -145,7 +183,7 @@ impl Answer {
     }
 
     fn say(&mut self, said: Vec<tools::Said>) {
-        let Some(calls) = &self.calls else { return };
+        let Some(calls) = &self.reading.calls else { return };
         let choice = self.choice;
         for said in said {
             let delta = match said {
@@ -162,7 +200,11 @@ impl Answer {
 
     fn end(&mut self, reason: FinishReason, generated: u32) {
         let mut reason = reason;
-        if let Some(calls) = &mut self.calls {
+        if let Some(thinking) = &mut self.reading.thinking {
+            let thoughts = thinking.finish();
+            self.think(thoughts);
+        }
+        if let Some(calls) = &mut self.reading.calls {
             let said = calls.stream.finish();
             let called = calls.stream.calls() > 0;
             self.say(said);
@@ -173,7 +215,12 @@ impl Answer {
         self.ready.push_back(Piece::Delta(Delta::Finished { choice: self.choice, reason }));
         // Later answers find the prompt of the first one: what the request found is what that one did.
         let cached_tokens = if self.choice == 0 { self.cached } else { 0 };
-        let usage = Usage { completion_tokens: generated, cached_tokens, ..Usage::default() };
+        let usage = Usage {
+            completion_tokens: generated,
+            cached_tokens,
+            reasoning_tokens: self.thought.min(generated),
+            ..Usage::default()
+        };
         self.ready.push_back(Piece::Usage(usage));
         self.events = None;
     }

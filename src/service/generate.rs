@@ -5,16 +5,18 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use time::OffsetDateTime;
 
-use super::answer::{Answer, Calls, Piece};
+use super::answer::{Answer, Calls, Piece, Reading};
 use super::resolve::joined;
 use super::{Context, Error, Generation, Service};
 use crate::engine::lane::llm::Input;
 use crate::model::llm::grammar::Matcher;
+use crate::model::llm::guide::{self, Guide};
 use crate::model::llm::{Front, Llm};
+use crate::text::think::{TAGS, ThinkStream};
 use crate::text::tools::{CallStream, MISTRAL, PYTHON_TAG};
 use crate::text::{self, RenderOptions, Special};
 use crate::types::Usage;
-use crate::types::llm::{CallFormat, Constraint, Delta, Prompt, Request, Tool, ToolChoice, Tools};
+use crate::types::llm::{CallFormat, Constraint, Delta, Prompt, Request, Thinking, Tool, ToolChoice, Tools};
 
 impl Service {
     /// Starts to generate text.
@@ -27,12 +29,13 @@ impl Service {
         };
         let asked = asked(&front, request.constraint, &tools)?;
         // A prompt can be millions of characters: not on a thread that serves sockets.
-        let (prompt, tools) = {
+        let (prompt, tools, is_chat) = {
             let front = front.clone();
-            let prompt = request.prompt;
-            let encode = move || (tokenize(&front, &prompt, &tools.list), tools);
+            let (is_chat, prompt) = (matches!(request.prompt, Prompt::Chat(_)), request.prompt);
+            let thinking = request.thinking;
+            let encode = move || (tokenize(&front, &prompt, &tools.list, thinking), tools);
             let (prompt, tools) = joined(tokio::task::spawn_blocking(encode).await)?;
-            (prompt?, tools)
+            (prompt?, tools, is_chat)
         };
         let biased = request.sampling.logit_bias.iter().map(|b| b.0);
         check_vocabulary(&front, "logit_bias", biased)?;
@@ -40,6 +43,8 @@ impl Service {
             Some((param, constraint)) => Some(self.matcher(&front, param, constraint).await?),
             None => None,
         };
+        let thinking = if is_chat { thinking(&front, &prompt, request.thinking) } else { None };
+        let guide = Guide::new(thinking.clone(), matcher);
         let room = front.context.saturating_sub(prompt.len());
         let max_new = request.max_tokens.map_or(room, |max| (max as usize).min(room)).max(1);
         let first_seed = request.sampling.seed.unwrap_or_else(rand::random);
@@ -52,11 +57,11 @@ impl Service {
                 sampling: request.sampling.clone(),
                 seed: first_seed.wrapping_add(u64::from(choice)),
                 ignore_stop: false,
-                matcher: matcher.clone(),
+                guide: guide.clone(),
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
-            let calls = calls(&front, &tools);
-            answers.push(Answer::new(choice, front.clone(), &request.stop, calls, events));
+            let reading = reading(&front, &tools, thinking.as_ref());
+            answers.push(Answer::new(choice, front.clone(), &request.stop, reading, events));
         }
         let model = handle.id().to_owned();
         Ok(Generation::new(model, deltas(answers, prompt_tokens)))
@@ -113,37 +118,67 @@ fn format(front: &Front) -> CallFormat {
     front.template.calls().unwrap_or(CallFormat::Hermes)
 }
 
-/// The control token of this name.
-fn control(front: &Front, name: &str) -> Option<u32> {
-    match front.tokenizer.encode(name, Special::Parse, false)[..] {
-        [id] if front.tokenizer.piece(id).is_empty() => Some(id),
+/// The one token that this text is, where it is one of a kind of its own.
+fn mark(front: &Front, text: &str) -> Option<u32> {
+    match front.tokenizer.encode(text, Special::Parse, false)[..] {
+        [id] => Some(id),
         _ => None,
     }
 }
 
-/// What reads the calls of one answer.
-fn calls(front: &Front, tools: &Tools) -> Option<Calls> {
-    if tools.list.is_empty() {
+/// The control token of this name.
+fn control(front: &Front, name: &str) -> Option<u32> {
+    mark(front, name).filter(|&id| front.tokenizer.piece(id).is_empty())
+}
+
+/// How this model thinks; `None` where it does not: its template must know of the tags, and each must be one token.
+fn thinking(front: &Front, prompt: &[u32], asked: Thinking) -> Option<guide::Thinking> {
+    if !front.template.thinks() {
         return None;
     }
+    let marks = (mark(front, TAGS.0)?, mark(front, TAGS.1)?);
+    let blank = |id: u32| {
+        let piece = front.tokenizer.piece(id);
+        !piece.is_empty() && piece.iter().all(u8::is_ascii_whitespace)
+    };
+    // A message cannot write here: the template has the last word before an answer.
+    let last = prompt.iter().rev().copied().find(|&id| !blank(id))?;
+    if last == marks.1 {
+        // It has been told not to.
+        return None;
+    }
+    Some(guide::Thinking { marks, open: last == marks.0, budget: asked.budget })
+}
+
+/// What reads the text of one answer.
+fn reading(front: &Front, tools: &Tools, thinking: Option<&guide::Thinking>) -> Reading {
+    let names = match (thinking.is_some(), tools.list.is_empty()) {
+        (false, true) => return Reading::default(),
+        (true, true) => vec![TAGS.0, TAGS.1],
+        (false, false) => vec![MISTRAL, PYTHON_TAG],
+        (true, false) => vec![TAGS.0, TAGS.1, MISTRAL, PYTHON_TAG],
+    };
     let format = format(front);
-    let names = tools.list.iter().map(|tool| tool.name.clone()).collect();
-    let marks = [MISTRAL, PYTHON_TAG];
-    Some(Calls {
-        stream: CallStream::new(format, names),
-        marks: marks.into_iter().filter_map(|mark| Some((control(front, mark)?, mark))).collect(),
+    let calls = || Calls {
+        stream: CallStream::new(format, tools.list.iter().map(|tool| tool.name.clone()).collect()),
         short_ids: format == CallFormat::Mistral,
         parallel: tools.parallel,
-    })
+    };
+    Reading {
+        thinking: thinking.map(|thinking| ThinkStream::new(thinking.open)),
+        calls: (!tools.list.is_empty()).then(calls),
+        marks: names.into_iter().filter_map(|name| Some((control(front, name)?, name))).collect(),
+    }
 }
 
 /// The prompt's tokens; at least one, and fewer than the context.
-fn tokenize(front: &Front, prompt: &Prompt, tools: &[Tool]) -> Result<Vec<u32>, Error> {
+fn tokenize(front: &Front, prompt: &Prompt, tools: &[Tool], thinking: Thinking) -> Result<Vec<u32>, Error> {
     let limit = front.context.saturating_sub(1);
     let tokens = match prompt {
         Prompt::Chat(messages) => {
             let now = OffsetDateTime::now_utc();
-            let options = RenderOptions { tools, add_generation_prompt: true, now };
+            let options =
+                RenderOptions { tools, enable_thinking: thinking.enabled, add_generation_prompt: true, now };
             text::chat::encode(&front.tokenizer, &front.template, messages, options, limit)?
         }
         Prompt::Text(text) => front.tokenizer.encode_bounded(text, Special::AsText, true, limit)?,
@@ -205,6 +240,7 @@ fn deltas(
                 Some(Ok(Piece::Usage(usage))) => {
                     total.completion_tokens = total.completion_tokens.saturating_add(usage.completion_tokens);
                     total.cached_tokens = total.cached_tokens.saturating_add(usage.cached_tokens);
+                    total.reasoning_tokens = total.reasoning_tokens.saturating_add(usage.reasoning_tokens);
                     None
                 }
                 Some(Err(error)) => {
@@ -217,3 +253,7 @@ fn deltas(
         })
         .filter_map(futures::future::ready)
 }
+
+#[cfg(test)]
+#[path = "generate_tests.rs"]
+mod tests;

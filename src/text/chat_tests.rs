@@ -16,7 +16,12 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn options() -> RenderOptions<'static> {
-    RenderOptions { tools: &[], add_generation_prompt: false, now: time::OffsetDateTime::UNIX_EPOCH }
+    RenderOptions {
+        tools: &[],
+        enable_thinking: None,
+        add_generation_prompt: false,
+        now: time::OffsetDateTime::UNIX_EPOCH,
+    }
 }
 
 proptest! {

@@ -17,6 +17,7 @@ mod python;
 mod spec;
 mod stop;
 mod template;
+pub mod think;
 mod tokenizer;
 pub mod tools;
 mod vocab;

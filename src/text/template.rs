@@ -3,7 +3,6 @@
 //!
 //! A template is code from a file that somebody downloaded: it runs with bounded fuel, recursion and output.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
@@ -15,7 +14,7 @@ use crate::types::llm::{CallFormat, Message, Tool};
 
 use super::Error;
 use super::python;
-use super::tools;
+use super::{think, tools};
 
 /// For models whose file has no template.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + \
@@ -35,6 +34,8 @@ const NAME: &str = "chat_template";
 pub struct RenderOptions<'t> {
     /// What the model may call. A template that does not know of tools gets them in the system message.
     pub tools: &'t [Tool],
+    /// The template's `enable_thinking`; `None` leaves it undefined.
+    pub enable_thinking: Option<bool>,
     /// End with what opens the assistant's turn.
     pub add_generation_prompt: bool,
     /// What `strftime_now` shows.
@@ -47,6 +48,7 @@ pub struct ChatTemplate {
     bos: String,
     eos: String,
     calls: Option<CallFormat>,
+    thinks: bool,
 }
 
 impl ChatTemplate {
@@ -64,8 +66,14 @@ impl ChatTemplate {
         });
         let source = source.unwrap_or(CHATML).to_owned();
         let calls = tools::format_of(&source);
+        let thinks = source.contains(think::TAGS.1);
         env.add_template_owned(NAME, source).map_err(|e| template_error(&e))?;
-        Ok(ChatTemplate { env, bos: bos.to_owned(), eos: eos.to_owned(), calls })
+        Ok(ChatTemplate { env, bos: bos.to_owned(), eos: eos.to_owned(), calls, thinks })
+    }
+
+    /// Whether the template knows of thinking.
+    pub fn thinks(&self) -> bool {
+        self.thinks
     }
 
     /// How calls of tools are written by a model with this template; `None` where it does not know of tools.
@@ -104,6 +112,7 @@ impl ChatTemplate {
         let state = context! {
             messages => turns,
             tools => tools,
+            enable_thinking => options.enable_thinking.map_or(Value::UNDEFINED, Value::from),
             add_generation_prompt => options.add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
@@ -117,23 +126,23 @@ impl ChatTemplate {
 
 /// A message as templates read it: what it does not have is not there, since templates ask whether it is.
 fn turn(message: &Message, before: &[Message]) -> Value {
-    let mut turn = BTreeMap::from([
+    let mut turn = vec![
         ("role", Value::from(message.role.as_str())),
         ("content", Value::from(message.content.as_str())),
-    ]);
+    ];
     if !message.tool_calls.is_empty() {
         let calls = message.tool_calls.iter().map(|call| {
             let arguments = python::from_json(&call.arguments);
             let function = context! { name => call.name.as_str(), arguments => arguments };
             context! { id => call.id.as_str(), type => "function", function => function }
         });
-        turn.insert("tool_calls", calls.collect());
+        turn.push(("tool_calls", calls.collect()));
     }
     if let Some(id) = &message.tool_call_id {
-        turn.insert("tool_call_id", Value::from(id.as_str()));
+        turn.push(("tool_call_id", Value::from(id.as_str())));
         let mut calls = before.iter().rev().flat_map(|m| &m.tool_calls);
         if let Some(call) = calls.find(|call| call.id == *id) {
-            turn.insert("name", Value::from(call.name.as_str()));
+            turn.push(("name", Value::from(call.name.as_str())));
         }
     }
     Value::from_pairs(turn)

@@ -6,7 +6,12 @@ use super::*;
 use crate::types::llm::{Role, ToolCall};
 
 fn options(add_generation_prompt: bool) -> RenderOptions<'static> {
-    RenderOptions { tools: &[], add_generation_prompt, now: OffsetDateTime::UNIX_EPOCH }
+    RenderOptions {
+        tools: &[],
+        enable_thinking: None,
+        add_generation_prompt,
+        now: OffsetDateTime::UNIX_EPOCH,
+    }
 }
 
 #[test]

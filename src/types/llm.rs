@@ -205,6 +205,17 @@ pub struct Request {
     pub constraint: Option<(&'static str, Constraint)>,
     /// For [`Prompt::Chat`] only.
     pub tools: Tools,
+    /// For [`Prompt::Chat`] only, and models that think.
+    pub thinking: Thinking,
+}
+
+/// How a model that thinks before it answers is to think.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Thinking {
+    /// What the chat template is told; `None` leaves it to the template.
+    pub enabled: Option<bool>,
+    /// Tokens after which thinking is closed; `None` leaves it to the model.
+    pub budget: Option<u32>,
 }
 
 /// Why an answer ended.
@@ -231,6 +242,8 @@ pub struct ToolStart {
 pub enum Delta {
     /// Text to append to answer `choice`: whole characters only, never a part of a stop string.
     Text { choice: u32, text: String },
+    /// Text to append to what answer `choice` thought before it answered.
+    Reasoning { choice: u32, text: String },
     /// Answer `choice` calls a tool. `call` counts its calls from 0; the first delta of a call has `start`.
     ToolCall { choice: u32, call: u32, start: Option<ToolStart>, arguments: String },
     /// Answer `choice` is complete.

@@ -102,7 +102,8 @@ impl Backend for Fake {
                 Prompt::Tokens(ids) => format!("{ids:?}"),
             };
             let word = |text: &str| Ok(Delta::Text { choice: 0, text: text.to_owned() });
-            let usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1 };
+            let usage =
+                Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1, ..Usage::default() };
             let end =
                 [Ok(Delta::Finished { choice: 0, reason: FinishReason::Stop }), Ok(Delta::Usage(usage))];
             match request.model.as_str() {

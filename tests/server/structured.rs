@@ -46,7 +46,7 @@ fn two_hundred_random_schemas_give_two_hundred_valid_answers() {
             answers.lock().unwrap()[at] = (text, usage.as_u64().unwrap());
         }
     };
-    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(&work))));
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
     let took = begun.elapsed();
     let answers = answers.into_inner().unwrap();
     for (schema, (text, _)) in schemas.iter().zip(&answers) {

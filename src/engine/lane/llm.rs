@@ -10,7 +10,7 @@ use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Start};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
-use crate::model::llm::grammar::Matcher;
+use crate::model::llm::guide::Guide;
 use crate::model::llm::output::sample;
 use crate::model::llm::{Batch, Front, Llm, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
@@ -28,8 +28,8 @@ pub struct Input {
     pub seed: u64,
     /// Goes on past the model's end tokens, as measurements need; no request can ask for it.
     pub ignore_stop: bool,
-    /// The form of the answer, at its beginning.
-    pub matcher: Option<Matcher>,
+    /// What holds the answer, at its beginning.
+    pub guide: Option<Guide>,
 }
 
 /// What a generation says as it goes.
@@ -101,15 +101,15 @@ impl LlmLane {
         }
     }
 
-    /// Moves the sequence on in its grammar. One that has come to its end there is complete: its last token is
+    /// Moves the sequence's guide on. One that has come to its end there is complete: its last token is
     /// text, unlike a stop token.
     fn advance(&mut self, outcome: &mut Outcome) -> Result<bool, Failure> {
         let active = self.jobs.get_mut(&outcome.id);
-        let Some(matcher) = active.and_then(|a| a.job.input.matcher.as_mut()) else { return Ok(false) };
+        let Some(guide) = active.and_then(|a| a.job.input.guide.as_mut()) else { return Ok(false) };
         if outcome.finish == Some(FinishReason::Stop) {
             return Ok(false);
         }
-        let complete = matcher.advance(outcome.token).map_err(|e| Failure::Step(format!("grammar: {e}")))?;
+        let complete = guide.advance(outcome.token).map_err(|e| Failure::Step(format!("grammar: {e}")))?;
         if complete {
             outcome.finish = Some(FinishReason::Stop);
             self.scheduler.cancel(outcome.id);
@@ -138,6 +138,7 @@ impl LlmLane {
             prompt_tokens: active.prompt_tokens,
             completion_tokens: outcome.generated as u32,
             cached_tokens,
+            reasoning_tokens: 0,
         };
         active.job.events.send(Event::Done(Done { reason, usage }));
         self.draining.add(active.job.events);
@@ -167,14 +168,14 @@ impl LlmLane {
     }
 }
 
-/// The matchers of the rows that sample, each with room for what may go wrong.
-fn masks<'j>(
+/// The guides of the rows that sample, each with room for what may go wrong.
+fn guides<'j>(
     jobs: &'j mut HashMap<JobId, Active>,
     plan: &Plan,
-) -> Vec<(JobId, &'j mut Matcher, Option<String>)> {
+) -> Vec<(JobId, &'j mut Guide, Option<String>)> {
     let samples = |id: JobId| plan.rows.iter().any(|row| row.samples && row.id == id);
-    let held = jobs.iter_mut().filter_map(|(id, active)| Some((*id, active.job.input.matcher.as_mut()?)));
-    held.filter(|(id, _)| samples(*id)).map(|(id, matcher)| (id, matcher, None)).collect()
+    let held = jobs.iter_mut().filter_map(|(id, active)| Some((*id, active.job.input.guide.as_mut()?)));
+    held.filter(|(id, _)| samples(*id)).map(|(id, guide)| (id, guide, None)).collect()
 }
 
 impl Lane for LlmLane {
@@ -230,17 +231,17 @@ impl Lane for LlmLane {
                 logits: row.samples,
             });
         }
-        let mut masks = masks(&mut self.jobs, plan);
+        let mut guides = guides(&mut self.jobs, plan);
         // The model computes on this thread and its helpers; what they leave idle works out the masks.
         let mut logits = rayon::in_place_scope(|scope| {
-            for (_, matcher, failed) in &mut masks {
-                scope.spawn(move |_| *failed = matcher.mask().err());
+            for (_, guide, failed) in &mut guides {
+                scope.spawn(move |_| *failed = guide.prepare().err());
             }
             self.model.step(&batch)
         })
         .map_err(|e| Failure::Step(e.to_string()))?;
         let failed: HashMap<JobId, String> =
-            masks.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
+            guides.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
         let sampling = plan.rows.iter().filter(|r| r.samples);
         let tokens =
             sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
@@ -248,8 +249,8 @@ impl Lane for LlmLane {
                 if let Some(why) = failed.get(&row.id) {
                     return Some(Err(Failure::Step(format!("grammar: {why}"))));
                 }
-                let matcher = self.jobs.get(&row.id).and_then(|a| a.job.input.matcher.as_ref());
-                if let Some(mask) = matcher.and_then(Matcher::known) {
+                let guide = self.jobs.get(&row.id).and_then(|a| a.job.input.guide.as_ref());
+                if let Some(mask) = guide.and_then(Guide::mask) {
                     mask.apply(l);
                 }
                 Some(Ok(sample(l, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len)))

@@ -11,6 +11,7 @@ use super::described::{MessageContent, StringOrList, ToolChoiceForm};
 use super::fields::{Asked, Bounded, Content, LogitBias, MAX_MESSAGES, ModelName, Stop, refuse};
 use super::format::{Choices, Forms, ResponseFormat, StructuredOutputs};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::thinking::{Effort, TemplateOptions, thinking};
 use super::tools::{self, CallDelta, CallMade, WireCall, WireCalls, WireChoice, WireTool, WireTools};
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
@@ -119,6 +120,15 @@ pub(crate) struct ChatRequest {
     /// Whether one answer may make several calls; true if absent.
     #[serde(default)]
     parallel_tool_calls: Option<bool>,
+    /// For models that think: tokens after which thinking is closed.
+    #[serde(default)]
+    thinking_budget: Option<u32>,
+    /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096) or `high` (no bound). `thinking_budget` goes over it.
+    #[serde(default)]
+    reasoning_effort: Option<Effort>,
+    /// What the model's chat template is told: `enable_thinking` alone.
+    #[serde(default)]
+    chat_template_kwargs: Option<TemplateOptions>,
 
     #[serde(default)]
     #[schema(ignore)]
@@ -195,6 +205,9 @@ pub(crate) struct Answered {
     role: &'static str,
     /// Null where the answer is calls alone.
     content: Option<String>,
+    /// What the model thought before it answered; only of models that think.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<CallMade>,
     /// Always null: this server does not refuse on its own.
@@ -231,6 +244,8 @@ pub(crate) struct ChunkDelta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<[CallDelta<'a>; 1]>,
 }
@@ -283,8 +298,9 @@ impl ChatRequest {
             guided_grammar: self.guided_grammar,
         };
         let tools = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
+        let thinking = thinking(self.thinking_budget, self.reasoning_effort, self.chat_template_kwargs);
         let request = wire.request(model(self.model, default)?, Prompt::Chat(messages))?;
-        Ok(Request { constraint: forms.constraint()?, tools, ..request })
+        Ok(Request { constraint: forms.constraint()?, tools, thinking, ..request })
     }
 }
 
@@ -358,6 +374,10 @@ impl Chunks for Head {
         self.chunk(index, ChunkDelta { content: Some(text), ..ChunkDelta::default() }, None)
     }
 
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> ChatCompletionChunk<'a> {
+        self.chunk(index, ChunkDelta { reasoning_content: Some(text), ..ChunkDelta::default() }, None)
+    }
+
     fn call<'a>(
         &'a self,
         index: u32,
@@ -422,6 +442,7 @@ pub(crate) async fn create(
                 message: Answered {
                     role: "assistant",
                     content: Some(answer.text).filter(|text| !text.is_empty() || answer.calls.is_empty()),
+                    reasoning_content: Some(answer.reasoning).filter(|text| !text.is_empty()),
                     tool_calls: answer.calls,
                     refusal: None,
                 },

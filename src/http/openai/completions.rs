@@ -222,6 +222,11 @@ impl Chunks for Head {
         self.chunk(Some(CompletionChoice { index, text, logprobs: None, finish_reason: None }))
     }
 
+    /// Nothing is told apart here.
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> Completion<'a> {
+        self.text(index, text)
+    }
+
     /// There are no tools here.
     fn call<'a>(
         &'a self,

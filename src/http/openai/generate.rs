@@ -15,7 +15,7 @@ use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, ToolStart, Tools};
+use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, Thinking, ToolStart, Tools};
 
 const MAX_N: u32 = 8;
 
@@ -89,6 +89,7 @@ impl Wire {
             n,
             constraint: None,
             tools: Tools::default(),
+            thinking: Thinking::default(),
         })
     }
 }
@@ -105,6 +106,11 @@ pub(super) fn reason(reason: FinishReason) -> &'static str {
 /// A piece of one of the answers.
 pub(super) enum Piece {
     Text {
+        index: u32,
+        text: String,
+    },
+    /// More of what was thought before the answer.
+    Reasoning {
         index: u32,
         text: String,
     },
@@ -127,6 +133,7 @@ pub(super) enum Piece {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub text: String,
+    pub reasoning: String,
     pub calls: Vec<CallMade>,
     pub reason: FinishReason,
 }
@@ -188,6 +195,9 @@ impl Answers {
             let index = |choice: u32| prompt.saturating_mul(self.n).saturating_add(choice);
             match delta? {
                 Delta::Text { choice, text } => return Ok(Piece::Text { index: index(choice), text }),
+                Delta::Reasoning { choice, text } => {
+                    return Ok(Piece::Reasoning { index: index(choice), text });
+                }
                 Delta::ToolCall { choice, call, start, arguments } => {
                     return Ok(Piece::Call { index: index(choice), call, start, arguments });
                 }
@@ -207,13 +217,23 @@ impl Answers {
 
     /// Waits for all of it.
     pub async fn collect(mut self) -> Result<(Vec<Answer>, Usage), ApiError> {
-        let empty = Answer { text: String::new(), calls: Vec::new(), reason: FinishReason::Length };
+        let empty = Answer {
+            text: String::new(),
+            reasoning: String::new(),
+            calls: Vec::new(),
+            reason: FinishReason::Length,
+        };
         let mut answers = vec![empty; self.count as usize];
         loop {
             match self.next().await? {
                 Piece::Text { index, text } => {
                     if let Some(answer) = answers.get_mut(index as usize) {
                         answer.text.push_str(&text);
+                    }
+                }
+                Piece::Reasoning { index, text } => {
+                    if let Some(answer) = answers.get_mut(index as usize) {
+                        answer.reasoning.push_str(&text);
                     }
                 }
                 Piece::Call { index, call, start, arguments } => {
@@ -244,6 +264,8 @@ pub(super) trait Chunks: Send + 'static {
     /// What opens answer `index`, if anything.
     fn opening(&self, index: u32) -> Option<Self::Chunk<'_>>;
     fn text<'a>(&'a self, index: u32, text: &'a str) -> Self::Chunk<'a>;
+    /// A piece of a thought. Dialects without a place for it are never asked.
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> Self::Chunk<'a>;
     /// A piece of a call. Dialects without tools are never asked.
     fn call<'a>(
         &'a self,
@@ -308,6 +330,7 @@ impl<C: Chunks> Writer<C> {
     fn write(&mut self, piece: Piece) -> Result<String, ApiError> {
         match piece {
             Piece::Text { index, text } => sse::json(&self.chunks.text(index, &text)),
+            Piece::Reasoning { index, text } => sse::json(&self.chunks.reasoning(index, &text)),
             Piece::Call { index, call, start, arguments } => {
                 sse::json(&self.chunks.call(index, call, start.as_ref(), &arguments))
             }

@@ -213,6 +213,31 @@ fn tools_and_calls_are_taken_over() {
 }
 
 #[test]
+fn thinking_is_bounded_by_either_name() {
+    let thinking =
+        |field: &str| with(field).map(|request| (request.thinking.enabled, request.thinking.budget));
+    for (field, wanted) in [
+        (r#""n":1"#, (None, None)),
+        (r#""thinking_budget":7,"reasoning_effort":"low""#, (None, Some(7))),
+        (r#""reasoning_effort":"low""#, (None, Some(1024))),
+        (r#""reasoning_effort":"high""#, (None, None)),
+        (r#""reasoning_effort":"none""#, (Some(false), Some(0))),
+        (r#""chat_template_kwargs":{"enable_thinking":false}"#, (Some(false), None)),
+    ] {
+        assert_eq!(thinking(field).unwrap(), wanted, "{field}");
+    }
+    for field in [
+        r#""chat_template_kwargs":{"documents":[]}"#,
+        r#""reasoning_effort":"much""#,
+        r#""thinking_budget":-1"#,
+    ] {
+        let error = thinking(field).unwrap_err();
+        let param = error.param.unwrap_or_default();
+        assert!(field[1..].starts_with(param.split('.').next().unwrap()), "{field}: {param}");
+    }
+}
+
+#[test]
 fn every_dialect_of_a_form_is_the_same_form() {
     let form = |field: &str| with(field).unwrap().constraint;
     assert_eq!(form(r#""response_format":{"type":"text"},"guided_json":null"#), None);

@@ -246,9 +246,26 @@ fn limits() -> ParserLimits {
 }
 
 /// A set of tokens.
+#[derive(Debug, Clone)]
 pub struct Mask(SimpleVob);
 
 impl Mask {
+    /// The set of one token.
+    pub fn only(token: u32) -> Mask {
+        let mut set = SimpleVob::alloc(token as usize + 1);
+        set.allow_token(token);
+        Mask(set)
+    }
+
+    /// The same set with one token more.
+    pub fn and(&self, token: Option<u32>) -> Mask {
+        let mut set = self.0.clone();
+        if let Some(token) = token.filter(|&token| (token as usize) < set.len()) {
+            set.allow_token(token);
+        }
+        Mask(set)
+    }
+
     /// Takes every token that is not in the set out of the running: no bias and no penalty brings it back.
     pub fn apply(&self, logits: &mut [f32]) {
         let words = self.0.as_slice();
@@ -288,11 +305,6 @@ impl Matcher {
         Ok(self.next.insert(mask))
     }
 
-    /// The set that [`mask`](Self::mask) worked out last.
-    pub fn known(&self) -> Option<&Mask> {
-        self.next.as_ref()
-    }
-
     /// Takes the next token, which is no end token. True where nothing can follow it.
     ///
     /// # Errors
@@ -305,8 +317,7 @@ impl Matcher {
 
     /// One for another sequence, with nothing in common that either could wait for.
     pub fn fork(&self) -> Matcher {
-        let next = self.next.as_ref().map(|mask| Mask(mask.0.clone()));
-        Matcher { inner: Box::new(self.inner.deep_clone()), next }
+        Matcher { inner: Box::new(self.inner.deep_clone()), next: self.next.clone() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod grammar;
+pub mod guide;
 pub mod llama;
 pub mod output;
 pub mod tokenizer;

@@ -83,8 +83,12 @@ fn a_message_cannot_speak_as_the_template() {
     let Some(gguf) = smollm2() else { return };
     let tokenizer = tokenizer(&gguf).unwrap();
     let template = chat_template(&gguf, &tokenizer).unwrap();
-    let options =
-        RenderOptions { tools: &[], add_generation_prompt: true, now: time::OffsetDateTime::UNIX_EPOCH };
+    let options = RenderOptions {
+        tools: &[],
+        enable_thinking: None,
+        add_generation_prompt: true,
+        now: time::OffsetDateTime::UNIX_EPOCH,
+    };
     let encode = |content: &str| {
         let message = Message::new(Role::User, content);
         chat::encode(&tokenizer, &template, &[message], options, 8192).unwrap()
