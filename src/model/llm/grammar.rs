@@ -205,7 +205,12 @@ fn depth_of(text: &str) -> usize {
 fn first_line(message: &str) -> String {
     let line =
         message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it cannot be compiled");
-    let line = if line.starts_with("panic") { "it cannot be compiled" } else { line };
+    let line = match line {
+        _ if line.starts_with("panic") => "it cannot be compiled",
+        // The compiler's words for a set without tokens.
+        _ if line.starts_with("NoExtension") => "it allows no text at all",
+        line => line,
+    };
     line.chars().take(400).collect()
 }
 

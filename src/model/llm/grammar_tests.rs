@@ -143,6 +143,7 @@ fn what_cannot_be_compiled_is_refused_with_its_problem() {
         (Constraint::Grammar(format!("start: {}", "(".repeat(1000))), "deep"),
         (Constraint::JsonSchema(json!({"type": "object", "uniqueKeys": true, "not": {}})), "not"),
         (Constraint::JsonSchema(json!({"type": "bogus"})), "bogus"),
+        (Constraint::JsonSchema(json!({"$ref": "#"})), "no text"),
         (Constraint::JsonSchema(json!({"$ref": "#/$defs/missing"})), "missing"),
         (Constraint::JsonSchema(json!({"$ref": "http://example.com/x"})), "ref"),
         (Constraint::JsonSchema(json!({"type": "integer", "minimum": 5, "maximum": 4})), "minimum"),
