@@ -11,8 +11,9 @@ use super::worker::Opened;
 use super::*;
 use crate::model;
 use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, PANIC, SAY_STOP, STOP, VOCABULARY};
+use crate::model::llm::guide::Guide;
 use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
-use crate::types::llm::{FinishReason, Sampling};
+use crate::types::llm::{Constraint, FinishReason, Sampling};
 use crate::types::model::Format;
 
 const STEP: Duration = Duration::from_millis(2);
@@ -33,15 +34,20 @@ fn installed(id: &str, kind: Kind) -> Installed {
 }
 
 fn front() -> model::llm::Front {
-    let names: Vec<String> = (0..VOCABULARY).map(|i| format!("<{i}>")).collect();
+    // A character each, '0' + id, but the one that ends.
+    let name = |i: u8| if i == 0 { "<end>".to_owned() } else { char::from(b'0' + i).to_string() };
+    let names: Vec<String> = (0..VOCABULARY as u8).map(name).collect();
+    let kinds: Vec<i32> = (0..VOCABULARY).map(|i| if i == 0 { 3 } else { 1 }).collect();
     let spec = TokenizerSpec {
         tokens: names.iter().map(String::as_str).collect(),
-        unknown: Some(0),
+        kinds: &kinds,
+        eos: Some(STOP),
         ..TokenizerSpec::empty(Family::Spm)
     };
     model::llm::Front {
         tokenizer: Tokenizer::new(&spec).unwrap(),
         template: ChatTemplate::new(None, "", "").unwrap(),
+        grammars: Default::default(),
         context: 512,
         stop: Arc::from([STOP]),
     }
@@ -87,7 +93,7 @@ fn options() -> Options {
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false }
+    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false, guide: None }
 }
 
 /// Everything a job said: its tokens, and how it ended.
@@ -152,6 +158,49 @@ async fn jobs_end_by_length_or_by_a_stop_token_that_is_not_sent() {
     let stop = chat.submit(input(&[10, SAY_STOP], 3), None).unwrap();
     assert_eq!(drain(long).await, (vec![19, 28, 37], Ok(FinishReason::Length)));
     assert_eq!(drain(stop).await, (vec![], Ok(FinishReason::Stop)));
+}
+
+fn held(chat: &handle::Handle<Llm>, regex: &str) -> Option<Guide> {
+    let front = chat.front();
+    let matcher = front.grammars.compile(&front.tokenizer, &Constraint::Regex(regex.to_owned()));
+    Guide::new(None, Some(matcher.unwrap()))
+}
+
+#[tokio::test]
+async fn an_answer_of_a_form_keeps_to_it_and_ends_with_it() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let held = |regex| Input { guide: held(&chat, regex), ..input(&[10], 10) };
+    // Unheld it says 19, 28, 37; of what is allowed the first is the likeliest then.
+    let text = |tokens: &[u32]| -> String { tokens.iter().map(|t| char::from(b'0' + *t as u8)).collect() };
+    let (tokens, end) = drain(chat.submit(held("[A-C]L"), None).unwrap()).await;
+    assert_eq!((text(&tokens).as_str(), end), ("CL", Ok(FinishReason::Stop)));
+    // Complete at its last token: that is an end, not a cut.
+    let exact = Input { max_new: 2, ..held("[A-C]L") };
+    assert_eq!(drain(chat.submit(exact, None).unwrap()).await.1, Ok(FinishReason::Stop));
+    let cut = Input { max_new: 1, ..held("[A-C]L") };
+    assert_eq!(drain(chat.submit(cut, None).unwrap()).await.1, Ok(FinishReason::Length));
+    // Where the grammar may end, the model may end.
+    let may_end = Input { prompt: vec![10, SAY_STOP], ..held("(CL)*") };
+    assert_eq!(drain(chat.submit(may_end, None).unwrap()).await, (vec![], Ok(FinishReason::Stop)));
+    let must_go_on = Input { prompt: vec![10, SAY_STOP], ..held("C[LM]") };
+    let (tokens, end) = drain(chat.submit(must_go_on, None).unwrap()).await;
+    assert_eq!((text(&tokens).len(), end), (2, Ok(FinishReason::Stop)));
+}
+
+/// Eight of them want half as much again as the cache holds: they take each other's blocks, and go on where they
+/// were, in their text and in their grammar.
+#[tokio::test]
+async fn a_preempted_answer_goes_on_in_its_grammar() {
+    let engine = engine(Options { queue: 8, ..options() });
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let held = |first| Input { guide: held(&chat, "([8-@]{3}[A-i]{2}){78}"), ..input(&[first], 400) };
+    let jobs: Vec<_> = (10..18).map(|first| chat.submit(held(first), None).unwrap()).collect();
+    let together = futures::future::join_all(jobs.into_iter().map(drain)).await;
+    for (first, (tokens, end)) in (10..).zip(together) {
+        assert_eq!((tokens.len(), &end), (390, &Ok(FinishReason::Stop)));
+        assert_eq!((tokens, end), drain(chat.submit(held(first), None).unwrap()).await, "as alone");
+    }
 }
 
 #[tokio::test]

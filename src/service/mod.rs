@@ -1,6 +1,7 @@
 //! What the server does for a caller, free of any wire format: validate, tokenise, hand a job to a device's
 //! worker, detokenise what comes back.
 
+mod answer;
 mod embed;
 pub mod error;
 mod generate;
@@ -27,6 +28,8 @@ use crate::types::model::Kind;
 /// Recordings decoded to features, or waiting with them, at a time. It bounds memory: an hour takes 58 MB. The
 /// others wait as files on disk.
 const RECORDINGS: usize = 8;
+/// Forms of answers compiled at a time.
+const GRAMMARS: usize = 2;
 
 /// What is known of a request besides its content.
 #[derive(Debug, Clone, Default)]
@@ -115,12 +118,15 @@ pub struct Service {
     engine: Engine,
     options: Arc<Options>,
     recordings: Arc<Semaphore>,
+    grammars: Arc<Semaphore>,
 }
 
 impl Service {
     /// Serves what `engine` runs.
     pub fn new(engine: Engine, options: Options) -> Service {
-        Service { engine, options: Arc::new(options), recordings: Arc::new(Semaphore::new(RECORDINGS)) }
+        let (recordings, grammars) = (Semaphore::new(RECORDINGS), Semaphore::new(GRAMMARS));
+        let (recordings, grammars) = (Arc::new(recordings), Arc::new(grammars));
+        Service { engine, options: Arc::new(options), recordings, grammars }
     }
 
     /// The models that callers may name.

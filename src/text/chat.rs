@@ -11,8 +11,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use aho_corasick::AhoCorasick;
+use serde_json::Value;
 
-use crate::types::llm::Message;
+use crate::types::llm::{Message, Tool, ToolCall};
 
 use super::{ChatTemplate, Error, RenderOptions, Special, Tokenizer};
 
@@ -22,7 +23,7 @@ pub fn encode(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     messages: &[Message],
-    options: RenderOptions,
+    options: RenderOptions<'_>,
     limit: usize,
 ) -> Result<Vec<u32>, Error> {
     let bytes = messages.iter().fold(0usize, |n, m| n.saturating_add(m.content.len()));
@@ -31,20 +32,67 @@ pub fn encode(
         return Err(Error::TooLong { at_least, limit });
     }
     let mark = mark();
-    let mut marked = false;
-    let guarded: Vec<Message> = messages
-        .iter()
-        .map(|m| {
-            let content = match tokenizer.control() {
-                Some(control) => control.guard(&m.content, &mark),
-                None => Cow::Borrowed(m.content.as_str()),
-            };
-            marked |= matches!(content, Cow::Owned(_));
-            Message { role: m.role, content: content.into_owned() }
-        })
-        .collect();
-    let text = template.render(&guarded, options)?;
+    let mut guard = Guard { control: tokenizer.control(), mark: &mark, marked: false };
+    let messages: Vec<Message> = messages.iter().map(|m| guard.message(m)).collect();
+    let tools: Vec<Tool> = options.tools.iter().map(|tool| guard.tool(tool)).collect();
+    let marked = guard.marked;
+    let text = template.render(&messages, RenderOptions { tools: &tools, ..options })?;
     tokenizer.encode_marked(&text, if marked { &mark } else { "" }, Special::Parse, true, limit)
+}
+
+/// Puts marks into everything of a request that a template may write.
+struct Guard<'g> {
+    control: Option<&'g Control>,
+    mark: &'g str,
+    /// Whether there was anything to mark.
+    marked: bool,
+}
+
+impl Guard<'_> {
+    fn text(&mut self, text: &str) -> String {
+        let guarded = match self.control {
+            Some(control) => control.guard(text, self.mark),
+            None => Cow::Borrowed(text),
+        };
+        self.marked |= matches!(guarded, Cow::Owned(_));
+        guarded.into_owned()
+    }
+
+    /// Names in objects are text from outside as much as values are.
+    fn json(&mut self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Array(items) => items.iter().map(|item| self.json(item)).collect(),
+            Value::Object(map) => {
+                map.iter().map(|(name, value)| (self.text(name), self.json(value))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn message(&mut self, message: &Message) -> Message {
+        let calls = message.tool_calls.iter().map(|call| ToolCall {
+            id: self.text(&call.id),
+            name: self.text(&call.name),
+            arguments: self.json(&call.arguments),
+        });
+        let tool_calls = calls.collect();
+        Message {
+            role: message.role,
+            content: self.text(&message.content),
+            tool_calls,
+            tool_call_id: message.tool_call_id.as_ref().map(|id| self.text(id)),
+        }
+    }
+
+    fn tool(&mut self, tool: &Tool) -> Tool {
+        Tool {
+            name: self.text(&tool.name),
+            description: tool.description.as_ref().map(|text| self.text(text)),
+            parameters: tool.parameters.as_ref().map(|schema| self.json(schema)),
+            strict: tool.strict,
+        }
+    }
 }
 
 /// Four characters of plane 15, 16 random bits each.

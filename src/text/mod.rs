@@ -17,7 +17,9 @@ mod python;
 mod spec;
 mod stop;
 mod template;
+pub mod think;
 mod tokenizer;
+pub mod tools;
 mod vocab;
 
 pub use detokenize::{Detokenizer, Lead};

@@ -10,10 +10,11 @@ use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use time::OffsetDateTime;
 
-use crate::types::llm::Message;
+use crate::types::llm::{CallFormat, Message, Tool};
 
 use super::Error;
 use super::python;
+use super::{think, tools};
 
 /// For models whose file has no template.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + \
@@ -30,7 +31,11 @@ const NAME: &str = "chat_template";
 
 /// What a template is told besides the messages.
 #[derive(Debug, Clone, Copy)]
-pub struct RenderOptions {
+pub struct RenderOptions<'t> {
+    /// What the model may call. A template that does not know of tools gets them in the system message.
+    pub tools: &'t [Tool],
+    /// The template's `enable_thinking`; `None` leaves it undefined.
+    pub enable_thinking: Option<bool>,
     /// End with what opens the assistant's turn.
     pub add_generation_prompt: bool,
     /// What `strftime_now` shows.
@@ -42,6 +47,8 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     bos: String,
     eos: String,
+    calls: Option<CallFormat>,
+    thinks: bool,
 }
 
 impl ChatTemplate {
@@ -58,17 +65,40 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         let source = source.unwrap_or(CHATML).to_owned();
+        let calls = tools::format_of(&source);
+        let thinks = source.contains(think::TAGS.1);
         env.add_template_owned(NAME, source).map_err(|e| template_error(&e))?;
-        Ok(ChatTemplate { env, bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(ChatTemplate { env, bos: bos.to_owned(), eos: eos.to_owned(), calls, thinks })
+    }
+
+    /// Whether the template knows of thinking.
+    pub fn thinks(&self) -> bool {
+        self.thinks
+    }
+
+    /// How calls of tools are written by a model with this template; `None` where it does not know of tools.
+    pub fn calls(&self) -> Option<CallFormat> {
+        self.calls
     }
 
     /// The prompt's text.
-    pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String, Error> {
+    pub fn render(&self, messages: &[Message], options: RenderOptions<'_>) -> Result<String, Error> {
+        let described;
+        let calls = || messages.iter().any(|m| !m.tool_calls.is_empty());
+        let messages = match self.calls {
+            None if !options.tools.is_empty() || calls() => {
+                described = tools::describe(messages, options.tools);
+                &described
+            }
+            _ => messages,
+        };
         let contents: usize = messages.iter().map(|m| m.content.len()).sum();
-        let turns: Vec<Value> = messages
-            .iter()
-            .map(|m| context! { role => m.role.as_str(), content => m.content.as_str() })
-            .collect();
+        let turns: Vec<Value> = messages.iter().enumerate().map(|(at, m)| turn(m, &messages[..at])).collect();
+        // None where there are none, as the reference has it.
+        let tools = match (self.calls, options.tools) {
+            (None, _) | (_, []) => Value::from(()),
+            (_, tools) => tools.iter().map(|tool| python::from_json(&tool.to_json())).collect(),
+        };
         let now = options.now;
         let strftime = move |format: String| python::strftime(&format, now);
         let template = self.env.get_template(NAME).map_err(|e| template_error(&e))?;
@@ -76,10 +106,13 @@ impl ChatTemplate {
         let room = contents
             .saturating_mul(4)
             .saturating_add(messages.len().saturating_mul(OUTPUT_PER_MESSAGE))
+            .saturating_add(options.tools.len().saturating_mul(OUTPUT_PER_MESSAGE))
             .saturating_add(OUTPUT_BASE);
         let mut out = Bounded { text: Vec::new(), room };
         let state = context! {
             messages => turns,
+            tools => tools,
+            enable_thinking => options.enable_thinking.map_or(Value::UNDEFINED, Value::from),
             add_generation_prompt => options.add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
@@ -89,6 +122,30 @@ impl ChatTemplate {
         String::from_utf8(out.text)
             .map_err(|_| Error::Template { line: 0, message: "wrote text that is not UTF-8".into() })
     }
+}
+
+/// A message as templates read it: what it does not have is not there, since templates ask whether it is.
+fn turn(message: &Message, before: &[Message]) -> Value {
+    let mut turn = vec![
+        ("role", Value::from(message.role.as_str())),
+        ("content", Value::from(message.content.as_str())),
+    ];
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| {
+            let arguments = python::from_json(&call.arguments);
+            let function = context! { name => call.name.as_str(), arguments => arguments };
+            context! { id => call.id.as_str(), type => "function", function => function }
+        });
+        turn.push(("tool_calls", calls.collect()));
+    }
+    if let Some(id) = &message.tool_call_id {
+        turn.push(("tool_call_id", Value::from(id.as_str())));
+        let mut calls = before.iter().rev().flat_map(|m| &m.tool_calls);
+        if let Some(call) = calls.find(|call| call.id == *id) {
+            turn.push(("name", Value::from(call.name.as_str())));
+        }
+    }
+    Value::from_pairs(turn)
 }
 
 struct Bounded {

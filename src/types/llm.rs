@@ -1,5 +1,7 @@
 //! Text generation: what a caller asks for and what comes back.
 
+use serde_json::{Value, json};
+
 use super::Usage;
 
 /// Who speaks a [`Message`].
@@ -28,6 +30,112 @@ impl Role {
 pub struct Message {
     pub role: Role,
     pub content: String,
+    /// What an assistant's turn called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Which of those calls a tool's turn answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A turn of text alone.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        Message { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+}
+
+/// A call of a tool, as an assistant's turn made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// A JSON object.
+    pub arguments: Value,
+}
+
+/// A function that the model may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// 1 to 64 of `a-zA-Z0-9_.-`.
+    pub name: String,
+    pub description: Option<String>,
+    /// The JSON schema of its arguments, an object; `None` takes none.
+    pub parameters: Option<Value>,
+    /// Keywords of the schema that cannot be enforced are an error instead of being passed over.
+    pub strict: bool,
+}
+
+impl Tool {
+    /// As OpenAI's requests and chat templates have it.
+    pub fn to_json(&self) -> Value {
+        let mut function = serde_json::Map::new();
+        function.insert("name".into(), self.name.as_str().into());
+        if let Some(description) = &self.description {
+            function.insert("description".into(), description.as_str().into());
+        }
+        if let Some(parameters) = &self.parameters {
+            function.insert("parameters".into(), parameters.clone());
+        }
+        json!({"type": "function", "function": function})
+    }
+}
+
+/// How a model writes calls of tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFormat {
+    /// `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, as Hermes and Qwen.
+    Hermes,
+    /// `[TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]`.
+    Mistral,
+    /// The whole answer is `{"name": ..., "parameters": {...}}`, after `<|python_tag|>` or without it.
+    Llama3,
+    /// The whole answer is `{"name": ..., "arguments": {...}}`, or a list of such.
+    Json,
+}
+
+/// Whether the model calls tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// It never does: the tools are not even shown.
+    None,
+    /// As it likes.
+    #[default]
+    Auto,
+    /// At least one, whichever.
+    Required,
+    /// This one.
+    Named(String),
+}
+
+/// The tools of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tools {
+    pub list: Vec<Tool>,
+    pub choice: ToolChoice,
+    /// Whether one answer may make several calls.
+    pub parallel: bool,
+}
+
+/// The form an answer must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that this schema allows.
+    JsonSchema(Value),
+    /// Text that this regular expression matches as a whole (syntax of Rust's `regex` crate).
+    Regex(String),
+    /// One of these.
+    Choice(Vec<String>),
+    /// Text of this grammar, in llguidance's dialect of Lark.
+    Grammar(String),
+    /// One call of one of these tools; any number of calls where `parallel`.
+    Calls {
+        format: CallFormat,
+        tools: Vec<Tool>,
+        parallel: bool,
+        /// The control token that opens calls in this form, where the model has it.
+        opener: Option<u32>,
+    },
 }
 
 /// What to continue.
@@ -93,15 +201,40 @@ pub struct Request {
     pub stop: Vec<String>,
     /// How many answers to make, each with its own seed.
     pub n: u32,
+    /// The form of the answer, and the request's field that asks for it.
+    pub constraint: Option<(&'static str, Constraint)>,
+    /// For [`Prompt::Chat`] only.
+    pub tools: Tools,
+    /// For [`Prompt::Chat`] only, and models that think.
+    pub thinking: Thinking,
+}
+
+/// How a model that thinks before it answers is to think.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Thinking {
+    /// What the chat template is told; `None` leaves it to the template.
+    pub enabled: Option<bool>,
+    /// Tokens after which thinking is closed; `None` leaves it to the model.
+    pub budget: Option<u32>,
 }
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model's end token or one of the request's stop strings.
+    /// The model's end token, one of the request's stop strings, or the end of what the answer's form allows.
     Stop,
     /// `max_tokens` or the end of the context.
     Length,
+    /// The model waits for what the tools that it called give.
+    ToolCalls,
+}
+
+/// What opens a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolStart {
+    /// No other call has it.
+    pub id: String,
+    pub name: String,
 }
 
 /// A piece of one answer.
@@ -109,6 +242,10 @@ pub enum FinishReason {
 pub enum Delta {
     /// Text to append to answer `choice`: whole characters only, never a part of a stop string.
     Text { choice: u32, text: String },
+    /// Text to append to what answer `choice` thought before it answered.
+    Reasoning { choice: u32, text: String },
+    /// Answer `choice` calls a tool. `call` counts its calls from 0; the first delta of a call has `start`.
+    ToolCall { choice: u32, call: u32, start: Option<ToolStart>, arguments: String },
     /// Answer `choice` is complete.
     Finished { choice: u32, reason: FinishReason },
     /// All answers are complete; always the last.

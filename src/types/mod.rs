@@ -15,6 +15,8 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Input tokens whose keys and values were reused from an earlier request.
     pub cached_tokens: u32,
+    /// Generated tokens that are reasoning, its marks included.
+    pub reasoning_tokens: u32,
 }
 
 impl Usage {
@@ -28,5 +30,6 @@ impl Usage {
         self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
         self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
         self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
+        self.reasoning_tokens = self.reasoning_tokens.saturating_add(other.reasoning_tokens);
     }
 }

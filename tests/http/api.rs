@@ -44,6 +44,31 @@ async fn a_chat_answer_has_openais_shape() {
 }
 
 #[tokio::test]
+async fn calls_have_openais_shape_whole_and_streamed() {
+    let answer = send(&plain(), post("/v1/chat/completions", chat("calls", &json!({})))).await;
+    let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}});
+    assert_eq!(
+        answer.json()["choices"][0],
+        json!({"index": 0, "message": {"role": "assistant", "content": null, "refusal": null,
+               "tool_calls": [call("call_a", "{\"city\":\"Oslo\"}"), call("call_b", "{}")]},
+               "logprobs": null, "finish_reason": "tool_calls"})
+    );
+    let answer = send(&plain(), post("/v1/chat/completions", chat("calls", &json!({"stream": true})))).await;
+    let events = answer.events();
+    let deltas: Vec<Value> = events[1..4]
+        .iter()
+        .map(|e| serde_json::from_str::<Value>(e).unwrap()["choices"][0]["delta"].clone())
+        .collect();
+    let first = |index: u32, id: &str, arguments: &str| {
+        json!({"tool_calls": [{"index": index, "id": id, "type": "function",
+               "function": {"name": "weather", "arguments": arguments}}]})
+    };
+    let more = json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Oslo\"}"}}]});
+    assert_eq!(deltas, [first(0, "call_a", "{\"city\":"), more, first(1, "call_b", "{}")]);
+    assert!(events[4].contains("\"finish_reason\":\"tool_calls\""), "{}", events[4]);
+}
+
+#[tokio::test]
 async fn a_streamed_chat_opens_with_the_role_and_ends_with_done() {
     let body = chat("echo", &json!({"stream": true, "stream_options": {"include_usage": true}}));
     let answer = send(&plain(), post("/v1/chat/completions", body)).await;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use stentor::http::{Backend, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::{Card, Context, Error, Generation, Readiness, Upload};
-use stentor::types::llm::{Delta, FinishReason, Prompt};
+use stentor::types::llm::{Delta, FinishReason, Prompt, ToolStart};
 use stentor::types::model::Kind;
 use stentor::types::{Usage, asr, embed, llm};
 use tower::ServiceExt;
@@ -25,6 +25,8 @@ pub const CHAT: &str = "echo";
 pub const ENDLESS: &str = "endless";
 /// Writes 20 words, one every 50 ms.
 pub const SLOW: &str = "slow";
+/// Calls two tools.
+pub const CALLS: &str = "calls";
 /// Fails after its first word.
 pub const BREAKS: &str = "breaks";
 
@@ -54,6 +56,20 @@ impl Drop for Running {
 
 fn unknown(model: String) -> Error {
     Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), "org/ears".into()] }
+}
+
+/// Two calls, the first in two pieces.
+fn calls(usage: Usage) -> Vec<Result<Delta, Error>> {
+    let start = |id: &str| Some(ToolStart { id: id.to_owned(), name: "weather".to_owned() });
+    let call =
+        |call, start, text: &str| Ok(Delta::ToolCall { choice: 0, call, start, arguments: text.to_owned() });
+    vec![
+        call(0, start("call_a"), "{\"city\":"),
+        call(0, None, "\"Oslo\"}"),
+        call(1, start("call_b"), "{}"),
+        Ok(Delta::Finished { choice: 0, reason: FinishReason::ToolCalls }),
+        Ok(Delta::Usage(usage)),
+    ]
 }
 
 impl Fake {
@@ -86,7 +102,8 @@ impl Backend for Fake {
                 Prompt::Tokens(ids) => format!("{ids:?}"),
             };
             let word = |text: &str| Ok(Delta::Text { choice: 0, text: text.to_owned() });
-            let usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1 };
+            let usage =
+                Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1, ..Usage::default() };
             let end =
                 [Ok(Delta::Finished { choice: 0, reason: FinishReason::Stop }), Ok(Delta::Usage(usage))];
             match request.model.as_str() {
@@ -111,6 +128,7 @@ impl Backend for Fake {
                     let failure = Error::Internal { detail: "secret detail".into() };
                     Ok(self.words(vec![word("one"), Err(failure)], Duration::ZERO))
                 }
+                CALLS => Ok(self.words(calls(usage), Duration::ZERO)),
                 "panics" => panic!("secret panic"),
                 "full" => Err(Error::Overloaded { queued: 64, retry_after: Duration::from_millis(1500) }),
                 "long" => Err(Error::ContextLength { tokens: 9000, limit: 2048 }),

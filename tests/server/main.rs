@@ -6,6 +6,8 @@
 mod input;
 mod life;
 mod program;
+mod schemas;
+mod structured;
 
 use std::process::Command;
 use std::time::Duration;

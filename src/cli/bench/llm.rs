@@ -203,7 +203,7 @@ async fn decode(handle: &Handle<Llm>, sequences: usize, steps: usize) -> anyhow:
 
 fn input(prompt: Vec<u32>, max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt, max_new, sampling, seed: 0, ignore_stop: true }
+    Input { prompt, max_new, sampling, seed: 0, ignore_stop: true, guide: None }
 }
 
 async fn next(events: &mut Receiver<Event<Llm>>) -> anyhow::Result<u32> {

@@ -121,7 +121,7 @@ impl AsrLane {
         let (prompt, sampled) = active.work.tokens();
         let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let usage =
-            Usage { prompt_tokens: count(prompt), completion_tokens: count(sampled), cached_tokens: 0 };
+            Usage { prompt_tokens: count(prompt), completion_tokens: count(sampled), ..Usage::default() };
         let audio = Duration::try_from_secs_f64(active.job.input.mel.seconds()).unwrap_or_default();
         self.metrics.transcribed(audio, now - active.began);
         active.timer.finish(now, Outcome::Stop, usage.prompt_tokens);

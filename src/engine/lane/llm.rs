@@ -10,6 +10,7 @@ use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Start};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
+use crate::model::llm::guide::Guide;
 use crate::model::llm::output::sample;
 use crate::model::llm::{Batch, Front, Llm, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
@@ -27,6 +28,8 @@ pub struct Input {
     pub seed: u64,
     /// Goes on past the model's end tokens, as measurements need; no request can ask for it.
     pub ignore_stop: bool,
+    /// What holds the answer, at its beginning.
+    pub guide: Option<Guide>,
 }
 
 /// What a generation says as it goes.
@@ -98,7 +101,27 @@ impl LlmLane {
         }
     }
 
-    fn deliver(&mut self, outcome: Outcome, now: Instant) {
+    /// Moves the sequence's guide on. One that has come to its end there is complete: its last token is
+    /// text, unlike a stop token.
+    fn advance(&mut self, outcome: &mut Outcome) -> Result<bool, Failure> {
+        let active = self.jobs.get_mut(&outcome.id);
+        let Some(guide) = active.and_then(|a| a.job.input.guide.as_mut()) else { return Ok(false) };
+        if outcome.finish == Some(FinishReason::Stop) {
+            return Ok(false);
+        }
+        let complete = guide.advance(outcome.token).map_err(|e| Failure::Step(format!("grammar: {e}")))?;
+        if complete {
+            outcome.finish = Some(FinishReason::Stop);
+            self.scheduler.cancel(outcome.id);
+        }
+        Ok(complete)
+    }
+
+    fn deliver(&mut self, mut outcome: Outcome, now: Instant) {
+        let complete = match self.advance(&mut outcome) {
+            Ok(complete) => complete,
+            Err(failure) => return self.break_off(outcome.id, &failure),
+        };
         let Some(active) = self.jobs.get_mut(&outcome.id) else { return };
         active.timer.token(now);
         let cached_tokens = outcome.cached as u32;
@@ -106,7 +129,7 @@ impl LlmLane {
             self.metrics.prefix_cache(active.prompt_tokens, cached_tokens);
             active.job.events.send(Event::Delta(Delta::Prompt { cached: cached_tokens }));
         }
-        if outcome.finish != Some(FinishReason::Stop) {
+        if complete || outcome.finish != Some(FinishReason::Stop) {
             active.job.events.send(Event::Delta(Delta::Token(outcome.token)));
         }
         let Some(reason) = outcome.finish else { return };
@@ -115,11 +138,12 @@ impl LlmLane {
             prompt_tokens: active.prompt_tokens,
             completion_tokens: outcome.generated as u32,
             cached_tokens,
+            reasoning_tokens: 0,
         };
         active.job.events.send(Event::Done(Done { reason, usage }));
         self.draining.add(active.job.events);
         let ended = match reason {
-            FinishReason::Stop => Ended::Stop,
+            FinishReason::Stop | FinishReason::ToolCalls => Ended::Stop,
             FinishReason::Length => Ended::Length,
         };
         active.timer.finish(now, ended, active.prompt_tokens);
@@ -144,9 +168,20 @@ impl LlmLane {
     }
 }
 
+/// The guides of the rows that sample, each with room for what may go wrong.
+fn guides<'j>(
+    jobs: &'j mut HashMap<JobId, Active>,
+    plan: &Plan,
+) -> Vec<(JobId, &'j mut Guide, Option<String>)> {
+    let samples = |id: JobId| plan.rows.iter().any(|row| row.samples && row.id == id);
+    let held = jobs.iter_mut().filter_map(|(id, active)| Some((*id, active.job.input.guide.as_mut()?)));
+    held.filter(|(id, _)| samples(*id)).map(|(id, guide)| (id, guide, None)).collect()
+}
+
 impl Lane for LlmLane {
     type Plan = Plan;
-    type Output = Vec<u32>;
+    /// The next token of each row that samples, or why it has none.
+    type Output = Vec<Result<u32, Failure>>;
 
     fn submit(&mut self, job: AnyJob) {
         let AnyJob::Llm(mut job) = job else { return job.reject() };
@@ -182,7 +217,7 @@ impl Lane for LlmLane {
         plan
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<Vec<u32>, Failure> {
+    fn run(&mut self, plan: &Plan) -> Result<Vec<Result<u32, Failure>>, Failure> {
         let mut batch = Batch::default();
         for row in &plan.rows {
             let Some(seq) = self.scheduler.running(row.id) else {
@@ -196,20 +231,43 @@ impl Lane for LlmLane {
                 logits: row.samples,
             });
         }
-        let mut logits = self.model.step(&batch).map_err(|e| Failure::Step(e.to_string()))?;
+        let mut guides = guides(&mut self.jobs, plan);
+        // The model computes on this thread and its helpers; what they leave idle works out the masks.
+        let mut logits = rayon::in_place_scope(|scope| {
+            for (_, guide, failed) in &mut guides {
+                scope.spawn(move |_| *failed = guide.prepare().err());
+            }
+            self.model.step(&batch)
+        })
+        .map_err(|e| Failure::Step(e.to_string()))?;
+        let failed: HashMap<JobId, String> =
+            guides.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
         let sampling = plan.rows.iter().filter(|r| r.samples);
         let tokens =
             sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
                 let seq = self.scheduler.running(row.id)?;
-                Some(sample(l, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len))
+                if let Some(why) = failed.get(&row.id) {
+                    return Some(Err(Failure::Step(format!("grammar: {why}"))));
+                }
+                let guide = self.jobs.get(&row.id).and_then(|a| a.job.input.guide.as_ref());
+                if let Some(mask) = guide.and_then(Guide::mask) {
+                    mask.apply(l);
+                }
+                Some(Ok(sample(l, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len)))
             });
         Ok(tokens.collect())
     }
 
-    fn commit(&mut self, plan: Plan, sampled: Vec<u32>) {
+    fn commit(&mut self, plan: Plan, sampled: Vec<Result<u32, Failure>>) {
         let now = Instant::now();
         self.metrics.step(plan.rows.iter().map(|r| r.len).sum());
-        for outcome in self.scheduler.commit(&plan, &sampled) {
+        let rows = plan.rows.iter().filter(|r| r.samples).zip(&sampled);
+        for (row, failure) in rows.filter_map(|(row, sampled)| Some((row, sampled.as_ref().err()?))) {
+            self.break_off(row.id, failure);
+        }
+        // The scheduler passes over the rows that are gone.
+        let tokens: Vec<u32> = sampled.into_iter().map(|token| token.unwrap_or_default()).collect();
+        for outcome in self.scheduler.commit(&plan, &tokens) {
             self.deliver(outcome, now);
         }
         self.count();

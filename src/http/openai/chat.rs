@@ -4,17 +4,21 @@ use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::described::{MessageContent, StringOrList};
+use super::described::{MessageContent, StringOrList, ToolChoiceForm};
 use super::fields::{Asked, Bounded, Content, LogitBias, MAX_MESSAGES, ModelName, Stop, refuse};
+use super::format::{Choices, Forms, ResponseFormat, StructuredOutputs};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::thinking::{Effort, TemplateOptions, thinking};
+use super::tools::{self, CallDelta, CallMade, WireCall, WireCalls, WireChoice, WireTool, WireTools};
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Message, Prompt, Request, Role};
+use crate::types::llm::{FinishReason, Message, Prompt, Request, Role, ToolStart};
 use crate::types::{self};
 
 /// A conversation to continue. Fields that are not listed are ignored.
@@ -84,15 +88,48 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f64>,
+    /// The form of the answer.
     #[serde(default)]
     response_format: Option<ResponseFormat>,
+    /// The form of the answer, by vLLM's names: one of `json`, `regex`, `choice`, `grammar`.
+    #[serde(default)]
+    structured_outputs: Option<StructuredOutputs>,
+    /// As `structured_outputs.json`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    guided_json: Option<Value>,
+    /// As `structured_outputs.regex`.
+    #[serde(default)]
+    guided_regex: Option<String>,
+    /// As `structured_outputs.choice`.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    guided_choice: Option<Choices>,
+    /// As `structured_outputs.grammar`.
+    #[serde(default)]
+    guided_grammar: Option<String>,
 
+    /// Functions that the model may call.
     #[serde(default)]
-    #[schema(ignore)]
-    tools: Asked,
+    #[schema(value_type = Option<Vec<WireTool>>, max_items = 128)]
+    tools: Option<WireTools>,
+    /// `none`, `auto` (if absent), `required`, or a function by name. The last two are enforced.
     #[serde(default)]
-    #[schema(ignore)]
-    tool_choice: Asked,
+    #[schema(value_type = Option<ToolChoiceForm>)]
+    tool_choice: WireChoice,
+    /// Whether one answer may make several calls; true if absent.
+    #[serde(default)]
+    parallel_tool_calls: Option<bool>,
+    /// For models that think: tokens after which thinking is closed.
+    #[serde(default)]
+    thinking_budget: Option<u32>,
+    /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096) or `high` (no bound). `thinking_budget` goes over it.
+    #[serde(default)]
+    reasoning_effort: Option<Effort>,
+    /// What the model's chat template is told: `enable_thinking` alone.
+    #[serde(default)]
+    chat_template_kwargs: Option<TemplateOptions>,
+
     #[serde(default)]
     #[schema(ignore)]
     functions: Asked,
@@ -118,9 +155,13 @@ pub(crate) struct ChatMessage {
     #[serde(default)]
     #[schema(value_type = Option<MessageContent>)]
     content: Content,
+    /// What an assistant's turn called.
     #[serde(default)]
-    #[schema(ignore)]
-    tool_calls: Asked,
+    #[schema(value_type = Option<Vec<WireCall>>, max_items = 128)]
+    tool_calls: Option<WireCalls>,
+    /// Which call a tool's turn answers.
+    #[serde(default)]
+    tool_call_id: Option<String>,
     #[serde(default)]
     #[schema(ignore)]
     function_call: Asked,
@@ -134,12 +175,6 @@ pub(crate) enum WireRole {
     User,
     Assistant,
     Tool,
-}
-
-/// The form of the answer: only `{"type": "text"}`.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct ResponseFormat {
-    r#type: String,
 }
 
 /// The answers.
@@ -160,7 +195,7 @@ pub(crate) struct ChatChoice {
     message: Answered,
     /// Always null: token probabilities are not offered.
     logprobs: Option<bool>,
-    /// `stop` or `length`.
+    /// `stop`, `length` or `tool_calls`.
     finish_reason: &'static str,
 }
 
@@ -168,7 +203,13 @@ pub(crate) struct ChatChoice {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Answered {
     role: &'static str,
-    content: String,
+    /// Null where the answer is calls alone.
+    content: Option<String>,
+    /// What the model thought before it answered; only of models that think.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallMade>,
     /// Always null: this server does not refuse on its own.
     refusal: Option<bool>,
 }
@@ -203,14 +244,16 @@ pub(crate) struct ChunkDelta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta<'a>; 1]>,
 }
 
 impl ChatRequest {
     fn check_unsupported(&self) -> Result<(), ApiError> {
         refuse(
             &[
-                ("tools", &self.tools),
-                ("tool_choice", &self.tool_choice),
                 ("functions", &self.functions),
                 ("function_call", &self.function_call),
                 ("logprobs", &self.logprobs),
@@ -218,14 +261,7 @@ impl ChatRequest {
                 ("audio", &self.audio),
             ],
             &["none", "auto"],
-        )?;
-        match &self.response_format {
-            Some(format) if format.r#type != "text" => Err(ApiError::unsupported(
-                "response_format",
-                "`response_format` can only be {\"type\": \"text\"} on this server",
-            )),
-            _ => Ok(()),
-        }
+        )
     }
 
     /// The request in the service's terms.
@@ -253,33 +289,48 @@ impl ChatRequest {
             stop: self.stop,
             n: self.n,
         };
-        wire.request(model(self.model, default)?, Prompt::Chat(messages))
+        let forms = Forms {
+            response_format: self.response_format,
+            structured_outputs: self.structured_outputs,
+            guided_json: self.guided_json,
+            guided_regex: self.guided_regex,
+            guided_choice: self.guided_choice,
+            guided_grammar: self.guided_grammar,
+        };
+        let tools = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
+        let thinking = thinking(self.thinking_budget, self.reasoning_effort, self.chat_template_kwargs);
+        let request = wire.request(model(self.model, default)?, Prompt::Chat(messages))?;
+        Ok(Request { constraint: forms.constraint()?, tools, thinking, ..request })
     }
 }
 
 fn message((at, message): (usize, ChatMessage)) -> Result<Message, ApiError> {
-    for (name, asked) in [("tool_calls", &message.tool_calls), ("function_call", &message.function_call)] {
-        if *asked != Asked::Nothing {
-            let param = format!("messages[{at}].{name}");
-            let text = format!("`{param}` is not supported by this server");
-            return Err(ApiError::unsupported(param, text));
-        }
-    }
+    refuse(&[("messages.function_call", &message.function_call)], &[])?;
     let role = match message.role {
         WireRole::System | WireRole::Developer => Role::System,
         WireRole::User => Role::User,
         WireRole::Assistant => Role::Assistant,
         WireRole::Tool => Role::Tool,
     };
-    match message.content.0 {
-        Some(content) => Ok(Message { role, content }),
-        None if role == Role::Assistant => Ok(Message { role, content: String::new() }),
-        None => {
-            let param = format!("messages[{at}].content");
-            let text = format!("`{param}` is missing");
-            Err(ApiError::invalid(param, text))
-        }
+    let wrong = |field: &str, what: &str| {
+        let param = format!("messages[{at}].{field}");
+        let text = format!("`{param}` {what}");
+        Err(ApiError::invalid(param, text))
+    };
+    let tool_calls = tools::calls(at, message.tool_calls)?;
+    if role != Role::Assistant && !tool_calls.is_empty() {
+        return wrong("tool_calls", "can stand in an assistant's turn only");
     }
+    let tool_call_id = message.tool_call_id.filter(|_| role == Role::Tool);
+    if let Some(id) = &tool_call_id {
+        tools::check_id(format!("messages[{at}].tool_call_id"), id)?;
+    }
+    let content = match message.content.0 {
+        Some(content) => content,
+        None if role == Role::Assistant => String::new(),
+        None => return wrong("content", "is missing"),
+    };
+    Ok(Message { role, content, tool_calls, tool_call_id })
 }
 
 /// What every chunk of a stream repeats.
@@ -312,11 +363,30 @@ impl Chunks for Head {
     type Chunk<'a> = ChatCompletionChunk<'a>;
 
     fn opening(&self, index: u32) -> Option<ChatCompletionChunk<'_>> {
-        Some(self.chunk(index, ChunkDelta { role: Some("assistant"), content: Some("") }, None))
+        Some(self.chunk(
+            index,
+            ChunkDelta { role: Some("assistant"), content: Some(""), ..ChunkDelta::default() },
+            None,
+        ))
     }
 
     fn text<'a>(&'a self, index: u32, text: &'a str) -> ChatCompletionChunk<'a> {
-        self.chunk(index, ChunkDelta { role: None, content: Some(text) }, None)
+        self.chunk(index, ChunkDelta { content: Some(text), ..ChunkDelta::default() }, None)
+    }
+
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> ChatCompletionChunk<'a> {
+        self.chunk(index, ChunkDelta { reasoning_content: Some(text), ..ChunkDelta::default() }, None)
+    }
+
+    fn call<'a>(
+        &'a self,
+        index: u32,
+        call: u32,
+        start: Option<&'a ToolStart>,
+        arguments: &'a str,
+    ) -> ChatCompletionChunk<'a> {
+        let tool_calls = Some([CallDelta::new(call, start, arguments)]);
+        self.chunk(index, ChunkDelta { tool_calls, ..ChunkDelta::default() }, None)
     }
 
     fn finished(&self, index: u32, why: FinishReason) -> ChatCompletionChunk<'_> {
@@ -369,7 +439,13 @@ pub(crate) async fn create(
             .zip(answers)
             .map(|(index, answer)| ChatChoice {
                 index,
-                message: Answered { role: "assistant", content: answer.text, refusal: None },
+                message: Answered {
+                    role: "assistant",
+                    content: Some(answer.text).filter(|text| !text.is_empty() || answer.calls.is_empty()),
+                    reasoning_content: Some(answer.reasoning).filter(|text| !text.is_empty()),
+                    tool_calls: answer.calls,
+                    refusal: None,
+                },
                 logprobs: None,
                 finish_reason: reason(answer.reason),
             })

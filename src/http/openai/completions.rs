@@ -4,17 +4,19 @@ use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::described::{StringOrList, TextOrTokens};
 use super::fields::{Asked, Input, Inputs, LogitBias, ModelName, Stop, refuse};
+use super::format::{Choices, Forms, StructuredOutputs};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Prompt, Request};
+use crate::types::llm::{FinishReason, Prompt, Request, ToolStart};
 use crate::types::{self};
 
 /// Prompts of one request: each is a request to the model.
@@ -85,6 +87,23 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f64>,
+    /// The form of the answer, by vLLM's names: one of `json`, `regex`, `choice`, `grammar`.
+    #[serde(default)]
+    structured_outputs: Option<StructuredOutputs>,
+    /// As `structured_outputs.json`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    guided_json: Option<Value>,
+    /// As `structured_outputs.regex`.
+    #[serde(default)]
+    guided_regex: Option<String>,
+    /// As `structured_outputs.choice`.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    guided_choice: Option<Choices>,
+    /// As `structured_outputs.grammar`.
+    #[serde(default)]
+    guided_grammar: Option<String>,
 
     /// Only what `n` is.
     #[serde(default)]
@@ -150,7 +169,16 @@ impl CompletionRequest {
             stop: self.stop,
             n: self.n,
         };
+        let forms = Forms {
+            response_format: None,
+            structured_outputs: self.structured_outputs,
+            guided_json: self.guided_json,
+            guided_regex: self.guided_regex,
+            guided_choice: self.guided_choice,
+            guided_grammar: self.guided_grammar,
+        };
         let blank = wire.request(model(self.model, default)?, Prompt::Tokens(Vec::new()))?;
+        let blank = Request { constraint: forms.constraint()?, ..blank };
         let requests = self.prompt.0.into_iter().map(|input| Request {
             prompt: match input {
                 Input::Text(text) => Prompt::Text(text),
@@ -192,6 +220,22 @@ impl Chunks for Head {
 
     fn text<'a>(&'a self, index: u32, text: &'a str) -> Completion<'a> {
         self.chunk(Some(CompletionChoice { index, text, logprobs: None, finish_reason: None }))
+    }
+
+    /// Nothing is told apart here.
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> Completion<'a> {
+        self.text(index, text)
+    }
+
+    /// There are no tools here.
+    fn call<'a>(
+        &'a self,
+        index: u32,
+        _: u32,
+        _: Option<&'a ToolStart>,
+        arguments: &'a str,
+    ) -> Completion<'a> {
+        self.text(index, arguments)
     }
 
     fn finished(&self, index: u32, why: FinishReason) -> Completion<'_> {

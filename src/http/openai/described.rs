@@ -35,6 +35,34 @@ pub(crate) enum PartType {
     Text,
 }
 
+/// Whether a tool is called, or which.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ToolChoiceForm {
+    Word(ToolChoiceWord),
+    Named(NamedTool),
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ToolChoiceWord {
+    None,
+    Auto,
+    Required,
+}
+
+/// A function by its name.
+#[derive(ToSchema)]
+pub(crate) struct NamedTool {
+    r#type: String,
+    function: FunctionName,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct FunctionName {
+    name: String,
+}
+
 /// A string, a list of strings, a list of token ids, or a list of such lists.
 #[derive(ToSchema)]
 #[serde(untagged)]

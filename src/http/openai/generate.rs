@@ -10,11 +10,12 @@ use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
 use super::fields::{self, LogitBias, Stop};
+use super::tools::CallMade;
 use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling};
+use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, Thinking, ToolStart, Tools};
 
 const MAX_N: u32 = 8;
 
@@ -86,6 +87,9 @@ impl Wire {
             max_tokens: max_tokens.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
             stop: self.stop.unwrap_or_default().0,
             n,
+            constraint: None,
+            tools: Tools::default(),
+            thinking: Thinking::default(),
         })
     }
 }
@@ -95,6 +99,7 @@ pub(super) fn reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
@@ -103,6 +108,18 @@ pub(super) enum Piece {
     Text {
         index: u32,
         text: String,
+    },
+    /// More of what was thought before the answer.
+    Reasoning {
+        index: u32,
+        text: String,
+    },
+    /// More of call `call`; its first piece has `start`.
+    Call {
+        index: u32,
+        call: u32,
+        start: Option<ToolStart>,
+        arguments: String,
     },
     Finished {
         index: u32,
@@ -113,9 +130,11 @@ pub(super) enum Piece {
 }
 
 /// One finished answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub text: String,
+    pub reasoning: String,
+    pub calls: Vec<CallMade>,
     pub reason: FinishReason,
 }
 
@@ -176,6 +195,12 @@ impl Answers {
             let index = |choice: u32| prompt.saturating_mul(self.n).saturating_add(choice);
             match delta? {
                 Delta::Text { choice, text } => return Ok(Piece::Text { index: index(choice), text }),
+                Delta::Reasoning { choice, text } => {
+                    return Ok(Piece::Reasoning { index: index(choice), text });
+                }
+                Delta::ToolCall { choice, call, start, arguments } => {
+                    return Ok(Piece::Call { index: index(choice), call, start, arguments });
+                }
                 Delta::Finished { choice, reason } => {
                     return Ok(Piece::Finished { index: index(choice), reason });
                 }
@@ -192,13 +217,31 @@ impl Answers {
 
     /// Waits for all of it.
     pub async fn collect(mut self) -> Result<(Vec<Answer>, Usage), ApiError> {
-        let empty = Answer { text: String::new(), reason: FinishReason::Length };
+        let empty = Answer {
+            text: String::new(),
+            reasoning: String::new(),
+            calls: Vec::new(),
+            reason: FinishReason::Length,
+        };
         let mut answers = vec![empty; self.count as usize];
         loop {
             match self.next().await? {
                 Piece::Text { index, text } => {
                     if let Some(answer) = answers.get_mut(index as usize) {
                         answer.text.push_str(&text);
+                    }
+                }
+                Piece::Reasoning { index, text } => {
+                    if let Some(answer) = answers.get_mut(index as usize) {
+                        answer.reasoning.push_str(&text);
+                    }
+                }
+                Piece::Call { index, call, start, arguments } => {
+                    let Some(answer) = answers.get_mut(index as usize) else { continue };
+                    match (start, answer.calls.get_mut(call as usize)) {
+                        (Some(start), _) => answer.calls.push(CallMade::new(start, arguments)),
+                        (None, Some(made)) => made.push(&arguments),
+                        (None, None) => return Err(ApiError::internal("more of a call that has not begun")),
                     }
                 }
                 Piece::Finished { index, reason } => {
@@ -221,6 +264,16 @@ pub(super) trait Chunks: Send + 'static {
     /// What opens answer `index`, if anything.
     fn opening(&self, index: u32) -> Option<Self::Chunk<'_>>;
     fn text<'a>(&'a self, index: u32, text: &'a str) -> Self::Chunk<'a>;
+    /// A piece of a thought. Dialects without a place for it are never asked.
+    fn reasoning<'a>(&'a self, index: u32, text: &'a str) -> Self::Chunk<'a>;
+    /// A piece of a call. Dialects without tools are never asked.
+    fn call<'a>(
+        &'a self,
+        index: u32,
+        call: u32,
+        start: Option<&'a ToolStart>,
+        arguments: &'a str,
+    ) -> Self::Chunk<'a>;
     fn finished(&self, index: u32, reason: FinishReason) -> Self::Chunk<'_>;
     /// The chunk without choices.
     fn usage(&self, usage: Usage) -> Self::Chunk<'_>;
@@ -277,6 +330,10 @@ impl<C: Chunks> Writer<C> {
     fn write(&mut self, piece: Piece) -> Result<String, ApiError> {
         match piece {
             Piece::Text { index, text } => sse::json(&self.chunks.text(index, &text)),
+            Piece::Reasoning { index, text } => sse::json(&self.chunks.reasoning(index, &text)),
+            Piece::Call { index, call, start, arguments } => {
+                sse::json(&self.chunks.call(index, call, start.as_ref(), &arguments))
+            }
             Piece::Finished { index, reason } => sse::json(&self.chunks.finished(index, reason)),
             Piece::Done(usage) => {
                 self.answers = None;

@@ -7,10 +7,13 @@ mod described;
 pub(super) mod embeddings;
 mod fields;
 mod form;
+mod format;
 mod generate;
 pub(super) mod models;
 #[cfg(test)]
 mod tests;
+mod thinking;
+mod tools;
 mod transcript;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,6 +31,16 @@ pub(super) struct Usage {
     completion_tokens: u32,
     total_tokens: u32,
     prompt_tokens_details: PromptTokens,
+    /// Only of models that think.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokens>,
+}
+
+/// What the generated tokens were for.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct CompletionTokens {
+    /// Tokens that were thought, not answered.
+    reasoning_tokens: u32,
 }
 
 /// Where the prompt's tokens came from.
@@ -44,6 +57,8 @@ impl From<types::Usage> for Usage {
             completion_tokens: usage.completion_tokens,
             total_tokens: usage.total(),
             prompt_tokens_details: PromptTokens { cached_tokens: usage.cached_tokens },
+            completion_tokens_details: (usage.reasoning_tokens > 0)
+                .then_some(CompletionTokens { reasoning_tokens: usage.reasoning_tokens }),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::embeddings::{EmbeddingRequest, Encoding, Vector};
 use crate::http::ApiError;
 use crate::http::body::parse;
 use crate::types::embed;
-use crate::types::llm::{Message, Prompt, Request, Role};
+use crate::types::llm::{Constraint, Message, Prompt, Request, Role, ToolChoice};
 
 fn chat(text: &str) -> Result<Request, ApiError> {
     parse::<ChatRequest>(text.as_bytes())?.into_request(&None)
@@ -39,14 +39,14 @@ fn a_conversation_becomes_messages() {
             "response_format":{"type":"text"},"logit_bias":{},"stream_options":null}"#,
     )
     .unwrap();
-    let message = |role, content: &str| Message { role, content: content.into() };
+    let message = |role, content: &str| Message::new(role, content);
     assert_eq!(
         request.prompt,
         Prompt::Chat(vec![
             message(Role::System, "be brief"),
             message(Role::User, "ab"),
             message(Role::Assistant, ""),
-            message(Role::Tool, "42"),
+            Message { tool_call_id: Some("t".into()), ..message(Role::Tool, "42") },
         ])
     );
     assert_eq!(request.sampling.temperature, 0.0);
@@ -105,11 +105,29 @@ fn wrong_types_and_values_name_their_field() {
         (r#""stream_options":{"include_usage":1}"#, "stream_options.include_usage"),
         (r#""presence_penalty":3"#, "presence_penalty"),
         (r#""seed":"x""#, "seed"),
+        (r#""tools":[{"type":"function"}]"#, "tools[0]"),
+        (r#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
+        (
+            r#""tools":[{"type":"function","function":{"name":"f","parameters":5}}]"#,
+            "tools[0].function.parameters",
+        ),
+        (
+            r#""tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"f"}}]"#,
+            "tools[1].function.name",
+        ),
+        (r#""tool_choice":"required""#, "tool_choice"),
+        (r#""tool_choice":"often""#, "tool_choice"),
+        (r#""tool_choice":{"type":"function"}"#, "tool_choice"),
+        (r#""tool_choice":{"type":"function","function":{"name":"f"}}"#, "tool_choice"),
     ] {
         let error = with(field).unwrap_err();
         assert_eq!(error.status, 400, "{field}");
         assert_eq!(error.param.as_deref(), Some(param), "{field}: {}", error.message);
     }
+}
+
+#[test]
+fn a_wrong_message_is_named_by_its_place() {
     for (messages, param) in [
         (r#"{"role":"user"}"#, "messages"),
         (r#"[]"#, "messages"),
@@ -120,6 +138,15 @@ fn wrong_types_and_values_name_their_field() {
         (r#"[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#, "messages[0].content"),
         (r#"[{"role":"user","content":[{"type":"text"}]}]"#, "messages[0].content"),
         (r#"[{"role":"assistant","tool_calls":[{"id":"1"}]}]"#, "messages[0].tool_calls"),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"f","arguments":"[]"}}]}]"#,
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        (
+            r#"[{"role":"user","content":"x","tool_calls":[{"id":"1","function":{"name":"f","arguments":""}}]}]"#,
+            "messages[0].tool_calls",
+        ),
+        (r#"[{"role":"tool","content":"x","tool_call_id":""}]"#, "messages[0].tool_call_id"),
     ] {
         let error = chat(&format!(r#"{{"model":"m","messages":{messages}}}"#)).unwrap_err();
         let named = error.param.clone().unwrap_or_default();
@@ -132,13 +159,12 @@ fn wrong_types_and_values_name_their_field() {
 #[test]
 fn what_would_change_the_answer_is_refused_by_name() {
     for (field, param) in [
-        (r#""tools":[{"type":"function"}]"#, "tools"),
-        (r#""tool_choice":"required""#, "tool_choice"),
-        (r#""tool_choice":{"type":"function"}"#, "tool_choice"),
+        (r#""tools":[{"type":"web_search","function":{"name":"x"}}]"#, "tools[0].type"),
         (r#""functions":[{}]"#, "functions"),
         (r#""logprobs":true"#, "logprobs"),
         (r#""top_logprobs":3"#, "top_logprobs"),
-        (r#""response_format":{"type":"json_object"}"#, "response_format"),
+        (r#""response_format":{"type":"grammar"}"#, "response_format"),
+        (r#""structured_outputs":{"regex":"a","structural_tag":"x"}"#, "structured_outputs.structural_tag"),
     ] {
         let error = with(field).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
@@ -151,6 +177,107 @@ fn what_would_change_the_answer_is_refused_by_name() {
     ] {
         let error = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
+    }
+}
+
+#[test]
+fn tools_and_calls_are_taken_over() {
+    let request = chat(
+        r#"{"model":"m","parallel_tool_calls":false,
+            "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"},"strict":true}},
+                     {"type":"function","function":{"name":"g-1","parameters":null}}],
+            "tool_choice":{"type":"function","function":{"name":"g-1"}},
+            "messages":[{"role":"assistant","content":null,
+                         "tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"}},
+                                       {"id":"d","function":{"name":"g-1","arguments":""}}]},
+                        {"role":"tool","content":"42","tool_call_id":"c"}]}"#,
+    )
+    .unwrap();
+    assert_eq!((request.tools.choice, request.tools.parallel), (ToolChoice::Named("g-1".into()), false));
+    let tools = request.tools.list;
+    assert_eq!((tools[0].strict, &tools[0].parameters), (true, &Some(json!({"type": "object"}))));
+    assert_eq!((tools[1].strict, &tools[1].description, &tools[1].parameters), (false, &None, &None));
+    let Prompt::Chat(turns) = request.prompt else { panic!("a conversation") };
+    let calls: Vec<_> = turns[0].tool_calls.iter().map(|c| (c.id.as_str(), c.arguments.clone())).collect();
+    assert_eq!(calls, [("c", json!({"a": 1})), ("d", json!({}))]);
+    assert_eq!(turns[1].tool_call_id.as_deref(), Some("c"));
+    let choice = |choice: &str| {
+        with(&format!(r#""tools":[{{"type":"function","function":{{"name":"f"}}}}],"tool_choice":{choice}"#))
+    };
+    for (word, wanted) in
+        [("null", ToolChoice::Auto), (r#""none""#, ToolChoice::None), (r#""required""#, ToolChoice::Required)]
+    {
+        let tools = choice(word).unwrap().tools;
+        assert_eq!((tools.choice, tools.parallel), (wanted, true));
+    }
+}
+
+#[test]
+fn thinking_is_bounded_by_either_name() {
+    let thinking =
+        |field: &str| with(field).map(|request| (request.thinking.enabled, request.thinking.budget));
+    for (field, wanted) in [
+        (r#""n":1"#, (None, None)),
+        (r#""thinking_budget":7,"reasoning_effort":"low""#, (None, Some(7))),
+        (r#""reasoning_effort":"low""#, (None, Some(1024))),
+        (r#""reasoning_effort":"high""#, (None, None)),
+        (r#""reasoning_effort":"none""#, (Some(false), Some(0))),
+        (r#""chat_template_kwargs":{"enable_thinking":false}"#, (Some(false), None)),
+    ] {
+        assert_eq!(thinking(field).unwrap(), wanted, "{field}");
+    }
+    for field in [
+        r#""chat_template_kwargs":{"documents":[]}"#,
+        r#""reasoning_effort":"much""#,
+        r#""thinking_budget":-1"#,
+    ] {
+        let error = thinking(field).unwrap_err();
+        let param = error.param.unwrap_or_default();
+        assert!(field[1..].starts_with(param.split('.').next().unwrap()), "{field}: {param}");
+    }
+}
+
+#[test]
+fn every_dialect_of_a_form_is_the_same_form() {
+    let form = |field: &str| with(field).unwrap().constraint;
+    assert_eq!(form(r#""response_format":{"type":"text"},"guided_json":null"#), None);
+    let object = Some(("response_format", Constraint::JsonObject));
+    assert_eq!(form(r#""response_format":{"type":"json_object"}"#), object);
+    let schema = || Constraint::JsonSchema(json!({"type": "integer"}));
+    let named = r#""response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type":"integer"}}}"#;
+    assert_eq!(form(named), Some(("response_format.json_schema", schema())));
+    for text in [r#"{"type":"integer"}"#, r#""{\"type\":\"integer\"}""#] {
+        assert_eq!(form(&format!(r#""guided_json":{text}"#)), Some(("guided_json", schema())));
+        let new = format!(r#""structured_outputs":{{"json":{text}}}"#);
+        assert_eq!(form(&new), Some(("structured_outputs.json", schema())));
+    }
+    for (name, value, constraint) in [
+        ("regex", r#""a+""#, Constraint::Regex("a+".into())),
+        ("choice", r#"["a","b"]"#, Constraint::Choice(vec!["a".into(), "b".into()])),
+        ("grammar", r#""start: \"a\"""#, Constraint::Grammar("start: \"a\"".into())),
+    ] {
+        let old = format!(r#""guided_{name}":{value}"#);
+        let new = format!(r#""structured_outputs":{{"{name}":{value}}}"#);
+        for field in [old, new] {
+            assert_eq!(form(&field).unwrap().1, constraint);
+            let text = format!(r#"{{"model":"m","prompt":["x","y"],{field}}}"#);
+            let requests = completion(&text).unwrap();
+            assert!(requests.iter().all(|r| r.constraint.as_ref().unwrap().1 == constraint));
+        }
+    }
+    for (field, param) in [
+        (r#""response_format":{"type":"json_schema"}"#, "response_format.json_schema"),
+        (
+            r#""response_format":{"type":"json_schema","json_schema":{"name":"x"}}"#,
+            "response_format.json_schema",
+        ),
+        (r#""structured_outputs":{}"#, "structured_outputs"),
+        (r#""structured_outputs":{"regex":"a","choice":["a"]}"#, "structured_outputs.choice"),
+        (r#""response_format":{"type":"json_object"},"guided_regex":"a""#, "guided_regex"),
+        (r#""guided_json":"{""#, "guided_json"),
+        (r#""guided_choice":[1]"#, "guided_choice[0]"),
+    ] {
+        assert_eq!(with(field).unwrap_err().param.as_deref(), Some(param), "{field}");
     }
 }
 
@@ -261,7 +388,7 @@ proptest! {
         field in prop::sample::select(vec![
             "model", "messages", "prompt", "input", "stop", "n", "seed", "temperature", "top_p", "max_tokens",
             "top_k", "min_p", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools",
-            "response_format", "dimensions", "encoding_format", "echo",
+            "response_format", "structured_outputs", "guided_json", "guided_choice", "tool_choice", "dimensions", "encoding_format", "echo",
         ]),
         value in any_json(),
     ) {

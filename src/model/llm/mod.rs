@@ -1,6 +1,9 @@
 //! Chat and completion models: decoders with a paged key-value cache.
 
+mod calls;
 pub mod decoder;
+pub mod grammar;
+pub mod guide;
 pub mod output;
 pub mod tokenizer;
 
@@ -54,6 +57,8 @@ pub struct Logits {
 pub struct Front {
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
+    /// Compiles the forms that answers can be held to.
+    pub grammars: grammar::Grammars,
     /// Positions a sequence may have on this machine.
     pub context: usize,
     /// Tokens that end an answer.
@@ -125,7 +130,7 @@ pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Lo
         return Err(Error::config("tokenizer.ggml.tokens", problem));
     }
     let stop = tokenizer.ends().collect();
-    let front = Front { tokenizer, template, context: shape.context, stop };
+    let front = Front { tokenizer, template, grammars: Default::default(), context: shape.context, stop };
     Ok(Loaded { model, front, blocks: shape.blocks })
 }
 

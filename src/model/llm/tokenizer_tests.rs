@@ -77,9 +77,14 @@ fn a_message_cannot_speak_as_the_template() {
     let Some(gguf) = smollm2() else { return };
     let tokenizer = tokenizer(&gguf).unwrap();
     let template = chat_template(&gguf, &tokenizer).unwrap();
-    let options = RenderOptions { add_generation_prompt: true, now: time::OffsetDateTime::UNIX_EPOCH };
+    let options = RenderOptions {
+        tools: &[],
+        enable_thinking: None,
+        add_generation_prompt: true,
+        now: time::OffsetDateTime::UNIX_EPOCH,
+    };
     let encode = |content: &str| {
-        let message = Message { role: Role::User, content: content.into() };
+        let message = Message::new(Role::User, content);
         chat::encode(&tokenizer, &template, &[message], options, 8192).unwrap()
     };
     let special = |ids: &[u32]| ids.iter().filter(|&&id| id < 17).count();

@@ -1,0 +1,123 @@
+//! Thinking, end to end, over a model that answers each token with the next one of its vocabulary.
+
+use std::path::PathBuf;
+
+use futures::StreamExt;
+
+use super::*;
+use crate::engine::lane::llm::LlmLane;
+use crate::engine::worker::{AnyFront, Opened};
+use crate::engine::{self, Engine, sched};
+use crate::model::fake::{FakeLlm, STOP, VOCABULARY};
+use crate::obs::ModelMetrics;
+use crate::service::Options;
+use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
+use crate::types::llm::{FinishReason, Message, Role, Sampling};
+use crate::types::model::{Format, Installed, Kind};
+
+const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% endfor %}\
+    {% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}";
+
+/// '0' + id, but the one that ends and the last two, which frame thoughts.
+fn front() -> Front {
+    let name = |i: u8| match i {
+        0 => "<end>".to_owned(),
+        62 => TAGS.0.to_owned(),
+        63 => TAGS.1.to_owned(),
+        _ => char::from(b'0' + i).to_string(),
+    };
+    let names: Vec<String> = (0..VOCABULARY as u8).map(name).collect();
+    let kinds: Vec<i32> = (0..VOCABULARY).map(|i| if matches!(i, 0 | 62 | 63) { 3 } else { 1 }).collect();
+    let spec = TokenizerSpec {
+        tokens: names.iter().map(String::as_str).collect(),
+        kinds: &kinds,
+        eos: Some(STOP),
+        add_bos: Some(false),
+        add_space_prefix: Some(false),
+        ..TokenizerSpec::empty(Family::Spm)
+    };
+    Front {
+        tokenizer: Tokenizer::new(&spec).unwrap(),
+        template: ChatTemplate::new(Some(TEMPLATE), "", "").unwrap(),
+        grammars: Default::default(),
+        context: 128,
+        stop: Arc::from([STOP]),
+    }
+}
+
+fn service() -> Service {
+    let model = Installed {
+        id: "thinker".to_owned(),
+        aliases: Vec::new(),
+        kind: Kind::Chat,
+        architecture: "fake".to_owned(),
+        format: Format::Gguf,
+        path: PathBuf::new(),
+        bytes: 0,
+        created: 0,
+        owner: String::new(),
+    };
+    let opener = |_: &Installed, _: &candle_core::Device| {
+        let front = Arc::new(front());
+        let limits = sched::llm::Limits {
+            max_running: 4,
+            prefill_tokens: 64,
+            mixed_tokens: 32,
+            context: front.context,
+            blocks: 16,
+            block_size: 32,
+        };
+        let fake = Box::new(FakeLlm { step: std::time::Duration::ZERO });
+        let scheduler = sched::llm::Scheduler::new(limits);
+        let lane = LlmLane::new(ModelMetrics::new("thinker"), fake, scheduler, front.stop.clone());
+        Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), bytes: 1 << 20 })
+    };
+    let options =
+        engine::Options { memory_budget: Some(1 << 30), cache_bytes: 1 << 20, ..Default::default() };
+    Service::new(Engine::start_with(vec![model], options, Box::new(opener)).unwrap(), Options::default())
+}
+
+/// What is thought and answered, why it ended, and the tokens of both and of the first.
+async fn ask(thinking: Thinking, form: Option<&str>) -> (String, String, FinishReason, (u32, u32)) {
+    let request = Request {
+        model: "thinker".to_owned(),
+        prompt: Prompt::Chat(vec![Message::new(Role::User, "A")]),
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        max_tokens: Some(6),
+        stop: Vec::new(),
+        n: 1,
+        constraint: form.map(|regex| ("guided_regex", Constraint::Regex(regex.to_owned()))),
+        tools: Tools::default(),
+        thinking,
+    };
+    let service = service();
+    let mut answer = service.generate(Context::default(), request).await.unwrap();
+    let (mut thought, mut said, mut ended) = (String::new(), String::new(), None);
+    while let Some(delta) = answer.next().await {
+        match delta.unwrap() {
+            Delta::Reasoning { text, .. } => thought.push_str(&text),
+            Delta::Text { text, .. } => said.push_str(&text),
+            Delta::Finished { reason, .. } => ended = Some(reason),
+            Delta::Usage(usage) => {
+                return (thought, said, ended.unwrap(), (usage.completion_tokens, usage.reasoning_tokens));
+            }
+            Delta::ToolCall { .. } => panic!("there are no tools"),
+        }
+    }
+    panic!("no usage")
+}
+
+#[tokio::test]
+async fn thoughts_are_told_apart_bounded_and_counted() {
+    let think = |budget| Thinking { enabled: None, budget };
+    let of =
+        |thought: &str, said: &str, reason, tokens| (thought.to_owned(), said.to_owned(), reason, tokens);
+    // It goes on from the mark that the template wrote; nothing but the budget would ever close it.
+    assert_eq!(ask(think(None), None).await, of("ENW`i@", "", FinishReason::Length, (6, 6)));
+    assert_eq!(ask(think(Some(3)), None).await, of("ENW", "FO", FinishReason::Length, (6, 4)));
+    assert_eq!(ask(think(Some(0)), None).await, of("", "FOXa8", FinishReason::Length, (6, 1)));
+    // The form begins where thinking ends.
+    assert_eq!(ask(think(Some(2)), Some("[A-C]L")).await, of("EN", "AL", FinishReason::Stop, (5, 3)));
+    let off = Thinking { enabled: Some(false), budget: None };
+    assert_eq!(ask(off, Some("F[N-P]")).await, of("", "FO", FinishReason::Stop, (2, 0)));
+}
