@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights as Stock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stentor::model::Model;
-use stentor::model::llm::llama;
+use stentor::model::llm::decoder;
 use stentor::model::llm::{Batch, Limits, Llm, Row};
 use stentor::model::weights::gguf::Gguf;
 use stentor::ops::KvCache;
@@ -50,7 +50,7 @@ fn llm(c: &mut Criterion) {
         return;
     };
     let limits = Limits { context: 2048, cache_bytes: 64 << 20 };
-    let mut mine = llama::load(Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
+    let mut mine = decoder::load(Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
     let mut reader = std::fs::File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut reader).unwrap();
     let mut theirs = Stock::from_gguf(content, &mut reader, &Device::Cpu).unwrap();

@@ -177,4 +177,6 @@ fn linear(gguf: &Gguf, parts: &[(String, usize)], inputs: usize, device: &Device
 }
 
 #[cfg(test)]
+mod greedy_tests;
+#[cfg(test)]
 mod tests;

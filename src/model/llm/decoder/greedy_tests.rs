@@ -1,0 +1,143 @@
+//! Greedy answers and perplexity against llama.cpp's on real weights, in the quantisations people use.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QTensor};
+use serde::Deserialize;
+
+use crate::model::Model;
+use crate::model::llm::output::argmax;
+use crate::model::llm::{Batch, Limits, Llm, Row};
+use crate::model::weights::gguf::{Gguf, Value};
+use crate::model::weights::gguf_write::{TensorSpec, Writer};
+
+#[derive(Deserialize)]
+struct Golden {
+    answers: Vec<Answer>,
+    text: Vec<u32>,
+    /// Mean of `-ln p` of the text's tokens but the first.
+    loss: f64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    prompt: Vec<u32>,
+    greedy: Vec<u32>,
+    /// How far llama.cpp's best logit was above its second at each step.
+    margins: Vec<f32>,
+}
+
+/// How far apart the two engines' logits may lie: both round activations to 8 bits, on other grids. A token that led
+/// by less may fall either way.
+const TIE: f32 = 0.5;
+
+fn load(path: &Path) -> Box<dyn Model<Llm>> {
+    let limits = Limits { context: 1024, cache_bytes: 0 };
+    super::load(Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
+}
+
+/// Rows of one token each, so that every one's logits come back, or of the whole prompt.
+fn step(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize, every: bool) -> Vec<Vec<f32>> {
+    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: true };
+    let rows = match every {
+        true => (0..tokens.len()).map(|i| row(start + i, 1)).collect(),
+        false => vec![row(start, tokens.len())],
+    };
+    let logits = model.step(&Batch { tokens: tokens.to_vec(), rows }).unwrap();
+    logits.data.chunks_exact(logits.vocabulary).map(<[f32]>::to_vec).collect()
+}
+
+fn loss(logits: &[f32], token: u32) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - top).exp()).sum();
+    sum.ln() - f64::from(logits[token as usize] - top)
+}
+
+fn check(name: &str, path: &Path, golden: &str) {
+    let golden: Golden = serde_json::from_str(golden).unwrap();
+    let mut model = load(path);
+    let (mut same, mut whole, mut steps) = (0, 0, 0);
+    for answer in &golden.answers {
+        let mut logits = step(&mut *model, &answer.prompt, 0, false).remove(0);
+        let mut equal = true;
+        // What llama.cpp said goes on, so that a tie does not hide what comes after it.
+        for (i, (&want, &margin)) in answer.greedy.iter().zip(&answer.margins).enumerate() {
+            let got = argmax(&logits);
+            assert!(got == want || margin < TIE, "{name}: token {i} is {got}, not {want}, ahead by {margin}");
+            equal &= got == want;
+            same += usize::from(got == want);
+            steps += 1;
+            logits = step(&mut *model, &[want], answer.prompt.len() + i, false).remove(0);
+        }
+        whole += usize::from(equal);
+    }
+    let mut total = 0.0;
+    for (i, &token) in golden.text.iter().enumerate().skip(1) {
+        total += loss(&step(&mut *model, &golden.text[i - 1..i], i - 1, true)[0], token);
+    }
+    let ours = total / (golden.text.len() - 1) as f64;
+    let off = (ours - golden.loss).exp_m1();
+    println!(
+        "{name}: {same} of {steps} tokens and {whole} of {} answers as llama.cpp's; perplexity {:.3}, {:+.2}% of its",
+        golden.answers.len(),
+        ours.exp(),
+        100.0 * off
+    );
+    assert!(same * 100 >= steps * 97, "{name}: only {same} of {steps} tokens are llama.cpp's");
+    assert!(off.abs() < 0.005, "{name}: perplexity {:.4}, not {:.4}", ours.exp(), golden.loss.exp());
+}
+
+fn smollm2() -> Option<PathBuf> {
+    let folder = crate::testing::model("smollm2-135m-instruct")?;
+    Some(crate::testing::only_file(&folder, "gguf"))
+}
+
+/// SmolLM2 with every matrix in `dtype`, rounded from the Q4_1 that is at hand.
+fn requantise(from: &Path, dtype: GgmlDType, to: &Path) {
+    let gguf = Gguf::open(from).unwrap();
+    let meta: Vec<(String, Value)> = (gguf.metadata())
+        .filter(|(key, _)| *key != "general.alignment")
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect();
+    let kept = |shape: &[usize]| if shape.len() == 2 { dtype } else { GgmlDType::F32 };
+    let specs = gguf.tensors().iter().map(|t| TensorSpec::new(t.name.as_str(), &t.shape, kept(&t.shape)));
+    let mut writer = Writer::begin(std::fs::File::create(to).unwrap(), to, &meta, specs.collect()).unwrap();
+    for tensor in gguf.tensors() {
+        let values = gguf.tensor_f32(&tensor.name, &tensor.shape, &Device::Cpu).unwrap();
+        let rounded = QTensor::quantize(&values, kept(&tensor.shape)).unwrap();
+        writer.tensor(|_, out| out.write_all(&rounded.data().unwrap())).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn smollm2_as_it_is() {
+    let Some(path) = smollm2() else { return };
+    check("SmolLM2 Q4_1", &path, include_str!("../../../../tests/golden/llm/greedy-smollm2-q4_1.json"));
+}
+
+#[test]
+fn smollm2_requantised() {
+    let Some(path) = smollm2() else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    // The golden script needs the files.
+    let kept = std::env::var_os("STENTOR_TEST_KEEP");
+    let folder = kept.map_or(temporary.path().to_owned(), PathBuf::from);
+    let file = |name: &str| folder.join(format!("smollm2-{name}.gguf"));
+    requantise(&path, GgmlDType::Q8_0, &file("q8_0"));
+    requantise(&path, GgmlDType::Q4_0, &file("q4_0"));
+    for (name, golden) in [
+        ("q8_0", include_str!("../../../../tests/golden/llm/greedy-smollm2-q8_0.json")),
+        ("q4_0", include_str!("../../../../tests/golden/llm/greedy-smollm2-q4_0.json")),
+    ] {
+        check(&format!("SmolLM2 {name}"), &file(name), golden);
+    }
+}
+
+#[test]
+fn gemma3() {
+    let Some(folder) = crate::testing::model("gemma3-270m") else { return };
+    let path = crate::testing::only_file(&folder, "gguf");
+    check("Gemma 3 270M", &path, include_str!("../../../../tests/golden/llm/greedy-gemma3-270m.json"));
+}

@@ -1,0 +1,92 @@
+"""llama.cpp's greedy answers to 20 prompts and its perplexity on one text, from one GGUF file.
+
+python3 -m pip install llama-cpp-python==0.3.36 numpy
+python3 tests/golden/llm/greedy.py GGUF > tests/golden/llm/greedy-NAME.json
+
+The requantised files of SmolLM2 are written by
+STENTOR_TEST_KEEP=FOLDER cargo test --release --lib requantised
+"""
+import json
+import sys
+
+import llama_cpp as L
+import numpy as np
+
+PROMPTS = [
+    "The capital of France is", "Once upon a time, in a small village by the sea,", "def fibonacci(n):\n    ",
+    "Der Hund läuft durch den Wald und", "1, 2, 3, 5, 8, 13,", "The three primary colours are",
+    "Water boils at a temperature of", "In 1969, the first humans", "To make a good cup of tea, you",
+    "Q: What is the largest planet?\nA:", "The quick brown fox", "List of European countries:\n1. Austria\n2.",
+    "Dear Sir or Madam,\n\nI am writing to", "La Tour Eiffel se trouve à", "SELECT name, age FROM users WHERE",
+    "The meaning of the word \"library\" is", "Photosynthesis is the process by which",
+    "My favourite season is autumn because", "{\"name\": \"Alice\", \"age\":", "Two plus two equals",
+]
+STEPS = 64
+# The opening of "Pride and Prejudice" (Jane Austen, 1813).
+TEXT = """It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want \
+of a wife. However little known the feelings or views of such a man may be on his first entering a neighbourhood, \
+this truth is so well fixed in the minds of the surrounding families, that he is considered as the rightful property \
+of some one or other of their daughters. "My dear Mr. Bennet," said his lady to him one day, "have you heard that \
+Netherfield Park is let at last?" Mr. Bennet replied that he had not. "But it is," returned she; "for Mrs. Long has \
+just been here, and she told me all about it." Mr. Bennet made no answer. "Do not you want to know who has taken \
+it?" cried his wife impatiently. "You want to tell me, and I have no objection to hearing it." This was invitation \
+enough. "Why, my dear, you must know, Mrs. Long says that Netherfield is taken by a young man of large fortune from \
+the north of England; that he came down on Monday in a chaise and four to see the place, and was so much delighted \
+with it that he agreed with Mr. Morris immediately; that he is to take possession before Michaelmas, and some of his \
+servants are to be in the house by the end of next week." """
+
+L.llama_backend_init()
+params = L.llama_model_default_params()
+# Plain kernels: llama.cpp's repacked ones for AMX crash on short batches of Q4_1.
+params.use_extra_bufts = False
+model = L.llama_model_load_from_file(sys.argv[1].encode(), params)
+vocab = L.llama_model_get_vocab(model)
+n_vocab = L.llama_vocab_n_tokens(vocab)
+
+
+def tokenize(text):
+    raw = text.encode()
+    out = (L.llama_token * 1024)()
+    n = L.llama_tokenize(vocab, raw, len(raw), out, 1024, True, False)
+    return list(out[:n])
+
+
+def context():
+    p = L.llama_context_default_params()
+    p.n_ctx, p.n_batch, p.n_threads, p.n_threads_batch = 1024, 1024, 2, 2
+    return L.llama_init_from_model(model, p)
+
+
+def decode(ctx, ids, start, every=False):
+    batch = L.llama_batch_init(len(ids), 0, 1)
+    batch.n_tokens = len(ids)
+    for i, t in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = t, start + i, 1, 0
+        batch.logits[i] = every or i == len(ids) - 1
+    assert L.llama_decode(ctx, batch) == 0
+    wanted = range(len(ids)) if every else [len(ids) - 1]
+    return [np.ctypeslib.as_array(L.llama_get_logits_ith(ctx, i), (n_vocab,)).copy() for i in wanted]
+
+
+def answer(prompt):
+    ctx = context()
+    logits = decode(ctx, prompt, 0)[0]
+    greedy, margins = [], []
+    for step in range(STEPS):
+        a, b = np.partition(logits, -2)[-2:]
+        greedy.append(int(logits.argmax()))
+        margins.append(round(float(b - a), 3))
+        logits = decode(ctx, [greedy[-1]], len(prompt) + step)[0]
+    L.llama_free(ctx)
+    return {"prompt": prompt, "greedy": greedy, "margins": margins}
+
+
+def mean_loss(ids):
+    logits = np.stack(decode(context(), ids, 0, every=True)[:-1]).astype(np.float64)
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
+    return float((log_sum - logits[np.arange(len(ids) - 1), ids[1:]]).mean())
+
+
+text = tokenize(TEXT)
+json.dump({"answers": [answer(tokenize(p)) for p in PROMPTS], "text": text, "loss": mean_loss(text)}, sys.stdout)
