@@ -431,10 +431,10 @@ impl Library {
     }
 }
 
-/// The GGUF file, else the folder.
+/// The GGUF file, of a split model the first; else the folder.
 fn main_path(home: &Path, row: &Row, format: Format) -> PathBuf {
     match (format, row.files.as_slice()) {
-        (Format::Gguf, [file]) => row.folder(home).join(&file.path),
+        (Format::Gguf, [file, ..]) => row.folder(home).join(&file.path),
         _ => row.folder(home),
     }
 }

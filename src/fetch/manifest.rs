@@ -36,7 +36,7 @@ use url::Url;
 
 use super::keys::Keys;
 use super::paths;
-use crate::types::model::{Format, Kind};
+use crate::types::model::{Format, Kind, gguf_parts};
 
 /// Largest manifest or profile read.
 pub const MAX_TEXT: usize = 256 << 10;
@@ -184,8 +184,12 @@ impl Manifest {
         if !paths::is_id(&self.architecture) {
             return Err("`architecture` must be a name from the registry".into());
         }
-        if self.format == Format::Gguf && self.files.len() != 1 {
-            return Err("`format` gguf takes exactly one [[file]]".into());
+        let paths = || self.files.iter().map(|file| file.path.clone());
+        let parts = paths().next().and_then(|first| gguf_parts(&first));
+        if self.format == Format::Gguf && self.files.len() != 1 && parts != Some(paths().collect()) {
+            return Err(
+                "`format` gguf takes exactly one [[file]], or all parts of a split one in order".into()
+            );
         }
         for file in &self.files {
             if !self.sources.iter().any(|s| s.offers(&file.path)) {

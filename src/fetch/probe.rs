@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use crate::types::model::{Format, Installed, Kind};
+use crate::types::model::{Format, Installed, Kind, gguf_parts};
 
 const MAX_JSON: u64 = 4 << 20;
 /// Keys looked through before `general.architecture` must have come; writers put it first.
@@ -40,13 +40,24 @@ pub fn probe(path: &Path) -> Result<Found> {
     if path.is_file() {
         let folder = path.parent().ok_or_else(|| bad("has no folder"))?.to_path_buf();
         let architecture = gguf_architecture(&path)?;
+        let files = gguf_parts(name).unwrap_or_else(|| vec![name.to_owned()]);
+        if let Some(missing) = files.iter().find(|file| !folder.join(file).is_file()) {
+            return Err(bad(&format!(
+                "is the first of {} files, and {missing} is not beside it",
+                files.len()
+            )));
+        }
         return Ok(Found {
             kind: gguf_kind(&architecture),
             architecture,
             format: Format::Gguf,
             folder,
-            files: vec![name.to_owned()],
-            name: name.strip_suffix(".gguf").unwrap_or(name).to_owned(),
+            name: match files.len() {
+                1 => name.strip_suffix(".gguf").unwrap_or(name).to_owned(),
+                // Without `-00001-of-00003.gguf`.
+                _ => name[..name.len() - "-00001-of-00003.gguf".len()].to_owned(),
+            },
+            files,
         });
     }
     let files = list(&path)?;

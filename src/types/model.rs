@@ -85,3 +85,44 @@ pub struct Installed {
     /// Who published it, as `/v1/models` says in `owned_by`.
     pub owner: String,
 }
+
+/// Parts that a split model has at most.
+const MAX_PARTS: usize = 512;
+
+/// The files of a split GGUF model, by the name of its first: `NAME-00001-of-00003.gguf`, as llama.cpp's
+/// `llama-gguf-split` writes them. `None` for any other name.
+pub fn gguf_parts(first: &str) -> Option<Vec<String>> {
+    let number = |text: &str| -> Option<usize> {
+        text.parse().ok().filter(|_| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let (head, count) = first.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, part) = head.rsplit_once('-')?;
+    let count = number(count).filter(|count| (1..=MAX_PARTS).contains(count))?;
+    let name = |part: usize| format!("{stem}-{part:05}-of-{count:05}.gguf");
+    (number(part)? == 1).then(|| (1..=count).map(name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gguf_parts;
+
+    #[test]
+    fn parts_are_named_by_the_first() {
+        assert_eq!(
+            gguf_parts("a-b-00001-of-00002.gguf").unwrap(),
+            ["a-b-00001-of-00002.gguf", "a-b-00002-of-00002.gguf"]
+        );
+        for name in [
+            "a.gguf",
+            "a-00002-of-00002.gguf",
+            "a-1-of-2.gguf",
+            "a-00001-of-00000.gguf",
+            "a-00001-of-99999.gguf",
+            "a-00001-of-+0002.gguf",
+            "00001-of-00002.gguf",
+            "a-00001-of-00002.bin",
+        ] {
+            assert_eq!(gguf_parts(name), None, "{name}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod input;
 mod life;
+mod load;
 mod program;
 mod schemas;
 mod structured;

@@ -111,6 +111,12 @@ impl Program {
         }
     }
 
+    /// Whether it has said a line with this text.
+    pub fn has_said(&mut self, text: &str) -> bool {
+        self.said.extend(self.lines.try_iter());
+        self.said.iter().any(|line| line.contains(text))
+    }
+
     /// Since the process was started.
     pub fn age(&self) -> Duration {
         self.started.elapsed()

@@ -56,6 +56,9 @@ impl Modality for Llm {
     type Front = Front;
 }
 
+/// What is logged where the scheduler's invariants do not hold: a fault of this program.
+pub const UNBALANCED: &str = "the blocks of the key-value cache are not all accounted for";
+
 /// A chat model on its device.
 pub struct LlmLane {
     metrics: ModelMetrics,
@@ -281,6 +284,13 @@ impl Lane for LlmLane {
 
     fn num_jobs(&self) -> usize {
         self.jobs.len() + self.draining.len()
+    }
+
+    /// Looks over the books of the cache, which takes long enough not to be done at every step.
+    fn rest(&mut self) {
+        if let Err(broken) = self.scheduler.check_integrity() {
+            tracing::error!(broken, "{UNBALANCED}");
+        }
     }
 
     fn fail_all(&mut self, failure: &Failure) {

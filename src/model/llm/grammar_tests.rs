@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::text::{Family, TokenizerSpec};
+use crate::types::llm::{CallFormat, Tool};
 
 const END: u32 = 256;
 
@@ -225,4 +226,42 @@ fn follow(matcher: &mut Matcher, shown: &str) {
             return;
         }
     }
+}
+
+/// Two calls of `add`, or one, in every form in which models write them.
+#[test]
+fn calls_are_held_to_each_models_form() {
+    let tool = |name: &str| Tool {
+        name: name.to_owned(),
+        description: None,
+        parameters: Some(
+            json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}),
+        ),
+        strict: false,
+    };
+    let calls = |format, parallel, opener| Constraint::Calls {
+        format,
+        tools: vec![tool("add"), tool("sub")],
+        parallel,
+        opener,
+    };
+    let add = |key: &str, a: i32| format!(r#"{{"name": "add", "{key}": {{"a": {a}}}}}"#);
+    let (one, two) = (add("arguments", 1), add("arguments", -2));
+    let hermes = |call: &str| format!("<tool_call>\n{call}\n</tool_call>");
+    let both = format!("{}\n{}", hermes(&one), hermes(&two));
+    assert!(accepts(calls(CallFormat::Hermes, true, None), &both));
+    assert!(!accepts(calls(CallFormat::Hermes, false, None), &both));
+    assert!(accepts(calls(CallFormat::Hermes, false, None), &hermes(&one)));
+    assert!(accepts(calls(CallFormat::Mistral, true, None), &format!("[TOOL_CALLS][{one}, {two}]")));
+    assert!(!accepts(calls(CallFormat::Mistral, false, None), &format!("[TOOL_CALLS][{one}, {two}]")));
+    assert!(accepts(calls(CallFormat::Llama3, true, None), &add("parameters", 1)));
+    assert!(!accepts(calls(CallFormat::Llama3, true, None), &one), "the key is another");
+    assert!(accepts(calls(CallFormat::Json, true, None), &one));
+    assert!(!accepts(calls(CallFormat::Json, true, None), &one.replace("add", "mul")), "no such tool");
+    // A control token of its own opens a list; here the one that reads `null`.
+    let mut matcher = compile(calls(CallFormat::Mistral, true, Some(257))).unwrap();
+    assert_eq!(allowed(&mut matcher), "N");
+    assert_eq!(matcher.advance(257), Ok(false));
+    let list = format!("[{one}]");
+    assert_eq!(take(&mut matcher, &list), (list.len(), true));
 }

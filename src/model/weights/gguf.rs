@@ -14,6 +14,7 @@ pub use super::gguf_meta::{Array, Field, StrArray, Value};
 use super::gguf_header::{self, Header};
 use super::{Error, WeightsFile};
 use crate::ops::{Packer, QWeight};
+use crate::types::model::gguf_parts;
 
 /// Where a tensor lies and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct TensorInfo {
     /// Row-major: outermost first. A matrix that maps `k` inputs to `n` outputs is `[n, k]`.
     pub shape: Vec<usize>,
     pub ggml_type: GgmlDType,
+    /// The file it is in: 0 but for models that are split.
+    pub part: usize,
     /// From the start of the file.
     pub offset: u64,
     pub bytes: u64,
@@ -30,27 +33,69 @@ pub struct TensorInfo {
 /// An open GGUF file whose head has been checked.
 #[derive(Debug)]
 pub struct Gguf {
-    file: WeightsFile,
+    /// In the order of a split model's parts; one otherwise.
+    files: Vec<WeightsFile>,
     version: u32,
     meta: BTreeMap<String, Value>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
 
+/// The field that an error about a split model is of.
+const SPLIT: &str = "metadata field split.count";
+
 /// Bytes read and checked at a time, so that the check finds them in the cache.
 const CHUNK: usize = 1 << 20;
 
 impl Gguf {
     /// Opens a file and reads its head: magic, metadata, tensor descriptions. Every tensor is known to lie
-    /// within the file afterwards.
+    /// within the file afterwards. Of a split model it is the first part, and the others are opened with it.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, Error> {
-        let file = WeightsFile::open(path.as_ref())?;
-        let Header { version, meta, tensors, by_name } = gguf_header::parse(&file)?;
-        Ok(Gguf { file, version, meta, tensors, by_name })
+        let path = path.as_ref();
+        let file = WeightsFile::open(path)?;
+        let Header { version, meta, tensors, by_name, split } = gguf_header::parse(&file)?;
+        let mut gguf = Gguf { files: vec![file], version, meta, tensors, by_name };
+        if let Some((part, count)) = split {
+            if part != 0 {
+                let problem = format!("is part {} of {count}; the first one is to be opened", part + 1);
+                return Err(Error::unsupported(path, SPLIT, problem));
+            }
+            gguf.open_parts(path, count)?;
+        }
+        Ok(gguf)
     }
 
+    /// Opens the other parts of a split model, which lie beside the first.
+    fn open_parts(&mut self, first: &Path, count: u64) -> Result<(), Error> {
+        let names = first.file_name().and_then(|name| gguf_parts(name.to_str()?));
+        let Some(names) = names.filter(|names| names.len() as u64 == count) else {
+            let problem =
+                format!("the model is in {count} files, which must be named NAME-00001-of-{count:05}.gguf");
+            return Err(Error::unsupported(first, SPLIT, problem));
+        };
+        for (part, name) in names.iter().enumerate().skip(1) {
+            let path = first.with_file_name(name);
+            let file = WeightsFile::open(&path)?;
+            let header = gguf_header::parse(&file)?;
+            if header.split != Some((part as u64, count)) {
+                let problem = format!("the file is not part {} of {count}", part + 1);
+                return Err(Error::malformed(&path, SPLIT, problem));
+            }
+            for info in header.tensors {
+                let at = self.tensors.len();
+                if self.by_name.insert(info.name.clone(), at).is_some() {
+                    return Err(Error::malformed(&path, format!("tensor {}", info.name), "is in two parts"));
+                }
+                self.tensors.push(TensorInfo { part, ..info });
+            }
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    /// The file, of a split model the first.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files.first().map_or(Path::new(""), WeightsFile::path)
     }
 
     /// Version of the format, 2 or 3.
@@ -65,7 +110,7 @@ impl Gguf {
 
     /// A metadata field, to be asked for by type: `gguf.meta("llama.block_count").u32()?`.
     pub fn meta<'a>(&'a self, key: &'a str) -> Field<'a> {
-        Field { path: self.file.path(), key, value: self.meta.get(key) }
+        Field { path: self.path(), key, value: self.meta.get(key) }
     }
 
     /// Every metadata pair, by key.
@@ -203,16 +248,22 @@ impl Gguf {
 
     /// Reads and checks whole blocks from byte `at` of a tensor on.
     fn read_part(&self, info: &TensorInfo, mut at: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        let Some(file) = self.files.get(info.part) else {
+            return Err(Error::Missing {
+                path: self.path().to_owned(),
+                field: format!("part {}", info.part),
+            });
+        };
         let block = info.ggml_type.type_size();
         let step = CHUNK / block * block;
         let mut offset = info.offset + at as u64;
         let field = || format!("tensor {}", info.name);
         for chunk in bytes.chunks_mut(step) {
-            self.file.read_exact_at(chunk, offset, &info.name)?;
+            file.read_exact_at(chunk, offset, &info.name)?;
             if let Some(bad) = first_not_finite(chunk, info.ggml_type) {
                 let element = (at / block + bad) * info.ggml_type.block_size();
                 let problem = format!("not a finite number at or after element {element}");
-                return Err(Error::malformed(self.path(), field(), problem));
+                return Err(Error::malformed(file.path(), field(), problem));
             }
             at += chunk.len();
             offset += chunk.len() as u64;

@@ -49,6 +49,8 @@ pub(super) struct Header {
     /// In file order; offsets are from the start of the file and lie within it.
     pub tensors: Vec<TensorInfo>,
     pub by_name: HashMap<String, usize>,
+    /// Which part of a split model this is, from 0, and of how many.
+    pub split: Option<(u64, u64)>,
 }
 
 /// Reads the head of `file`.
@@ -57,11 +59,10 @@ pub(super) fn parse(file: &WeightsFile) -> Result<Header, Error> {
     let (version, tensor_count, pair_count) = p.preamble()?;
     let meta = p.pairs(pair_count)?;
     let alignment = alignment(p.path, &meta)?;
-    if let Some(parts) = meta.get("split.count").and_then(as_u64).filter(|&n| n > 1) {
-        let problem =
-            format!("the model is split into {parts} files; join them with llama-gguf-split --merge");
-        return Err(Error::unsupported(p.path, "metadata field split.count", problem));
-    }
+    let number = |key| meta.get(key).and_then(as_u64);
+    let split = number("split.count")
+        .filter(|&count| count > 1)
+        .map(|count| (number("split.no").unwrap_or(0), count));
     let mut tensors = Vec::new();
     let mut by_name = HashMap::new();
     for i in 0..tensor_count {
@@ -79,7 +80,7 @@ pub(super) fn parse(file: &WeightsFile) -> Result<Header, Error> {
     for info in &mut tensors {
         p.place(info, data_start)?;
     }
-    Ok(Header { version, meta, tensors, by_name })
+    Ok(Header { version, meta, tensors, by_name, split })
 }
 
 fn as_u64(value: &Value) -> Option<u64> {
@@ -327,7 +328,7 @@ impl Parser<'_> {
         if !offset.is_multiple_of(alignment) {
             return Err(self.bad(field, format!("offset {offset} is not a multiple of {alignment}")));
         }
-        Ok(TensorInfo { name, shape, ggml_type, offset, bytes })
+        Ok(TensorInfo { name, shape, ggml_type, part: 0, offset, bytes })
     }
 
     /// Turns an offset into the data into one into the file, and checks that the tensor lies within it.

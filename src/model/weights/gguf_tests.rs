@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -197,4 +199,51 @@ proptest! {
             let _ = crate::model::llm::tokenizer::tokenizer(&gguf);
         }
     }
+}
+
+/// A model in two parts, with what may be wrong with them.
+fn split(dir: &Path, numbers: [(u16, u16); 2], names: [&str; 2], tensors: [&str; 2]) -> PathBuf {
+    for i in 0..2 {
+        let path = dir.join(names[i]);
+        let mut meta = vec![
+            ("split.no".to_owned(), Value::U16(numbers[i].0)),
+            ("split.count".to_owned(), Value::U16(numbers[i].1)),
+        ];
+        if i == 0 {
+            meta.push(("general.architecture".into(), Value::Str("llama".into())));
+        }
+        let spec = vec![TensorSpec::new(tensors[i], &[2], GgmlDType::F32)];
+        let mut writer = Writer::begin(std::fs::File::create(&path).unwrap(), &path, &meta, spec).unwrap();
+        writer.tensor(|_, out| out.write_all(bytemuck::cast_slice(&[i as f32, 7.0]))).unwrap();
+        writer.finish().unwrap();
+    }
+    dir.join(names[0])
+}
+
+#[test]
+fn a_split_model_is_read_as_one() {
+    const NAMES: [&str; 2] = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
+    let dir = tempfile::tempdir().unwrap();
+    let first = split(dir.path(), [(0, 2), (1, 2)], NAMES, ["a", "b"]);
+    let gguf = Gguf::open(&first).unwrap();
+    assert_eq!((gguf.architecture().unwrap(), gguf.tensors().len()), ("llama", 2));
+    for (i, name) in ["a", "b"].into_iter().enumerate() {
+        let values = gguf.tensor_f32(name, &[2], &Device::Cpu).unwrap();
+        assert_eq!(values.to_vec1::<f32>().unwrap(), [i as f32, 7.0]);
+    }
+    let refused = |path: &Path, why: &str| {
+        let error = Gguf::open(path).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    refused(&dir.path().join(NAMES[1]), "is part 2 of 2");
+    refused(&split(dir.path(), [(0, 2), (0, 2)], NAMES, ["a", "b"]), "the file is not part 2 of 2");
+    refused(&split(dir.path(), [(0, 2), (1, 2)], NAMES, ["a", "a"]), "is in two parts");
+    refused(&split(dir.path(), [(0, 3), (1, 3)], NAMES, ["a", "b"]), "NAME-00001-of-00003.gguf");
+    refused(
+        &split(dir.path(), [(0, 2), (1, 2)], ["m.gguf", "n.gguf"], ["a", "b"]),
+        "NAME-00001-of-00002.gguf",
+    );
+    let first = split(dir.path(), [(0, 2), (1, 2)], NAMES, ["a", "b"]);
+    std::fs::remove_file(dir.path().join(NAMES[1])).unwrap();
+    refused(&first, NAMES[1]);
 }
