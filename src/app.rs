@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::config::{Config, DeviceKind, LogFormat};
+use crate::config::{Config, DeviceKind, KvCache, LogFormat};
 use crate::device;
 pub use crate::device::Info as Device;
 use crate::engine::{self, Engine};
@@ -15,6 +15,7 @@ use crate::fetch::{self, Library};
 use crate::http;
 use crate::model::{embed, llm, weights};
 use crate::obs;
+use crate::ops::KvType;
 use crate::service::{self, Service};
 use crate::types::model::{Format, Installed, Kind};
 
@@ -160,6 +161,12 @@ pub fn engine_options(config: &Config) -> engine::Options {
         queue: config.limits.queue_depth,
         keep_alive: config.models.keep_alive,
         threads: config.device.threads,
+        cache_bytes: config.models.kv_cache_bytes,
+        cache: match config.models.kv_cache {
+            KvCache::F32 => KvType::F32,
+            KvCache::F16 => KvType::F16,
+            KvCache::Q8 => KvType::Q8,
+        },
         ..engine::Options::default()
     }
 }
@@ -192,13 +199,13 @@ pub struct Needs {
     pub cache: u64,
 }
 
-/// What loading `model` takes; `None`: requests name no models of this kind, so none is loaded.
-pub fn needs(config: &Config, model: &Installed) -> Option<Needs> {
+/// What loading `model` takes of a budget; `None`: requests name no models of this kind, so none is loaded.
+pub fn needs(config: &Config, budget: u64, model: &Installed) -> Option<Needs> {
     if !service::is_served(model.kind) {
         return None;
     }
     let weights = engine::open::estimate(model, 0);
-    let whole = engine::open::estimate(model, engine_options(config).cache_bytes);
+    let whole = engine::open::estimate(model, engine_options(config).cache(budget));
     Some(Needs { weights, cache: whole.saturating_sub(weights) })
 }
 

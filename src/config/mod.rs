@@ -108,6 +108,10 @@ pub struct Models {
     pub aliases: BTreeMap<String, String>,
     /// How long an idle model stays loaded; `None` is for ever.
     pub keep_alive: Option<Duration>,
+    /// Bytes of each chat model's key-value cache; `None`: an eighth of the memory budget.
+    pub kv_cache_bytes: Option<u64>,
+    /// How it keeps keys and values.
+    pub kv_cache: KvCache,
     /// Used where a request names no model.
     pub chat: Option<String>,
     pub embed: Option<String>,
@@ -131,6 +135,15 @@ pub enum DeviceKind {
     Auto,
     Cpu,
     Cuda,
+}
+
+/// How a chat model's keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvCache {
+    F32,
+    F16,
+    /// 8 bits a number: twice the conversations in the same memory.
+    Q8,
 }
 
 /// Where a value came from.
@@ -259,6 +272,8 @@ impl Config {
                 preload: Vec::new(),
                 aliases: BTreeMap::new(),
                 keep_alive: Some(Duration::from_secs(300)),
+                kv_cache_bytes: None,
+                kv_cache: KvCache::F16,
                 chat: None,
                 embed: None,
                 asr: None,

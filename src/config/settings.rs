@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Config, DeviceKind, LogFormat};
+use super::{Config, DeviceKind, KvCache, LogFormat};
 
 /// What a value looks like; decides how an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +154,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |c, v| { c.models.keep_alive = match int(v, -1, 365 * 24 * 3600)? {
             -1 => None, s => Some(Duration::from_secs(s as u64)) }; Ok(()) },
         get: |c| Some(c.models.keep_alive.map_or(-1, |d| d.as_secs() as i64).into()) },
+    Setting { name: "models.kv_cache_bytes", shape: Shape::Int,
+        help: "memory for the conversations of each chat model; else an eighth of the memory budget",
+        set: |c, v| { c.models.kv_cache_bytes = Some(int(v, 1 << 20, i64::MAX)? as u64); Ok(()) },
+        get: |c| c.models.kv_cache_bytes.map(|b| (b as i64).into()) },
+    Setting { name: "models.kv_cache", shape: Shape::Text,
+        help: "how conversations are kept on a CPU: f16; q8 takes half of that; f32 twice",
+        set: |c, v| { c.models.kv_cache = match text(v)?.as_str() {
+            "f32" => KvCache::F32,
+            "f16" => KvCache::F16,
+            "q8" => KvCache::Q8,
+            other => return Err(format!("is {other}; it must be f16, q8 or f32")) }; Ok(()) },
+        get: |c| Some(match c.models.kv_cache {
+            KvCache::F32 => "f32", KvCache::F16 => "f16", KvCache::Q8 => "q8" }.into()) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",
         set: |c, v| { c.models.chat = Some(text(v)?); Ok(()) },

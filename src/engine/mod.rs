@@ -27,6 +27,7 @@ use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
 use crate::obs::ModelMetrics;
+use crate::ops::KvType;
 use crate::types::model::{Installed, Kind};
 use handle::{Gate, Handle};
 use job::Modality;
@@ -48,8 +49,10 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Cap on every chat model's context.
     pub context: usize,
-    /// Bytes a chat model's key-value cache may take.
-    pub cache_bytes: u64,
+    /// Bytes a chat model's key-value cache may take; `None`: an eighth of the budget.
+    pub cache_bytes: Option<u64>,
+    /// How it keeps keys and values; f16 on a GPU, whatever this says.
+    pub cache: KvType,
 }
 
 impl Default for Options {
@@ -61,7 +64,8 @@ impl Default for Options {
             keep_alive: None,
             threads: None,
             context: 32_768,
-            cache_bytes: 1 << 30,
+            cache_bytes: None,
+            cache: KvType::F16,
         }
     }
 }
@@ -70,6 +74,12 @@ impl Options {
     /// Bytes of `device` that loaded models may take together.
     pub fn budget(&self, device: &device::Info) -> u64 {
         self.memory_budget.unwrap_or(device.available / 10 * 9)
+    }
+
+    /// Bytes of such a budget that each chat model's key-value cache may take. Of the budget and not of what other
+    /// models leave of it, so that it does not depend on which was loaded first.
+    pub fn cache(&self, budget: u64) -> u64 {
+        self.cache_bytes.unwrap_or(budget / 8)
     }
 }
 
@@ -174,30 +184,48 @@ macro_rules! served {
 }
 served!(Llm, Embed, Asr);
 
+fn no_device(reason: &dyn std::fmt::Display) -> Error {
+    Error::Load { model: "the device".to_owned(), reason: reason.to_string() }
+}
+
 impl Engine {
     /// Starts the worker of the chosen device. No model is loaded yet.
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
-        let limits = open::Limits { context: options.context, cache_bytes: options.cache_bytes };
-        Self::start_with(models, options, Box::new(move |m, d| open::open(m, d, limits)))
+        let info = Self::choose(&options)?;
+        let cache_bytes = options.cache(options.budget(&info));
+        let limits = open::Limits { context: options.context, cache_bytes, cache: options.cache };
+        Self::start_on(info, models, options, Box::new(move |m, d| open::open(m, d, limits)))
     }
 
-    /// [`start`](Self::start) with models built in another way, as tests need.
+    /// [`start`](Self::start) with models built in another way.
+    #[cfg(test)]
     pub fn start_with(
         models: Vec<Installed>,
         options: Options,
         opener: Box<worker::Opener>,
     ) -> Result<Engine, Error> {
-        let stopped =
-            |e: &dyn std::fmt::Display| Error::Load { model: "the device".into(), reason: e.to_string() };
+        Self::start_on(Self::choose(&options)?, models, options, opener)
+    }
+
+    fn choose(options: &Options) -> Result<device::Info, Error> {
         let info = device::choose(options.device)
-            .map_err(|e| stopped(&format!("{e}; to go without one, set `device.kind` to auto or cpu")))?;
+            .map_err(|e| no_device(&format!("{e}; to go without one, set `device.kind` to auto or cpu")))?;
         if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
             tracing::info!(id = info.id, name = info.name, capability = %format!("{major}.{minor}"), "models run on a GPU");
         }
+        Ok(info)
+    }
+
+    fn start_on(
+        info: device::Info,
+        models: Vec<Installed>,
+        options: Options,
+        opener: Box<worker::Opener>,
+    ) -> Result<Engine, Error> {
         let budget = options.budget(&info);
         // Beside a GPU they prepare weights and inputs.
         let threads = options.threads.unwrap_or_else(device::cores);
-        let worker = Worker::spawn(info, threads, opener).map_err(|e| stopped(&e))?;
+        let worker = Worker::spawn(info, threads, opener).map_err(|e| no_device(&e))?;
         let inner = Inner {
             options,
             models,
@@ -314,7 +342,7 @@ impl Engine {
             }
             return Ok(handle);
         }
-        let needs = open::estimate(installed, self.inner.options.cache_bytes);
+        let needs = open::estimate(installed, self.inner.options.cache(ledger.budget()));
         self.make_room(&mut ledger, id, needs).await?;
         let metrics = ModelMetrics::new(id);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));

@@ -11,7 +11,7 @@ use super::sched;
 use super::worker::{AnyFront, Opened};
 use crate::model::{Error, asr, embed, llm};
 use crate::obs::ModelMetrics;
-use crate::ops::KvCache;
+use crate::ops::{KvCache, KvType};
 use crate::types::model::{Format, Installed, Kind};
 
 /// Tokens of prompts that one step computes when nothing decodes: enough to fill the matrix units, few enough
@@ -31,6 +31,8 @@ const ASR_SLOTS: usize = 4;
 pub struct Limits {
     pub context: usize,
     pub cache_bytes: u64,
+    /// How its key-value cache keeps them.
+    pub cache: KvType,
 }
 
 /// Loads the model and builds its lane. Runs on the device's thread.
@@ -65,7 +67,8 @@ fn open_llm(
     limits: Limits,
     metrics: ModelMetrics,
 ) -> Result<Opened, Error> {
-    let limits = llm::Limits { context: limits.context, cache_bytes: limits.cache_bytes };
+    let limits =
+        llm::Limits { context: limits.context, cache_bytes: limits.cache_bytes, cache: limits.cache };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);
     let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {

@@ -88,7 +88,7 @@ fn engine(options: Options) -> Engine {
 }
 
 fn options() -> Options {
-    Options { memory_budget: Some(1 << 30), queue: 4, cache_bytes: 1 << 20, ..Options::default() }
+    Options { memory_budget: Some(1 << 30), queue: 4, cache_bytes: Some(1 << 20), ..Options::default() }
 }
 
 fn input(prompt: &[u32], max_new: usize) -> Input {

@@ -34,7 +34,7 @@ pub use gate::{Activation, gated};
 pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use linear::{Linear, linear, linear_gelu};
-pub use paged::{KvCache, Rows, Sight, paged_attention};
+pub use paged::{KvCache, KvType, Rows, Sight, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};

@@ -65,19 +65,23 @@ fn naive_attention(
 
 /// The kernels, and what devices compose.
 fn check_paged(lengths: &[(usize, usize)], heads: (usize, usize, usize), window: Option<usize>) {
-    check_paged_once(lengths, heads, window);
-    composed(|| check_paged_once(lengths, heads, window));
+    for (kind, slack) in [(KvType::F32, 1e-5), (KvType::F16, 2e-3), (KvType::Q8, 2e-2)] {
+        check_paged_once(lengths, heads, window, (kind, slack));
+    }
+    composed(|| check_paged_once(lengths, heads, window, (KvType::Q8, 2e-3)));
 }
 
-/// Random keys and values through the cache, in scattered blocks, then one ragged step over all sequences.
+/// Random keys and values through the cache, in scattered blocks, then one ragged step over all sequences. The type
+/// of the cache sets how far off it may be: halves have 11 bits, and what has 8 is off by 1/254 of the largest.
 fn check_paged_once(
     lengths: &[(usize, usize)],
     (heads, kv_heads, dim): (usize, usize, usize),
     window: Option<usize>,
+    (kind, slack): (KvType, f32),
 ) {
     let width = (heads + 2 * kv_heads) * dim;
     let blocks: usize = lengths.iter().map(|(b, n)| (b + n).div_ceil(KvCache::BLOCK)).sum();
-    let cache = KvCache::new(2, blocks + 1, kv_heads, dim, &Device::Cpu).unwrap();
+    let cache = KvCache::new(kind, 2, blocks + 1, (kv_heads, dim), &Device::Cpu).unwrap();
     // Blocks are handed out from the end, alternately, so that no sequence's are adjacent.
     let mut free: Vec<u32> = (0..blocks as u32).collect();
     let mut sequences: Vec<Sequence> =
@@ -118,8 +122,7 @@ fn check_paged_once(
     cache.write(1, &qkv, heads * dim, &step_slots).unwrap();
     let sight = Sight { scale: (dim as f32).sqrt().recip(), window };
     let got = paged_attention(&cache, 1, &qkv, heads, sight, &rows).unwrap();
-    // Keys and values are kept as halves: 11 bits.
-    assert_close(&values(&got), &want, 2e-3);
+    assert_close(&values(&got), &want, slack);
 }
 
 #[test]
@@ -229,8 +232,25 @@ fn what_does_not_fit_is_an_error() {
     composed(refused);
 }
 
+#[test]
+fn eight_bits_keep_what_is_not_a_number_and_zeros() {
+    let cache = KvCache::new(KvType::Q8, 1, 1, (1, 16), &Device::Cpu).unwrap();
+    let mut qkv = vec![0f32; 3 * 48];
+    (qkv[48 + 32], qkv[2 * 48 + 16]) = (3.5, f32::INFINITY);
+    let qkv = tensor(&qkv, 3);
+    cache.write(0, &qkv, 16, &[0, 1, 2]).unwrap();
+    let sight = Sight { scale: 1.0, window: None };
+    let row = |first, start| Rows { first, len: 1, start, table: &[0] };
+    let got = paged_attention(&cache, 0, &qkv, 1, sight, &[row(0, 0), row(1, 1), row(2, 2)]).unwrap();
+    let got = values(&got);
+    // A position of zeros, then two of equal weight of which one has a value, then one that is broken.
+    assert_eq!(got[..16], [0.0; 16]);
+    assert!((got[16] - 1.75).abs() < 1e-6 && got[17..32].iter().all(|v| *v == 0.0));
+    assert!(got[32..].iter().all(|v| v.is_nan()));
+}
+
 fn refused() {
-    let cache = KvCache::new(1, 2, 2, 16, &Device::Cpu).unwrap();
+    let cache = KvCache::new(KvType::F16, 1, 2, (2, 16), &Device::Cpu).unwrap();
     let qkv = tensor(&noise(64 * 3, 1), 3);
     assert!(cache.write(0, &qkv, 0, &[0, 1]).is_err(), "a slot a token");
     assert!(cache.write(0, &qkv, 0, &[0, 1, 64]).is_err(), "past the blocks");
@@ -248,5 +268,5 @@ fn refused() {
     assert!(paged_attention(&cache, 0, &qkv, 2, blind, &[row(0, 3, 0, &[0])]).is_err());
     let rope = Rope::new(RopeStyle::Halves, &Angles::plain(1e4, 16), 10, &Device::Cpu).unwrap();
     assert!(rope.apply(&qkv, 4, 16, &[0, 1, 10]).is_err() && rope.apply(&qkv, 5, 16, &[0, 1, 2]).is_err());
-    assert!(KvCache::new(1, usize::MAX, 2, 16, &Device::Cpu).is_err());
+    assert!(KvCache::new(KvType::F16, 1, usize::MAX, (2, 16), &Device::Cpu).is_err());
 }

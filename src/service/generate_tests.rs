@@ -73,7 +73,7 @@ fn service() -> Service {
         Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), bytes: 1 << 20 })
     };
     let options =
-        engine::Options { memory_budget: Some(1 << 30), cache_bytes: 1 << 20, ..Default::default() };
+        engine::Options { memory_budget: Some(1 << 30), cache_bytes: Some(1 << 20), ..Default::default() };
     Service::new(Engine::start_with(vec![model], options, Box::new(opener)).unwrap(), Options::default())
 }
 

@@ -1,7 +1,7 @@
 //! Many clients at once, for a while.
 
 use std::io::{BufRead, BufReader};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, Response};
@@ -12,8 +12,12 @@ use super::program::{Program, home_like, models};
 const CLIENTS: usize = 64;
 /// How long they all ask.
 const LASTING: Duration = Duration::from_secs(120);
-/// What a chat model's kept turns take at most.
-const KEPT: u64 = 1 << 30;
+/// What a chat model's kept turns take at most here.
+const KEPT: u64 = 256 << 20;
+
+fn config() -> String {
+    format!("[limits]\nqueue_depth = 56\n[models]\nkv_cache_bytes = {KEPT}\n")
+}
 
 /// What the clients saw.
 #[derive(Default)]
@@ -93,7 +97,7 @@ fn client(at: usize, http: &Client, url: &str, end: Instant, seen: &Seen) {
 fn sixty_four_clients_for_two_minutes_are_served_whole_or_told_to_wait() {
     let Some(shared) = models() else { return };
     let home = home_like(&shared);
-    std::fs::write(home.path().join("stentor.toml"), "[limits]\nqueue_depth = 56\n").unwrap();
+    std::fs::write(home.path().join("stentor.toml"), config()).unwrap();
     let mut server = Program::ready(home.path(), &["--preload", "smollm2-135m-instruct"]);
     let (http, url) = (server.http.clone(), format!("{}/v1/chat/completions", server.base));
     let (begun, seen) = (Instant::now(), Seen::default());
@@ -123,7 +127,7 @@ fn sixty_four_clients_for_two_minutes_are_served_whole_or_told_to_wait() {
     );
     assert!(after < before + KEPT + 100_000_000, "memory grew from {before} to {after}");
     idle(&server);
-    // At rest it looks over its books.
+    // It looks over its books every few steps, and at rest.
     std::thread::sleep(Duration::from_secs(4));
     assert!(!server.has_said(stentor::engine::lane::llm::UNBALANCED));
 }
@@ -134,4 +138,55 @@ fn idle(server: &Program) {
         let names = ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"];
         names.iter().all(|name| s.metric(name, "smollm2") == 0.0)
     });
+}
+
+#[test]
+fn the_rest_speed_up_when_half_of_the_clients_are_gone() {
+    let Some(shared) = models() else { return };
+    let home = home_like(&shared);
+    let server = Program::ready(home.path(), &["--preload", "smollm2-135m-instruct"]);
+    let (http, url) = (server.http.clone(), format!("{}/v1/chat/completions", server.base));
+    // Half of 16, which all run together; the other half leaves.
+    let (stop, leave) = (AtomicBool::new(false), AtomicBool::new(false));
+    let pieces = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for at in 0..16 {
+            let (http, url, stop, leave, pieces) = (&http, &url, &stop, &leave, &pieces);
+            scope.spawn(move || {
+                let body = json!({"model": "smollm2", "stream": true, "max_tokens": 4000, "temperature": 1,
+                    "seed": at, "logit_bias": {"2": -100, "0": -100},
+                    "messages": [{"role": "user", "content": "Tell me a very long story."}]});
+                for line in BufReader::new(post(http, url, &body)).lines() {
+                    let gone = at % 2 == 1 && leave.load(Ordering::Relaxed);
+                    if gone || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if at % 2 == 0 && line.unwrap().starts_with("data: ") {
+                        pieces.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                assert!(stop.load(Ordering::Relaxed), "the story of client {at} ended");
+            });
+        }
+        let running = |n: f64| move |s: &Program| s.metric("vllm:num_requests_running", "smollm2") == n;
+        server.until("all of them", Duration::from_secs(30), running(16.0));
+        let rate = || {
+            let (from, begun) = (pieces.load(Ordering::Relaxed), Instant::now());
+            std::thread::sleep(Duration::from_secs(3));
+            (pieces.load(Ordering::Relaxed) - from) as f64 / begun.elapsed().as_secs_f64()
+        };
+        std::thread::sleep(Duration::from_secs(1));
+        let all = rate();
+        // At one moment: those who stay hold more with every token.
+        let held = server.metric("vllm:kv_cache_usage_perc", "smollm2");
+        leave.store(true, Ordering::Relaxed);
+        server.until("half of them", Duration::from_secs(5), running(8.0));
+        let left = server.metric("vllm:kv_cache_usage_perc", "smollm2");
+        let half = rate();
+        println!("{all:.0} pieces a second, then {half:.0}; blocks held {held:.3}, then {left:.3}");
+        stop.store(true, Ordering::Relaxed);
+        assert!(half > 1.15 * all, "{half} pieces a second, {all} before");
+        assert!(left < 0.75 * held, "{left} of the blocks are held, {held} before");
+    });
+    idle(&server);
 }

@@ -231,7 +231,7 @@ mod tests {
         let model = synthesize("tiny:q8_0", None, &mut file).unwrap();
         let path = model.path.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let options = Options { cache_bytes: 1 << 24, ..Options::default() };
+        let options = Options { cache_bytes: Some(1 << 24), ..Options::default() };
         let engine = Engine::start(vec![model.clone()], options).unwrap();
         runtime.block_on(async {
             let handle = engine.get::<Llm>("tiny").await.unwrap();
@@ -249,7 +249,7 @@ mod tests {
         for shape in ["tiny-qwen2", "tiny-qwen3", "tiny-gemma3", "tiny-phi3"] {
             let file = dir.path().join(format!("{shape}.gguf"));
             let model = synthesize(&format!("{shape}:q4_0"), Some(&file), &mut None).unwrap();
-            let options = Options { cache_bytes: 1 << 24, ..Options::default() };
+            let options = Options { cache_bytes: Some(1 << 24), ..Options::default() };
             let engine = Engine::start(vec![model], options).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {

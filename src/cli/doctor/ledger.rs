@@ -86,7 +86,7 @@ impl Books<'_> {
             weights_bytes: None,
             cache_bytes: None,
         };
-        if let Some(needs) = app::needs(self.config, &model) {
+        if let Some(needs) = app::needs(self.config, self.machine.budget, &model) {
             match said {
                 Some((_, bytes)) if model.bytes == 0 => line.weights_bytes = Some(bytes),
                 _ => {

@@ -70,7 +70,11 @@ pub struct LlmLane {
     draining: Draining<Llm>,
     /// Preemptions that the metrics know of.
     preemptions: u64,
+    steps: u64,
 }
+
+/// Steps between two looks over the books of the cache, which take as long as a small part of one.
+const AUDIT: u64 = 64;
 
 struct Active {
     job: Job<Llm>,
@@ -88,7 +92,7 @@ impl LlmLane {
         stop: Arc<[u32]>,
     ) -> Self {
         let (jobs, draining) = (HashMap::new(), Draining::default());
-        LlmLane { metrics, model, scheduler, stop, jobs, next: 0, draining, preemptions: 0 }
+        LlmLane { metrics, model, scheduler, stop, jobs, next: 0, draining, preemptions: 0, steps: 0 }
     }
 
     /// Drops the jobs nobody waits for; delivers what readers were behind on.
@@ -158,6 +162,12 @@ impl LlmLane {
             active.job.events.send(Event::Failed(failure.clone()));
             self.draining.add(active.job.events);
             active.timer.finish(Instant::now(), Ended::Error, active.prompt_tokens);
+        }
+    }
+
+    fn audit(&self) {
+        if let Err(broken) = self.scheduler.check_integrity() {
+            tracing::error!(broken, "{UNBALANCED}");
         }
     }
 
@@ -274,6 +284,10 @@ impl Lane for LlmLane {
             self.deliver(outcome, now);
         }
         self.count();
+        self.steps += 1;
+        if self.steps.is_multiple_of(AUDIT) {
+            self.audit();
+        }
     }
 
     fn fail(&mut self, plan: Plan, failure: &Failure) {
@@ -286,11 +300,8 @@ impl Lane for LlmLane {
         self.jobs.len() + self.draining.len()
     }
 
-    /// Looks over the books of the cache, which takes long enough not to be done at every step.
     fn rest(&mut self) {
-        if let Err(broken) = self.scheduler.check_integrity() {
-            tracing::error!(broken, "{UNBALANCED}");
-        }
+        self.audit();
     }
 
     fn fail_all(&mut self, failure: &Failure) {

@@ -3,6 +3,7 @@
 
 pub mod blocks;
 pub mod embed;
+pub mod guess;
 pub mod llm;
 #[cfg(test)]
 mod tests;

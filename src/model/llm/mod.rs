@@ -13,6 +13,7 @@ use candle_core::Device;
 
 use super::weights::gguf::Gguf;
 use super::{Error, Model, Network};
+use crate::ops::KvType;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::types::model::{Format, Installed};
 
@@ -72,6 +73,8 @@ pub struct Limits {
     pub context: usize,
     /// Bytes the key-value cache may take.
     pub cache_bytes: u64,
+    /// How it keeps keys and values.
+    pub cache: KvType,
 }
 
 /// A decoder and what its scheduler and callers must know.

@@ -1,8 +1,7 @@
 //! Products with weights that stay quantised, on the CPU.
 //!
 //! Weights are repacked once, as they are read, into panels of 16 outputs ([`format`]) that every instruction set
-//! reads front to back. Activations are rounded to 8 bits a block of 32 ([`activation`]) once for all weights
-//! that share them. The products ([`kernel`]) are integer inside a block and f32 across blocks.
+//! reads front to back. Activations are rounded to 8 bits ([`activation`]) once for all weights that share them. The products ([`kernel`]) are integer inside a block and f32 across blocks.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +17,7 @@ mod tests;
 
 use candle_core::{Result, bail};
 
-use self::activation::Activations;
+use self::activation::{Activations, Grid};
 use self::format::BLOCK;
 pub(crate) use self::format::{Kind, PANEL};
 use self::kernel::Task;
@@ -82,6 +81,11 @@ impl Matrix {
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         (self.codes.len() + self.scales.len()) * size_of::<Line>()
+    }
+
+    /// How activations are rounded that it is multiplied with.
+    fn grid(&self) -> Grid {
+        if self.kind.layout().group == 1 { Grid::Block } else { Grid::Group }
     }
 
     fn blocks(&self) -> usize {
@@ -150,9 +154,21 @@ fn product_on(isa: Isa, x: &[f32], matrices: &[&Matrix]) -> Result<Vec<f32>> {
     }
     let rows = x.len() / inputs;
     let total: usize = matrices.iter().map(|m| m.outputs).sum();
-    let activations = Activations::new(x, inputs);
-    let starts: Vec<Vec<i32>> = (matrices.iter().map(|m| m.kind.layout()))
-        .map(|l| if l.offset == 0 { Vec::new() } else { activations.starts(l.offset, l.halves) })
+    let on = |grid: Grid| {
+        let wanted = matrices.iter().any(|m| m.grid() == grid);
+        wanted.then(|| Activations::new(grid, x, inputs))
+    };
+    let (blocks, groups) = (on(Grid::Block), on(Grid::Group));
+    let parts: Vec<Part<'_>> = (matrices.iter())
+        .filter_map(|&matrix| {
+            let x = match matrix.grid() {
+                Grid::Block => blocks.as_ref(),
+                Grid::Group => groups.as_ref(),
+            }?;
+            let l = matrix.kind.layout();
+            let starts = if l.offset == 0 { Vec::new() } else { x.starts(l.offset, l.halves) };
+            Some(Part { matrix, x, starts })
+        })
         .collect();
     // SAFETY: the pieces cover every panel of every matrix, for every row.
     let mut out = unsafe { par::uninit(rows * total) };
@@ -169,9 +185,17 @@ fn product_on(isa: Isa, x: &[f32], matrices: &[&Matrix]) -> Result<Vec<f32>> {
         let rows = band * height..((band + 1) * height).min(rows);
         let panels = panels * piece / pieces..panels * (piece + 1) / pieces;
         // SAFETY: pieces are disjoint.
-        unsafe { run_piece(isa, &activations, matrices, &starts, rows, panels, target.get(), total) };
+        unsafe { run_piece(isa, &parts, rows, panels, target.get(), total) };
     });
     Ok(out)
+}
+
+/// A matrix and what it is multiplied with.
+struct Part<'a> {
+    matrix: &'a Matrix,
+    x: &'a Activations,
+    /// See [`Activations::starts`]; empty where codes are counted from 0.
+    starts: Vec<i32>,
 }
 
 /// Panels `panels`, counted over all matrices, for `rows`.
@@ -179,19 +203,16 @@ fn product_on(isa: Isa, x: &[f32], matrices: &[&Matrix]) -> Result<Vec<f32>> {
 /// # Safety
 /// The processor has `isa`; `out` is valid for all rows of `total` values, and nothing else touches these panels'
 /// columns in these rows.
-#[allow(clippy::too_many_arguments)]
 unsafe fn run_piece(
     isa: Isa,
-    x: &Activations,
-    matrices: &[&Matrix],
-    starts: &[Vec<i32>],
+    parts: &[Part<'_>],
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     out: *mut f32,
     total: usize,
 ) {
     let (mut first_panel, mut first_column) = (0, 0);
-    for (matrix, starts) in matrices.iter().zip(starts) {
+    for Part { matrix, x, starts } in parts {
         let count = matrix.outputs.div_ceil(PANEL);
         let from = panels.start.max(first_panel) - first_panel;
         let to = panels.end.min(first_panel + count).saturating_sub(first_panel);

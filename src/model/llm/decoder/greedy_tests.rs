@@ -11,6 +11,7 @@ use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::{Gguf, Value};
 use crate::model::weights::gguf_write::{TensorSpec, Writer};
+use crate::ops::KvType;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -34,7 +35,7 @@ struct Answer {
 const TIE: f32 = 0.5;
 
 fn load(path: &Path) -> Box<dyn Model<Llm>> {
-    let limits = Limits { context: 1024, cache_bytes: 0 };
+    let limits = Limits { context: 1024, cache_bytes: 0, cache: KvType::F16 };
     super::load(Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 

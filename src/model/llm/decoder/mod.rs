@@ -70,10 +70,11 @@ impl Decoder {
             }
             _ => None,
         };
-        let per_block = KvCache::block_bytes(c.layers, c.kv_heads, c.head_dim);
+        let per_block =
+            KvCache::block_bytes(KvCache::kept(limits.cache, device), c.layers, c.kv_heads, c.head_dim);
         // One sequence of the whole context must fit, whatever the budget says: placement has counted it.
         let blocks = ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK));
-        let cache = KvCache::new(c.layers, blocks, c.kv_heads, c.head_dim, device)?;
+        let cache = KvCache::new(limits.cache, c.layers, blocks, (c.kv_heads, c.head_dim), device)?;
         let device = device.clone();
         Ok(Decoder { device, embedding, layers, norm, output, rope, local_rope, cache, blocks, config })
     }
@@ -162,7 +163,8 @@ impl Model<Llm> for Decoder {
     fn bytes(&self) -> u64 {
         let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
         let c = &self.config;
-        let cache = self.blocks as u64 * KvCache::block_bytes(c.layers, c.kv_heads, c.head_dim);
+        let cache =
+            self.blocks as u64 * KvCache::block_bytes(self.cache.kind(), c.layers, c.kv_heads, c.head_dim);
         self.embedding.bytes() + self.output.bytes() + layers + cache
     }
 }

@@ -10,6 +10,7 @@ use crate::model::Model;
 use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::Gguf;
+use crate::ops::KvType;
 use crate::ops::testing::composed;
 
 #[derive(Deserialize)]
@@ -26,7 +27,7 @@ struct Case {
 fn smollm2() -> Option<Box<dyn Model<Llm>>> {
     let path = crate::testing::model("smollm2-135m-instruct")?;
     let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20 };
+    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16 };
     Some(super::load(gguf, &Device::Cpu, limits).unwrap().0)
 }
 
@@ -150,7 +151,7 @@ fn reference(name: &str) -> Reference {
 
 fn open(name: &str) -> Box<dyn Model<Llm>> {
     let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
-    let limits = Limits { context: 64, cache_bytes: 0 };
+    let limits = Limits { context: 64, cache_bytes: 0, cache: KvType::F16 };
     super::load(gguf, &Device::Cpu, limits).unwrap().0
 }
 
