@@ -93,7 +93,7 @@ fn options() -> Options {
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false, guide: None }
+    Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() }
 }
 
 /// Everything a job said: its tokens, and how it ended.
@@ -104,7 +104,7 @@ async fn drain(
     loop {
         match events.recv().await.expect("a job ends with Done or Failed") {
             Event::Delta(Delta::Prompt { .. }) => assert!(tokens.is_empty(), "said before the first token"),
-            Event::Delta(Delta::Token(token)) => tokens.push(token),
+            Event::Delta(Delta::Token(token, _)) => tokens.push(token),
             Event::Done(done) => {
                 assert!(events.recv().await.is_none(), "nothing follows the end");
                 return (tokens, Ok(done.reason));

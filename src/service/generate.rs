@@ -58,6 +58,7 @@ impl Service {
                 seed: first_seed.wrapping_add(u64::from(choice)),
                 ignore_stop: false,
                 guide: guide.clone(),
+                logprobs: request.logprobs,
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
             let reading = reading(&front, &tools, thinking.as_ref());

@@ -207,6 +207,26 @@ pub struct Request {
     pub tools: Tools,
     /// For [`Prompt::Chat`] only, and models that think.
     pub thinking: Thinking,
+    /// Report each token's log-probability, and those of so many of the likeliest in its place.
+    pub logprobs: Option<u32>,
+}
+
+impl Request {
+    /// One that asks for nothing but an answer.
+    pub fn new(model: String, prompt: Prompt) -> Request {
+        Request {
+            model,
+            prompt,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            n: 1,
+            constraint: None,
+            tools: Tools::default(),
+            thinking: Thinking::default(),
+            logprobs: None,
+        }
+    }
 }
 
 /// How a model that thinks before it answers is to think.
@@ -237,9 +257,33 @@ pub struct ToolStart {
     pub name: String,
 }
 
+/// A token, and how likely the model found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Its text; a control token's name; `bytes:\xf0\x9f` for one that is not whole characters.
+    pub token: String,
+    /// What it adds to the text, maybe a part of a character; nothing for control tokens.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before anything was done to it: penalties, temperature, forms.
+    pub logprob: f32,
+}
+
+/// A token of an answer, and the likeliest ones in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    pub chosen: Scored,
+    /// The likeliest first. The chosen one may be missing.
+    pub top: Vec<Scored>,
+    /// Characters of the answer before it, thoughts and calls included.
+    pub offset: u32,
+}
+
 /// A piece of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
+    /// The next tokens of answer `choice`, those of thoughts and calls too. They come before the text that they end
+    /// in, and only where they were asked for.
+    Logprobs { choice: u32, tokens: Vec<TokenLogprobs> },
     /// Text to append to answer `choice`: whole characters only, never a part of a stop string.
     Text { choice: u32, text: String },
     /// Text to append to what answer `choice` thought before it answered.

@@ -11,6 +11,7 @@ use super::described::{MessageContent, StringOrList, ToolChoiceForm};
 use super::fields::{Asked, Bounded, Content, LogitBias, MAX_MESSAGES, ModelName, Stop, refuse};
 use super::format::{Choices, Forms, ResponseFormat, StructuredOutputs};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::logprobs::ChatLogprobs;
 use super::thinking::{Effort, TemplateOptions, thinking};
 use super::tools::{self, CallDelta, CallMade, WireCall, WireCalls, WireChoice, WireTool, WireTools};
 use super::{Usage, model, new_id, now};
@@ -18,7 +19,7 @@ use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Message, Prompt, Request, Role, ToolStart};
+use crate::types::llm::{FinishReason, Message, Prompt, Request, Role, TokenLogprobs, ToolStart};
 use crate::types::{self};
 
 /// A conversation to continue. Fields that are not listed are ignored.
@@ -108,6 +109,13 @@ pub(crate) struct ChatRequest {
     /// As `structured_outputs.grammar`.
     #[serde(default)]
     guided_grammar: Option<String>,
+    /// Say how likely the model found each token of the answer.
+    #[serde(default)]
+    logprobs: Option<bool>,
+    /// With `logprobs`: how many of the likeliest tokens to report in each place, 0 to 20; 0 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 20)]
+    top_logprobs: Option<u32>,
 
     /// Functions that the model may call.
     #[serde(default)]
@@ -136,12 +144,6 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     #[schema(ignore)]
     function_call: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logprobs: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    top_logprobs: Asked,
     #[serde(default)]
     #[schema(ignore)]
     audio: Asked,
@@ -193,8 +195,8 @@ pub(crate) struct ChatCompletion {
 pub(crate) struct ChatChoice {
     index: u32,
     message: Answered,
-    /// Always null: token probabilities are not offered.
-    logprobs: Option<bool>,
+    /// Null where `logprobs` did not ask for them.
+    logprobs: Option<ChatLogprobs>,
     /// `stop`, `length` or `tool_calls`.
     finish_reason: &'static str,
 }
@@ -232,7 +234,8 @@ pub(crate) struct ChatCompletionChunk<'a> {
 pub(crate) struct ChunkChoice<'a> {
     index: u32,
     delta: ChunkDelta<'a>,
-    logprobs: Option<bool>,
+    /// Of the tokens that end in this piece.
+    logprobs: Option<ChatLogprobs>,
     /// Null, but in the answer's last piece.
     finish_reason: Option<&'static str>,
 }
@@ -253,13 +256,7 @@ pub(crate) struct ChunkDelta<'a> {
 impl ChatRequest {
     fn check_unsupported(&self) -> Result<(), ApiError> {
         refuse(
-            &[
-                ("functions", &self.functions),
-                ("function_call", &self.function_call),
-                ("logprobs", &self.logprobs),
-                ("top_logprobs", &self.top_logprobs),
-                ("audio", &self.audio),
-            ],
+            &[("functions", &self.functions), ("function_call", &self.function_call), ("audio", &self.audio)],
             &["none", "auto"],
         )
     }
@@ -297,10 +294,11 @@ impl ChatRequest {
             guided_choice: self.guided_choice,
             guided_grammar: self.guided_grammar,
         };
+        let logprobs = ChatLogprobs::asked(self.logprobs, self.top_logprobs)?;
         let tools = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
         let thinking = thinking(self.thinking_budget, self.reasoning_effort, self.chat_template_kwargs);
         let request = wire.request(model(self.model, default)?, Prompt::Chat(messages))?;
-        Ok(Request { constraint: forms.constraint()?, tools, thinking, ..request })
+        Ok(Request { constraint: forms.constraint()?, tools, thinking, logprobs, ..request })
     }
 }
 
@@ -393,6 +391,12 @@ impl Chunks for Head {
         self.chunk(index, ChunkDelta::default(), Some(reason(why)))
     }
 
+    fn add_logprobs(chunk: &mut ChatCompletionChunk<'_>, tokens: Vec<TokenLogprobs>) {
+        if let [choice] = &mut chunk.choices[..] {
+            choice.logprobs = Some(ChatLogprobs::new(tokens));
+        }
+    }
+
     fn usage(&self, usage: types::Usage) -> ChatCompletionChunk<'_> {
         ChatCompletionChunk {
             choices: Vec::new(),
@@ -425,6 +429,7 @@ pub(crate) async fn create(
     let stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let request = body.into_request(&state.settings().default_chat)?;
+    let scored = request.logprobs.is_some();
     let answers = Answers::start(&state, &ctx, deadline, vec![request])
         .await
         .map_err(|error| error.or_param("messages"))?;
@@ -446,7 +451,7 @@ pub(crate) async fn create(
                     tool_calls: answer.calls,
                     refusal: None,
                 },
-                logprobs: None,
+                logprobs: scored.then(|| ChatLogprobs::new(answer.logprobs)),
                 finish_reason: reason(answer.reason),
             })
             .collect();

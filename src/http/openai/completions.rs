@@ -11,12 +11,13 @@ use super::described::{StringOrList, TextOrTokens};
 use super::fields::{Asked, Input, Inputs, LogitBias, ModelName, Stop, refuse};
 use super::format::{Choices, Forms, StructuredOutputs};
 use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::logprobs::TextLogprobs;
 use super::{Usage, model, new_id, now};
 use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Prompt, Request, ToolStart};
+use crate::types::llm::{FinishReason, Prompt, Request, TokenLogprobs, ToolStart};
 use crate::types::{self};
 
 /// Prompts of one request: each is a request to the model.
@@ -104,6 +105,10 @@ pub(crate) struct CompletionRequest {
     /// As `structured_outputs.grammar`.
     #[serde(default)]
     guided_grammar: Option<String>,
+    /// Say how likely the model found each token of the answer, and so many of the likeliest in its place; 0 to 5.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 5)]
+    logprobs: Option<u32>,
 
     /// Only what `n` is.
     #[serde(default)]
@@ -114,9 +119,6 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     #[schema(ignore)]
     suffix: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logprobs: Asked,
 }
 
 /// The answers, or a piece of them in a stream.
@@ -136,8 +138,8 @@ pub(crate) struct Completion<'a> {
 pub(crate) struct CompletionChoice<'a> {
     index: u32,
     text: &'a str,
-    /// Always null: token probabilities are not offered.
-    logprobs: Option<bool>,
+    /// Null where `logprobs` did not ask for them; in a stream, of the tokens that end in this piece.
+    logprobs: Option<TextLogprobs>,
     /// `stop`, `length`, or null while the answer goes on.
     finish_reason: Option<&'static str>,
 }
@@ -145,7 +147,7 @@ pub(crate) struct CompletionChoice<'a> {
 impl CompletionRequest {
     /// A request for every prompt, in the service's terms.
     pub(super) fn into_requests(self, default: &Option<String>) -> Result<Vec<Request>, ApiError> {
-        refuse(&[("echo", &self.echo), ("suffix", &self.suffix), ("logprobs", &self.logprobs)], &[])?;
+        refuse(&[("echo", &self.echo), ("suffix", &self.suffix)], &[])?;
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
             let message = "`best_of` is not supported by this server; use `n`";
             return Err(ApiError::unsupported("best_of", message));
@@ -178,7 +180,8 @@ impl CompletionRequest {
             guided_grammar: self.guided_grammar,
         };
         let blank = wire.request(model(self.model, default)?, Prompt::Tokens(Vec::new()))?;
-        let blank = Request { constraint: forms.constraint()?, ..blank };
+        let logprobs = TextLogprobs::asked(self.logprobs)?;
+        let blank = Request { constraint: forms.constraint()?, logprobs, ..blank };
         let requests = self.prompt.0.into_iter().map(|input| Request {
             prompt: match input {
                 Input::Text(text) => Prompt::Text(text),
@@ -243,6 +246,12 @@ impl Chunks for Head {
         self.chunk(Some(CompletionChoice { index, text: "", logprobs: None, finish_reason }))
     }
 
+    fn add_logprobs(chunk: &mut Completion<'_>, tokens: Vec<TokenLogprobs>) {
+        if let [choice] = &mut chunk.choices[..] {
+            choice.logprobs = Some(TextLogprobs::new(tokens));
+        }
+    }
+
     fn usage(&self, usage: types::Usage) -> Completion<'_> {
         Completion { usage: Some(Some(usage.into())), ..self.chunk(None) }
     }
@@ -271,6 +280,7 @@ pub(crate) async fn create(
     let stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let requests = body.into_requests(&state.settings().default_chat)?;
+    let scored = requests.iter().any(|request| request.logprobs.is_some());
     let answers =
         Answers::start(&state, &ctx, deadline, requests).await.map_err(|error| error.or_param("prompt"))?;
     let model = answers.model.clone();
@@ -278,13 +288,13 @@ pub(crate) async fn create(
     let mut response = if stream {
         sse::respond(&state, events(answers, head, include_usage, ctx.request_id))
     } else {
-        let (answers, usage) = answers.collect().await?;
+        let (mut answers, usage) = answers.collect().await?;
         let choices = (0u32..)
-            .zip(&answers)
+            .zip(&mut answers)
             .map(|(index, answer)| CompletionChoice {
                 index,
                 text: &answer.text,
-                logprobs: None,
+                logprobs: scored.then(|| TextLogprobs::new(std::mem::take(&mut answer.logprobs))),
                 finish_reason: Some(reason(answer.reason)),
             })
             .collect();

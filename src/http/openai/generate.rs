@@ -1,6 +1,6 @@
 //! What chat and completions share: checked sampling, several generations as one, and their stream.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 
 use futures::stream::{SelectAll, select_all};
@@ -15,7 +15,7 @@ use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, Thinking, ToolStart, Tools};
+use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, TokenLogprobs, ToolStart};
 
 const MAX_N: u32 = 8;
 
@@ -81,15 +81,11 @@ impl Wire {
             presence_penalty: fields::within("presence_penalty", self.presence_penalty, (-2.0, 2.0), 0.0)?,
         };
         Ok(Request {
-            model,
-            prompt,
             sampling,
             max_tokens: max_tokens.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
             stop: self.stop.unwrap_or_default().0,
             n,
-            constraint: None,
-            tools: Tools::default(),
-            thinking: Thinking::default(),
+            ..Request::new(model, prompt)
         })
     }
 }
@@ -105,6 +101,11 @@ pub(super) fn reason(reason: FinishReason) -> &'static str {
 
 /// A piece of one of the answers.
 pub(super) enum Piece {
+    /// The tokens that end in the text, thought or call which comes next, or in what came before.
+    Logprobs {
+        index: u32,
+        tokens: Vec<TokenLogprobs>,
+    },
     Text {
         index: u32,
         text: String,
@@ -135,6 +136,8 @@ pub(super) struct Answer {
     pub text: String,
     pub reasoning: String,
     pub calls: Vec<CallMade>,
+    /// Empty where they were not asked for.
+    pub logprobs: Vec<TokenLogprobs>,
     pub reason: FinishReason,
 }
 
@@ -194,6 +197,9 @@ impl Answers {
             };
             let index = |choice: u32| prompt.saturating_mul(self.n).saturating_add(choice);
             match delta? {
+                Delta::Logprobs { choice, tokens } => {
+                    return Ok(Piece::Logprobs { index: index(choice), tokens });
+                }
                 Delta::Text { choice, text } => return Ok(Piece::Text { index: index(choice), text }),
                 Delta::Reasoning { choice, text } => {
                     return Ok(Piece::Reasoning { index: index(choice), text });
@@ -221,11 +227,17 @@ impl Answers {
             text: String::new(),
             reasoning: String::new(),
             calls: Vec::new(),
+            logprobs: Vec::new(),
             reason: FinishReason::Length,
         };
         let mut answers = vec![empty; self.count as usize];
         loop {
             match self.next().await? {
+                Piece::Logprobs { index, tokens } => {
+                    if let Some(answer) = answers.get_mut(index as usize) {
+                        answer.logprobs.extend(tokens);
+                    }
+                }
                 Piece::Text { index, text } => {
                     if let Some(answer) = answers.get_mut(index as usize) {
                         answer.text.push_str(&text);
@@ -275,6 +287,8 @@ pub(super) trait Chunks: Send + 'static {
         arguments: &'a str,
     ) -> Self::Chunk<'a>;
     fn finished(&self, index: u32, reason: FinishReason) -> Self::Chunk<'_>;
+    /// Puts log-probabilities into a chunk of the same answer.
+    fn add_logprobs(chunk: &mut Self::Chunk<'_>, tokens: Vec<TokenLogprobs>);
     /// The chunk without choices.
     fn usage(&self, usage: Usage) -> Self::Chunk<'_>;
 }
@@ -291,7 +305,8 @@ pub(super) fn events<C: Chunks>(
         .filter_map(|index| chunks.opening(index))
         .filter_map(|chunk| sse::json(&chunk).ok())
         .collect();
-    let writer = Writer { answers: Some(answers), chunks, include_usage, request_id, ready };
+    let logprobs = HashMap::new();
+    let writer = Writer { answers: Some(answers), chunks, include_usage, request_id, logprobs, ready };
     futures::stream::unfold(writer, |mut writer| async move {
         let event = writer.next().await?;
         Some((event, writer))
@@ -304,45 +319,56 @@ struct Writer<C> {
     chunks: C,
     include_usage: bool,
     request_id: String,
+    /// By answer: those that go out with its next chunk.
+    logprobs: HashMap<u32, Vec<TokenLogprobs>>,
     /// Events that are written and not sent; at most one opening an answer.
     ready: VecDeque<String>,
 }
 
 impl<C: Chunks> Writer<C> {
     async fn next(&mut self) -> Option<String> {
-        if let Some(event) = self.ready.pop_front() {
-            return Some(event);
-        }
-        let piece = self.answers.as_mut()?.next().await;
-        match piece.and_then(|piece| self.write(piece)) {
-            Ok(event) => Some(event),
-            Err(error) => {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let piece = self.answers.as_mut()?.next().await;
+            if let Err(error) = piece.and_then(|piece| self.write(piece)) {
                 self.answers = None;
                 self.ready.clear();
                 if let Some(detail) = &error.detail {
                     tracing::error!(request_id = self.request_id, detail, "stream failed");
                 }
-                Some(error.to_json())
+                return Some(error.to_json());
             }
         }
     }
 
-    fn write(&mut self, piece: Piece) -> Result<String, ApiError> {
-        match piece {
-            Piece::Text { index, text } => sse::json(&self.chunks.text(index, &text)),
-            Piece::Reasoning { index, text } => sse::json(&self.chunks.reasoning(index, &text)),
-            Piece::Call { index, call, start, arguments } => {
-                sse::json(&self.chunks.call(index, call, start.as_ref(), &arguments))
+    fn write(&mut self, piece: Piece) -> Result<(), ApiError> {
+        let chunks = &self.chunks;
+        let (index, mut chunk) = match &piece {
+            Piece::Logprobs { index, tokens } => {
+                self.logprobs.entry(*index).or_default().extend_from_slice(tokens);
+                return Ok(());
             }
-            Piece::Finished { index, reason } => sse::json(&self.chunks.finished(index, reason)),
+            Piece::Text { index, text } => (*index, chunks.text(*index, text)),
+            Piece::Reasoning { index, text } => (*index, chunks.reasoning(*index, text)),
+            Piece::Call { index, call, start, arguments } => {
+                (*index, chunks.call(*index, *call, start.as_ref(), arguments))
+            }
+            Piece::Finished { index, reason } => (*index, chunks.finished(*index, *reason)),
             Piece::Done(usage) => {
                 self.answers = None;
-                if !self.include_usage {
-                    return Ok(sse::DONE.to_owned());
+                if self.include_usage {
+                    self.ready.push_back(sse::json(&chunks.usage(*usage))?);
                 }
                 self.ready.push_back(sse::DONE.to_owned());
-                sse::json(&self.chunks.usage(usage))
+                return Ok(());
             }
+        };
+        if let Some(tokens) = self.logprobs.remove(&index) {
+            C::add_logprobs(&mut chunk, tokens);
         }
+        self.ready.push_back(sse::json(&chunk)?);
+        Ok(())
     }
 }

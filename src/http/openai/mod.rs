@@ -9,6 +9,7 @@ mod fields;
 mod form;
 mod format;
 mod generate;
+mod logprobs;
 pub(super) mod models;
 #[cfg(test)]
 mod tests;

@@ -78,6 +78,25 @@ fn what_shapes_the_choice_is_taken_over() {
 }
 
 #[test]
+fn log_probabilities_are_asked_for_in_two_ways() {
+    for (field, wanted) in [
+        (r#""logprobs":null,"top_logprobs":null"#, None),
+        (r#""logprobs":false,"top_logprobs":0"#, None),
+        (r#""logprobs":true"#, Some(0)),
+        (r#""logprobs":true,"top_logprobs":20"#, Some(20)),
+    ] {
+        assert_eq!(with(field).unwrap().logprobs, wanted, "{field}");
+    }
+    let text = |value: &str| completion(&format!(r#"{{"model":"m","prompt":["x","y"],"logprobs":{value}}}"#));
+    for (value, wanted) in [("null", None), ("0", Some(0)), ("5", Some(5))] {
+        assert!(text(value).unwrap().iter().all(|request| request.logprobs == wanted));
+    }
+    for wrong in ["6", "-1", "true"] {
+        assert_eq!(text(wrong).unwrap_err().param.as_deref(), Some("logprobs"), "{wrong}");
+    }
+}
+
+#[test]
 fn wrong_types_and_values_name_their_field() {
     for (field, param) in [
         (r#""temperature":"hot""#, "temperature"),
@@ -105,6 +124,11 @@ fn wrong_types_and_values_name_their_field() {
         (r#""stream_options":{"include_usage":1}"#, "stream_options.include_usage"),
         (r#""presence_penalty":3"#, "presence_penalty"),
         (r#""seed":"x""#, "seed"),
+        (r#""logprobs":3"#, "logprobs"),
+        (r#""logprobs":true,"top_logprobs":21"#, "top_logprobs"),
+        (r#""logprobs":true,"top_logprobs":-1"#, "top_logprobs"),
+        (r#""top_logprobs":3"#, "top_logprobs"),
+        (r#""logprobs":false,"top_logprobs":3"#, "top_logprobs"),
         (r#""tools":[{"type":"function"}]"#, "tools[0]"),
         (r#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
         (
@@ -161,20 +185,15 @@ fn what_would_change_the_answer_is_refused_by_name() {
     for (field, param) in [
         (r#""tools":[{"type":"web_search","function":{"name":"x"}}]"#, "tools[0].type"),
         (r#""functions":[{}]"#, "functions"),
-        (r#""logprobs":true"#, "logprobs"),
-        (r#""top_logprobs":3"#, "top_logprobs"),
         (r#""response_format":{"type":"grammar"}"#, "response_format"),
         (r#""structured_outputs":{"regex":"a","structural_tag":"x"}"#, "structured_outputs.structural_tag"),
     ] {
         let error = with(field).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
     }
-    for (field, param) in [
-        (r#""echo":true"#, "echo"),
-        (r#""suffix":"end""#, "suffix"),
-        (r#""best_of":3"#, "best_of"),
-        (r#""logprobs":1"#, "logprobs"),
-    ] {
+    for (field, param) in
+        [(r#""echo":true"#, "echo"), (r#""suffix":"end""#, "suffix"), (r#""best_of":3"#, "best_of")]
+    {
         let error = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
     }
