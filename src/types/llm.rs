@@ -160,6 +160,9 @@ pub struct Sampling {
     pub top_p: f32,
     /// Least probability, as a share of the likeliest token's. 0 keeps all.
     pub min_p: f32,
+    /// The smallest set of tokens whose probability reaches this, those first that are about as likely as the model
+    /// expects (Meister et al., "Locally Typical Sampling", 2022). 1 keeps all.
+    pub typical_p: f32,
     /// The same seed and prompt give the same text, whatever else runs. `None` draws one.
     pub seed: Option<u64>,
     /// Subtracted from a token's logit once for each time it was generated.
@@ -179,6 +182,7 @@ impl Default for Sampling {
             top_k: None,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             seed: None,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
@@ -197,8 +201,14 @@ pub struct Request {
     pub sampling: Sampling,
     /// Upper limit of generated tokens; clamped to what the context leaves. `None`: all of it.
     pub max_tokens: Option<u32>,
+    /// Tokens before which none that ends the answer is chosen, unless its form has room for no other.
+    pub min_tokens: u32,
     /// Generation ends before the first of these; it is not part of the text.
     pub stop: Vec<String>,
+    /// Tokens that end the answer besides the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// The model's own do not.
+    pub ignore_eos: bool,
     /// How many answers to make, each with its own seed.
     pub n: u32,
     /// The form of the answer, and the request's field that asks for it.
@@ -219,7 +229,10 @@ impl Request {
             prompt,
             sampling: Sampling::default(),
             max_tokens: None,
+            min_tokens: 0,
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
             n: 1,
             constraint: None,
             tools: Tools::default(),

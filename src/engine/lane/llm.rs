@@ -12,7 +12,7 @@ use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
 use crate::model::llm::logprobs::Logprobs;
-use crate::model::llm::output::sample;
+use crate::model::llm::output::{forbid, sample};
 use crate::model::llm::{Batch, Front, Llm, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
@@ -27,8 +27,12 @@ pub struct Input {
     pub sampling: Sampling,
     /// Resolved: the request's, or drawn by the caller.
     pub seed: u64,
-    /// Goes on past the model's end tokens, as measurements need; no request can ask for it.
+    /// Goes on past the model's end tokens, as measurements need.
     pub ignore_stop: bool,
+    /// Tokens that end the answer besides those.
+    pub stop: Vec<u32>,
+    /// Tokens before which none that ends the answer is chosen, while there is another.
+    pub min_new: usize,
     /// What holds the answer, at its beginning.
     pub guide: Option<Guide>,
     /// Report each token's log-probability, and those of so many of the likeliest.
@@ -129,6 +133,15 @@ impl LlmLane {
         Ok(complete)
     }
 
+    /// The tokens that end an answer.
+    fn stop(&self, input: &Input) -> Arc<[u32]> {
+        match (input.ignore_stop, &input.stop[..]) {
+            (false, []) => self.stop.clone(),
+            (false, more) => self.stop.iter().chain(more).copied().collect(),
+            (true, only) => only.into(),
+        }
+    }
+
     fn deliver(&mut self, mut outcome: Outcome, logprobs: Option<Box<Logprobs>>, now: Instant) {
         let complete = match self.advance(&mut outcome) {
             Ok(complete) => complete,
@@ -196,6 +209,9 @@ fn choose(logits: &mut [f32], seq: &Sequence, input: &Input) -> Sampled {
     if let Some(mask) = input.guide.as_ref().and_then(Guide::mask) {
         mask.apply(logits);
     }
+    if seq.generated().len() < input.min_new {
+        forbid(logits, seq.stop());
+    }
     let token = sample(logits, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len);
     let logprobs = raw.map(|(logits, top)| Box::new(Logprobs::new(&logits, token, top)));
     Sampled { token, logprobs }
@@ -216,7 +232,7 @@ impl Lane for LlmLane {
             max_new: job.input.max_new,
             sampling: job.input.sampling.clone(),
             seed: job.input.seed,
-            stop: if job.input.ignore_stop { Arc::default() } else { self.stop.clone() },
+            stop: self.stop(&job.input),
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {

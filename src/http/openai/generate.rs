@@ -1,4 +1,4 @@
-//! What chat and completions share: checked sampling, several generations as one, and their stream.
+//! What chat and completions share of their answers: several generations as one, and their stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -9,32 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
-use super::fields::{self, LogitBias, Stop};
 use super::tools::CallMade;
 use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, TokenLogprobs, ToolStart};
-
-const MAX_N: u32 = 8;
-
-/// The fields of both requests that say how to sample, as they were sent.
-pub(super) struct Wire {
-    pub temperature: Option<f64>,
-    pub top_k: Option<i64>,
-    pub top_p: Option<f64>,
-    pub min_p: Option<f64>,
-    pub repetition_penalty: Option<f64>,
-    pub logit_bias: Option<LogitBias>,
-    pub seed: Option<i64>,
-    pub frequency_penalty: Option<f64>,
-    pub presence_penalty: Option<f64>,
-    /// With the name of the field it came from.
-    pub max_tokens: (&'static str, Option<u64>),
-    pub stop: Option<Stop>,
-    pub n: Option<u32>,
-}
+use crate::types::llm::{Delta, FinishReason, Request, TokenLogprobs, ToolStart};
 
 /// Options of a stream.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
@@ -42,52 +22,6 @@ pub(crate) struct StreamOptions {
     /// Send one more chunk, without choices, that has the usage.
     #[serde(default)]
     pub include_usage: Option<bool>,
-}
-
-impl Wire {
-    /// Checks the values and makes the request for `prompt`.
-    pub fn request(self, model: String, prompt: Prompt) -> Result<Request, ApiError> {
-        let n = self.n.unwrap_or(1);
-        if !(1..=MAX_N).contains(&n) {
-            return Err(ApiError::invalid("n", format!("`n` is {n}; it must be from 1 to {MAX_N}")));
-        }
-        let (name, max_tokens) = self.max_tokens;
-        if max_tokens == Some(0) {
-            return Err(ApiError::invalid(name, format!("`{name}` is 0; it must be at least 1")));
-        }
-        let top_k = match self.top_k {
-            None | Some(-1 | 0) => None,
-            Some(k) => Some(u32::try_from(k).map_err(|_| {
-                ApiError::invalid("top_k", format!("`top_k` is {k}; it must be from -1 to {}", u32::MAX))
-            })?),
-        };
-        let top_p = fields::within("top_p", self.top_p, (0.0, 1.0), 1.0)?;
-        let sampling = Sampling {
-            temperature: fields::within("temperature", self.temperature, (0.0, 2.0), 1.0)?,
-            // A nucleus of nothing is the one most likely token.
-            top_p: top_p.max(f32::MIN_POSITIVE),
-            top_k,
-            min_p: fields::within("min_p", self.min_p, (0.0, 1.0), 0.0)?,
-            repetition_penalty: fields::within(
-                "repetition_penalty",
-                self.repetition_penalty,
-                (0.01, 10.0),
-                1.0,
-            )?,
-            logit_bias: self.logit_bias.unwrap_or_default().0,
-            // Negative seeds are seeds like any other: the same bits each time.
-            seed: self.seed.map(i64::cast_unsigned),
-            frequency_penalty: fields::within("frequency_penalty", self.frequency_penalty, (-2.0, 2.0), 0.0)?,
-            presence_penalty: fields::within("presence_penalty", self.presence_penalty, (-2.0, 2.0), 0.0)?,
-        };
-        Ok(Request {
-            sampling,
-            max_tokens: max_tokens.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
-            stop: self.stop.unwrap_or_default().0,
-            n,
-            ..Request::new(model, prompt)
-        })
-    }
 }
 
 /// OpenAI's word for why an answer ended.

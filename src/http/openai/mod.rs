@@ -1,5 +1,8 @@
 //! OpenAI's dialect: the wire forms of chat, completions, embeddings, speech recognition and models.
 
+#[macro_use]
+mod shared;
+
 pub(super) mod audio;
 pub(super) mod chat;
 pub(super) mod completions;
@@ -10,6 +13,7 @@ mod form;
 mod format;
 mod generate;
 mod logprobs;
+mod messages;
 pub(super) mod models;
 #[cfg(test)]
 mod tests;
