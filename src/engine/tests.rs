@@ -93,7 +93,7 @@ fn options() -> Options {
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt: prompt.to_vec(), max_new, sampling, seed: 0, ignore_stop: false, guide: None }
+    Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() }
 }
 
 /// Everything a job said: its tokens, and how it ended.
@@ -104,7 +104,7 @@ async fn drain(
     loop {
         match events.recv().await.expect("a job ends with Done or Failed") {
             Event::Delta(Delta::Prompt { .. }) => assert!(tokens.is_empty(), "said before the first token"),
-            Event::Delta(Delta::Token(token)) => tokens.push(token),
+            Event::Delta(Delta::Token(token, _)) => tokens.push(token),
             Event::Done(done) => {
                 assert!(events.recv().await.is_none(), "nothing follows the end");
                 return (tokens, Ok(done.reason));
@@ -158,6 +158,43 @@ async fn jobs_end_by_length_or_by_a_stop_token_that_is_not_sent() {
     let stop = chat.submit(input(&[10, SAY_STOP], 3), None).unwrap();
     assert_eq!(drain(long).await, (vec![19, 28, 37], Ok(FinishReason::Length)));
     assert_eq!(drain(stop).await, (vec![], Ok(FinishReason::Stop)));
+}
+
+#[tokio::test]
+async fn ends_are_what_the_input_says() {
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let run = async |input| drain(chat.submit(input, None).unwrap()).await;
+    // Its own tokens are 19, 28, 37, 46; one of them can end it.
+    let stop = Input { stop: vec![37], ..input(&[10], 4) };
+    assert_eq!(run(stop.clone()).await, (vec![19, 28], Ok(FinishReason::Stop)));
+    // Not before three: then another token is the likeliest, the first of the equal ones that may come.
+    let (tokens, _) = run(Input { min_new: 3, ..stop.clone() }).await;
+    assert_eq!(tokens[..3], [19, 28, 1]);
+    assert_eq!(run(Input { min_new: 2, ..stop }).await, (vec![19, 28], Ok(FinishReason::Stop)));
+    // The model's own end: none at first, and none at all.
+    let own = input(&[10, SAY_STOP], 3);
+    let (tokens, end) = run(Input { min_new: 1, ..own.clone() }).await;
+    assert_eq!((tokens.len(), end), (1, Ok(FinishReason::Stop)));
+    let (tokens, end) = run(Input { ignore_stop: true, ..own }).await;
+    assert_eq!((tokens[0], tokens.len(), end), (STOP, 3, Ok(FinishReason::Length)));
+}
+
+#[tokio::test]
+async fn what_is_drawn_does_not_depend_on_who_else_is_there() {
+    let engine = engine(Options { queue: 8, ..options() });
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let draw = |seed| {
+        // Without those that end it or break the step.
+        let logit_bias = (0..4).map(|token| (token, -100.0)).collect();
+        let sampling = Sampling { temperature: 2.0, top_p: 0.9, logit_bias, ..Sampling::default() };
+        Input { sampling, seed, ..input(&[10, 11], 40) }
+    };
+    let alone = drain(chat.submit(draw(5), None).unwrap()).await;
+    let jobs: Vec<_> = [3, 4, 5, 5, 6].map(|seed| chat.submit(draw(seed), None).unwrap()).into();
+    let together = futures::future::join_all(jobs.into_iter().map(drain)).await;
+    assert_eq!((&together[2], &together[3]), (&alone, &alone));
+    assert!(together[0] != alone && together[1] != together[0]);
 }
 
 fn held(chat: &handle::Handle<Llm>, regex: &str) -> Option<Guide> {

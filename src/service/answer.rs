@@ -8,14 +8,16 @@ use rand::distr::Alphanumeric;
 use tokio::sync::mpsc;
 
 use super::Error;
+use super::logprobs::Waiting;
 use crate::engine::job::Event;
 use crate::engine::lane::llm::Delta as Said;
+use crate::model::llm::logprobs::Logprobs;
 use crate::model::llm::{Front, Llm};
 use crate::text::think::{ThinkStream, Thought};
 use crate::text::tools::{self, CallStream};
 use crate::text::{Detokenizer, Lead, StopMatcher};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, ToolStart};
+use crate::types::llm::{Delta, FinishReason, TokenLogprobs, ToolStart};
 
 /// A part of an answer.
 pub(super) enum Piece {
@@ -55,6 +57,7 @@ pub(super) struct Answer {
     front: Arc<Front>,
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    logprobs: Waiting,
     reading: Reading,
     /// Closed by dropping it, which cancels the job.
     events: Option<mpsc::Receiver<Event<Llm>>>,
@@ -79,6 +82,7 @@ impl Answer {
             detokenizer: Detokenizer::new(&front.tokenizer, Lead::Strip),
             front,
             stop: StopMatcher::new(stop),
+            logprobs: Waiting::default(),
             reading,
             events: Some(events),
             ready: VecDeque::new(),
@@ -100,8 +104,8 @@ impl Answer {
                     self.cached = cached;
                     continue;
                 }
-                Some(Event::Delta(Said::Token(token))) => {
-                    self.token(token);
+                Some(Event::Delta(Said::Token(token, logprobs))) => {
+                    self.token(token, logprobs.as_deref());
                     continue;
                 }
                 Some(Event::Done(done)) => {
@@ -116,15 +120,15 @@ impl Answer {
         }
     }
 
-    fn token(&mut self, token: u32) {
+    fn token(&mut self, token: u32, logprobs: Option<&Logprobs>) {
         self.generated = self.generated.saturating_add(1);
         let inside = self.is_thinking();
-        let mark = self.reading.marks.iter().find(|(id, _)| *id == token);
-        let (text, stopped) = match (mark, self.detokenizer.push(&self.front.tokenizer, token)) {
-            (Some((_, mark)), _) => self.stop.push(mark),
-            (None, Some(text)) => self.stop.push(text),
-            (None, None) => (String::new(), false),
-        };
+        let tokenizer = &self.front.tokenizer;
+        let mark = self.reading.marks.iter().find(|(id, _)| *id == token).map(|(_, mark)| *mark);
+        let text = self.detokenizer.push(tokenizer, token);
+        let text = mark.or(text).unwrap_or_default();
+        self.logprobs.token(tokenizer, token, logprobs, text);
+        let (text, stopped) = self.stop.push(text);
         self.show(text);
         self.thought += u32::from(inside || self.is_thinking());
         let one = self.reading.calls.as_ref().is_some_and(|c| !c.parallel && c.stream.first_is_complete());
@@ -135,6 +139,7 @@ impl Answer {
 
     fn finish(&mut self, reason: FinishReason, generated: u32) {
         let tail = self.detokenizer.finish().unwrap_or_default();
+        self.logprobs.text(tail);
         let (text, stopped) = self.stop.push(tail);
         self.show(text);
         if !stopped {
@@ -152,12 +157,20 @@ impl Answer {
         if text.is_empty() {
             return;
         }
+        let tokens = self.logprobs.show(&text);
+        self.report(tokens);
         match &mut self.reading.thinking {
             None => self.answer(text),
             Some(thinking) => {
                 let thoughts = thinking.push(&text);
                 self.think(thoughts);
             }
+        }
+    }
+
+    fn report(&mut self, tokens: Vec<TokenLogprobs>) {
+        if !tokens.is_empty() {
+            self.ready.push_back(Piece::Delta(Delta::Logprobs { choice: self.choice, tokens }));
         }
     }
 
@@ -200,6 +213,11 @@ impl Answer {
 
     fn end(&mut self, reason: FinishReason, generated: u32) {
         let mut reason = reason;
+        // What is left where a stop string was found is that string.
+        if !self.stop.stopped() {
+            let tokens = self.logprobs.finish();
+            self.report(tokens);
+        }
         if let Some(thinking) = &mut self.reading.thinking {
             let thoughts = thinking.finish();
             self.think(thoughts);

@@ -39,6 +39,11 @@ impl Service {
         };
         let biased = request.sampling.logit_bias.iter().map(|b| b.0);
         check_vocabulary(&front, "logit_bias", biased)?;
+        check_vocabulary(&front, "stop_token_ids", request.stop_tokens.iter().copied())?;
+        if let Some((param, _)) = asked.as_ref().filter(|_| request.ignore_eos) {
+            let message = format!("`ignore_eos` cannot be kept where `{param}` says what the answer may be");
+            return Err(Error::Invalid { param: "ignore_eos", message });
+        }
         let matcher = match asked {
             Some((param, constraint)) => Some(self.matcher(&front, param, constraint).await?),
             None => None,
@@ -56,8 +61,11 @@ impl Service {
                 max_new,
                 sampling: request.sampling.clone(),
                 seed: first_seed.wrapping_add(u64::from(choice)),
-                ignore_stop: false,
+                ignore_stop: request.ignore_eos,
+                stop: request.stop_tokens.clone(),
+                min_new: request.min_tokens as usize,
                 guide: guide.clone(),
+                logprobs: request.logprobs,
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
             let reading = reading(&front, &tools, thinking.as_ref());

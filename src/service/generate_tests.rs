@@ -77,18 +77,18 @@ fn service() -> Service {
     Service::new(Engine::start_with(vec![model], options, Box::new(opener)).unwrap(), Options::default())
 }
 
+fn request() -> Request {
+    let prompt = Prompt::Chat(vec![Message::new(Role::User, "A")]);
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    Request { sampling, max_tokens: Some(6), ..Request::new("thinker".to_owned(), prompt) }
+}
+
 /// What is thought and answered, why it ended, and the tokens of both and of the first.
 async fn ask(thinking: Thinking, form: Option<&str>) -> (String, String, FinishReason, (u32, u32)) {
     let request = Request {
-        model: "thinker".to_owned(),
-        prompt: Prompt::Chat(vec![Message::new(Role::User, "A")]),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        max_tokens: Some(6),
-        stop: Vec::new(),
-        n: 1,
         constraint: form.map(|regex| ("guided_regex", Constraint::Regex(regex.to_owned()))),
-        tools: Tools::default(),
         thinking,
+        ..request()
     };
     let service = service();
     let mut answer = service.generate(Context::default(), request).await.unwrap();
@@ -101,7 +101,7 @@ async fn ask(thinking: Thinking, form: Option<&str>) -> (String, String, FinishR
             Delta::Usage(usage) => {
                 return (thought, said, ended.unwrap(), (usage.completion_tokens, usage.reasoning_tokens));
             }
-            Delta::ToolCall { .. } => panic!("there are no tools"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
     panic!("no usage")
@@ -120,4 +120,52 @@ async fn thoughts_are_told_apart_bounded_and_counted() {
     assert_eq!(ask(think(Some(2)), Some("[A-C]L")).await, of("EN", "AL", FinishReason::Stop, (5, 3)));
     let off = Thinking { enabled: Some(false), budget: None };
     assert_eq!(ask(off, Some("F[N-P]")).await, of("", "FO", FinishReason::Stop, (2, 0)));
+}
+
+/// The tokens that are reported with their log-probabilities and offsets, and the text that is shown, in order.
+async fn scores(request: Request) -> (Vec<(String, f32, u32)>, Vec<String>) {
+    let service = service();
+    let mut answer = service.generate(Context::default(), request).await.unwrap();
+    let (mut tokens, mut shown, mut finished) = (Vec::new(), Vec::new(), false);
+    while let Some(delta) = answer.next().await {
+        match delta.unwrap() {
+            Delta::Logprobs { tokens: more, .. } => {
+                assert!(!finished, "all tokens come before the end");
+                assert!(more.iter().all(|t| t.top.len() == 2 && t.top[0].logprob > t.top[1].logprob));
+                tokens.extend(more.into_iter().map(|t| (t.chosen.token, t.chosen.logprob, t.offset)));
+            }
+            Delta::Text { text, .. } | Delta::Reasoning { text, .. } => {
+                shown.push(text);
+                let told = tokens.iter().filter(|t| t.0.len() == 1).map(|t| t.0.as_str());
+                assert_eq!(shown.concat(), told.collect::<String>(), "tokens come no later than their text");
+            }
+            Delta::Finished { .. } => finished = true,
+            _ => {}
+        }
+    }
+    (tokens, shown)
+}
+
+#[tokio::test]
+async fn tokens_come_with_the_probabilities_that_the_model_gave_them() {
+    // The fake is as sure of its next token as e^9 is to 63 others.
+    let sure = -(1.0 + 63.0 * (-9f64).exp()).ln() as f32;
+    let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
+    let text = Request { logprobs: Some(2), prompt: Prompt::Text("A".into()), ..request() };
+    let hot = Sampling { temperature: 0.0, presence_penalty: 1.5, ..Sampling::default() };
+    let (tokens, shown) = scores(Request { sampling: hot, ..text.clone() }).await;
+    assert_eq!(shown.concat(), "JS\\e<E");
+    let places: Vec<_> = tokens.iter().map(|(name, _, offset)| (name.as_str(), *offset)).collect();
+    assert_eq!(places, [("J", 0), ("S", 1), ("\\", 2), ("e", 3), ("<", 4), ("E", 5)]);
+    assert!(tokens.iter().all(|t| close(t.1, sure)), "{tokens:?}");
+    // What a stop string takes away is not reported.
+    let (tokens, shown) = scores(Request { stop: vec!["\\e".into()], ..text }).await;
+    assert_eq!((tokens.len(), shown.concat().as_str()), (2, "JS"));
+    // A token that is forced, as the mark which closes thinking, is as unlikely as the model found it.
+    let thinking = Thinking { enabled: None, budget: Some(2) };
+    let (tokens, shown) = scores(Request { logprobs: Some(2), thinking, ..request() }).await;
+    assert_eq!(shown.concat(), "ENFOX");
+    let names: Vec<_> = tokens.iter().map(|t| t.0.as_str()).collect();
+    assert_eq!(names, ["E", "N", "</think>", "F", "O", "X"]);
+    assert!(close(tokens[2].1, sure - 9.0) && close(tokens[3].1, sure), "{tokens:?}");
 }

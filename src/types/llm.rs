@@ -160,6 +160,9 @@ pub struct Sampling {
     pub top_p: f32,
     /// Least probability, as a share of the likeliest token's. 0 keeps all.
     pub min_p: f32,
+    /// The smallest set of tokens whose probability reaches this, those first that are about as likely as the model
+    /// expects (Meister et al., "Locally Typical Sampling", 2022). 1 keeps all.
+    pub typical_p: f32,
     /// The same seed and prompt give the same text, whatever else runs. `None` draws one.
     pub seed: Option<u64>,
     /// Subtracted from a token's logit once for each time it was generated.
@@ -179,6 +182,7 @@ impl Default for Sampling {
             top_k: None,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             seed: None,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
@@ -197,8 +201,14 @@ pub struct Request {
     pub sampling: Sampling,
     /// Upper limit of generated tokens; clamped to what the context leaves. `None`: all of it.
     pub max_tokens: Option<u32>,
+    /// Tokens before which none that ends the answer is chosen, unless its form has room for no other.
+    pub min_tokens: u32,
     /// Generation ends before the first of these; it is not part of the text.
     pub stop: Vec<String>,
+    /// Tokens that end the answer besides the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// The model's own do not.
+    pub ignore_eos: bool,
     /// How many answers to make, each with its own seed.
     pub n: u32,
     /// The form of the answer, and the request's field that asks for it.
@@ -207,6 +217,29 @@ pub struct Request {
     pub tools: Tools,
     /// For [`Prompt::Chat`] only, and models that think.
     pub thinking: Thinking,
+    /// Report each token's log-probability, and those of so many of the likeliest in its place.
+    pub logprobs: Option<u32>,
+}
+
+impl Request {
+    /// One that asks for nothing but an answer.
+    pub fn new(model: String, prompt: Prompt) -> Request {
+        Request {
+            model,
+            prompt,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            min_tokens: 0,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            n: 1,
+            constraint: None,
+            tools: Tools::default(),
+            thinking: Thinking::default(),
+            logprobs: None,
+        }
+    }
 }
 
 /// How a model that thinks before it answers is to think.
@@ -237,9 +270,33 @@ pub struct ToolStart {
     pub name: String,
 }
 
+/// A token, and how likely the model found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Its text; a control token's name; `bytes:\xf0\x9f` for one that is not whole characters.
+    pub token: String,
+    /// What it adds to the text, maybe a part of a character; nothing for control tokens.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before anything was done to it: penalties, temperature, forms.
+    pub logprob: f32,
+}
+
+/// A token of an answer, and the likeliest ones in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    pub chosen: Scored,
+    /// The likeliest first. The chosen one may be missing.
+    pub top: Vec<Scored>,
+    /// Characters of the answer before it, thoughts and calls included.
+    pub offset: u32,
+}
+
 /// A piece of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
+    /// The next tokens of answer `choice`, those of thoughts and calls too. They come before the text that they end
+    /// in, and only where they were asked for.
+    Logprobs { choice: u32, tokens: Vec<TokenLogprobs> },
     /// Text to append to answer `choice`: whole characters only, never a part of a stop string.
     Text { choice: u32, text: String },
     /// Text to append to what answer `choice` thought before it answered.

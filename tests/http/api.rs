@@ -92,6 +92,50 @@ async fn a_streamed_chat_opens_with_the_role_and_ends_with_done() {
 }
 
 #[tokio::test]
+async fn log_probabilities_have_openais_shapes_whole_and_streamed() {
+    let scored =
+        |token: &str, logprob: f32| json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()});
+    let token = |text: &str| {
+        let mut token = scored(text, -0.5);
+        token["top_logprobs"] = json!([scored("t0", -2.0), scored("t1", -3.0)]);
+        token
+    };
+    let asked = json!({"logprobs": true, "top_logprobs": 2});
+    let reply = send(&plain(), post("/v1/chat/completions", chat("echo", &asked))).await.json();
+    let both = json!({"content": [token("hello"), token("!")], "refusal": null});
+    assert_eq!(reply["choices"][0]["logprobs"], both);
+    // In a stream each token is in the chunk that has its text.
+    let asked = json!({"logprobs": true, "top_logprobs": 2, "stream": true, "n": 2});
+    let answer = send(&plain(), post("/v1/chat/completions", chat("echo", &asked))).await;
+    let events: Vec<Value> =
+        answer.events().iter().filter_map(|event| serde_json::from_str(event).ok()).collect();
+    let texts = events.iter().filter(|e| !e["choices"][0]["logprobs"].is_null());
+    let texts: Vec<_> =
+        texts.map(|e| (&e["choices"][0]["delta"]["content"], &e["choices"][0]["logprobs"])).collect();
+    assert_eq!(texts.len(), 4, "{}", answer.text);
+    for (text, logprobs) in texts {
+        assert_eq!(logprobs, &json!({"content": [token(text.as_str().unwrap())], "refusal": null}));
+    }
+
+    let completion = |more: &str| format!(r#"{{"model":"echo","prompt":["a"],"logprobs":1{more}}}"#);
+    let reply = send(&plain(), post("/v1/completions", completion(""))).await.json();
+    let lists = json!({
+        "tokens": ["a", "!"], "token_logprobs": [-0.5, -0.5], "text_offset": [0, 1],
+        "top_logprobs": [{"t0": -2.0, "a": -0.5}, {"t0": -2.0, "!": -0.5}],
+    });
+    assert_eq!(reply["choices"][0]["logprobs"], lists);
+    let answer = send(&plain(), post("/v1/completions", completion(r#","stream":true"#))).await;
+    let second: Value = serde_json::from_str(&answer.events()[1]).unwrap();
+    assert_eq!(
+        (&second["choices"][0]["text"], &second["choices"][0]["logprobs"]["text_offset"]),
+        (&json!("!"), &json!([1]))
+    );
+    let plain_answer =
+        send(&plain(), post("/v1/completions", json!({"model": "echo", "prompt": "a"}).to_string())).await;
+    assert_eq!(plain_answer.json()["choices"][0]["logprobs"], Value::Null);
+}
+
+#[tokio::test]
 async fn an_error_in_a_stream_is_one_event_and_the_end() {
     let body = chat("breaks", &json!({"stream": true}));
     let answer = send(&plain(), post("/v1/chat/completions", body)).await;

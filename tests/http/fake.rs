@@ -15,7 +15,7 @@ use serde_json::Value;
 use stentor::http::{Backend, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::{Card, Context, Error, Generation, Readiness, Upload};
-use stentor::types::llm::{Delta, FinishReason, Prompt, ToolStart};
+use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
 use stentor::types::{Usage, asr, embed, llm};
 use tower::ServiceExt;
@@ -72,6 +72,13 @@ fn calls(usage: Usage) -> Vec<Result<Delta, Error>> {
     ]
 }
 
+/// Of a text that is one token, with as many others as were asked for; where it begins is told.
+fn logprobs(choice: u32, text: &str, offset: u32, top: u32) -> Result<Delta, Error> {
+    let scored = |token: &str, logprob| Scored { token: token.to_owned(), bytes: token.into(), logprob };
+    let top = (0..top).map(|at| scored(&format!("t{at}"), -2.0 - at as f32)).collect();
+    Ok(Delta::Logprobs { choice, tokens: vec![TokenLogprobs { chosen: scored(text, -0.5), top, offset }] })
+}
+
 impl Fake {
     fn words(&self, words: Vec<Result<Delta, Error>>, pause: Duration) -> Generation {
         self.running.fetch_add(1, Ordering::SeqCst);
@@ -110,8 +117,10 @@ impl Backend for Fake {
                 CHAT => {
                     let mut words = Vec::new();
                     for choice in 0..request.n {
-                        words.push(Ok(Delta::Text { choice, text: text.clone() }));
-                        words.push(Ok(Delta::Text { choice, text: "!".into() }));
+                        for (text, offset) in [(text.as_str(), 0), ("!", text.len() as u32)] {
+                            words.extend(request.logprobs.map(|top| logprobs(choice, text, offset, top)));
+                            words.push(Ok(Delta::Text { choice, text: text.to_owned() }));
+                        }
                         words.push(Ok(Delta::Finished { choice, reason: FinishReason::Stop }));
                     }
                     words.push(Ok(Delta::Usage(usage)));

@@ -203,14 +203,14 @@ async fn decode(handle: &Handle<Llm>, sequences: usize, steps: usize) -> anyhow:
 
 fn input(prompt: Vec<u32>, max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Input { prompt, max_new, sampling, seed: 0, ignore_stop: true, guide: None }
+    Input { prompt, max_new, sampling, ignore_stop: true, ..Input::default() }
 }
 
 async fn next(events: &mut Receiver<Event<Llm>>) -> anyhow::Result<u32> {
     loop {
         match events.recv().await {
             Some(Event::Delta(Delta::Prompt { .. })) => {}
-            Some(Event::Delta(Delta::Token(token))) => return Ok(token),
+            Some(Event::Delta(Delta::Token(token, _))) => return Ok(token),
             Some(Event::Done(done)) => {
                 bail!("a sequence ended after {} tokens", done.usage.completion_tokens)
             }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use super::Lane;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
-use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Start};
+use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Start};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
-use crate::model::llm::output::sample;
+use crate::model::llm::logprobs::Logprobs;
+use crate::model::llm::output::{forbid, sample};
 use crate::model::llm::{Batch, Front, Llm, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
@@ -19,26 +20,32 @@ use crate::types::llm::{FinishReason, Sampling};
 use crate::types::model::Kind;
 
 /// What a generation starts from; the prompt's ids are within the vocabulary.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Input {
     pub prompt: Vec<u32>,
     pub max_new: usize,
     pub sampling: Sampling,
     /// Resolved: the request's, or drawn by the caller.
     pub seed: u64,
-    /// Goes on past the model's end tokens, as measurements need; no request can ask for it.
+    /// Goes on past the model's end tokens, as measurements need.
     pub ignore_stop: bool,
+    /// Tokens that end the answer besides those.
+    pub stop: Vec<u32>,
+    /// Tokens before which none that ends the answer is chosen, while there is another.
+    pub min_new: usize,
     /// What holds the answer, at its beginning.
     pub guide: Option<Guide>,
+    /// Report each token's log-probability, and those of so many of the likeliest.
+    pub logprobs: Option<u32>,
 }
 
 /// What a generation says as it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
     /// The prompt is computed; this many of its tokens were in the cache. Comes once, before the first token.
     Prompt { cached: u32 },
-    /// The next token; stop tokens are not sent.
-    Token(u32),
+    /// The next token, with its log-probability where it was asked for; stop tokens are not sent.
+    Token(u32, Option<Box<Logprobs>>),
 }
 
 /// How a generation ended.
@@ -58,6 +65,12 @@ impl Modality for Llm {
 
 /// What is logged where the scheduler's invariants do not hold: a fault of this program.
 pub const UNBALANCED: &str = "the blocks of the key-value cache are not all accounted for";
+
+/// A token that was chosen.
+pub struct Sampled {
+    token: u32,
+    logprobs: Option<Box<Logprobs>>,
+}
 
 /// A chat model on its device.
 pub struct LlmLane {
@@ -124,7 +137,16 @@ impl LlmLane {
         Ok(complete)
     }
 
-    fn deliver(&mut self, mut outcome: Outcome, now: Instant) {
+    /// The tokens that end an answer.
+    fn stop(&self, input: &Input) -> Arc<[u32]> {
+        match (input.ignore_stop, &input.stop[..]) {
+            (false, []) => self.stop.clone(),
+            (false, more) => self.stop.iter().chain(more).copied().collect(),
+            (true, only) => only.into(),
+        }
+    }
+
+    fn deliver(&mut self, mut outcome: Outcome, logprobs: Option<Box<Logprobs>>, now: Instant) {
         let complete = match self.advance(&mut outcome) {
             Ok(complete) => complete,
             Err(failure) => return self.break_off(outcome.id, &failure),
@@ -137,7 +159,7 @@ impl LlmLane {
             active.job.events.send(Event::Delta(Delta::Prompt { cached: cached_tokens }));
         }
         if complete || outcome.finish != Some(FinishReason::Stop) {
-            active.job.events.send(Event::Delta(Delta::Token(outcome.token)));
+            active.job.events.send(Event::Delta(Delta::Token(outcome.token, logprobs)));
         }
         let Some(reason) = outcome.finish else { return };
         let Some(mut active) = self.jobs.remove(&outcome.id) else { return };
@@ -191,10 +213,24 @@ fn guides<'j>(
     held.filter(|(id, _)| samples(*id)).map(|(id, guide)| (id, guide, None)).collect()
 }
 
+/// The next token of a sequence, from the model's logits for it; they are scratch afterwards.
+fn choose(logits: &mut [f32], seq: &Sequence, input: &Input) -> Sampled {
+    let raw = input.logprobs.map(|top| (logits.to_vec(), top as usize));
+    if let Some(mask) = input.guide.as_ref().and_then(Guide::mask) {
+        mask.apply(logits);
+    }
+    if seq.generated().len() < input.min_new {
+        forbid(logits, seq.stop());
+    }
+    let token = sample(logits, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len);
+    let logprobs = raw.map(|(logits, top)| Box::new(Logprobs::new(&logits, token, top)));
+    Sampled { token, logprobs }
+}
+
 impl Lane for LlmLane {
     type Plan = Plan;
     /// The next token of each row that samples, or why it has none.
-    type Output = Vec<Result<u32, Failure>>;
+    type Output = Vec<Result<Sampled, Failure>>;
 
     fn submit(&mut self, job: AnyJob) {
         let AnyJob::Llm(mut job) = job else { return job.reject() };
@@ -206,7 +242,7 @@ impl Lane for LlmLane {
             max_new: job.input.max_new,
             sampling: job.input.sampling.clone(),
             seed: job.input.seed,
-            stop: if job.input.ignore_stop { Arc::default() } else { self.stop.clone() },
+            stop: self.stop(&job.input),
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {
@@ -230,7 +266,7 @@ impl Lane for LlmLane {
         plan
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<Vec<Result<u32, Failure>>, Failure> {
+    fn run(&mut self, plan: &Plan) -> Result<Vec<Result<Sampled, Failure>>, Failure> {
         let mut batch = Batch::default();
         for row in &plan.rows {
             let Some(seq) = self.scheduler.running(row.id) else {
@@ -262,16 +298,12 @@ impl Lane for LlmLane {
                 if let Some(why) = failed.get(&row.id) {
                     return Some(Err(Failure::Step(format!("grammar: {why}"))));
                 }
-                let guide = self.jobs.get(&row.id).and_then(|a| a.job.input.guide.as_ref());
-                if let Some(mask) = guide.and_then(Guide::mask) {
-                    mask.apply(l);
-                }
-                Some(Ok(sample(l, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len)))
+                Some(Ok(choose(l, seq, &self.jobs.get(&row.id)?.job.input)))
             });
         Ok(tokens.collect())
     }
 
-    fn commit(&mut self, plan: Plan, sampled: Vec<Result<u32, Failure>>) {
+    fn commit(&mut self, plan: Plan, sampled: Vec<Result<Sampled, Failure>>) {
         let now = Instant::now();
         self.metrics.step(plan.rows.iter().map(|r| r.len).sum());
         let rows = plan.rows.iter().filter(|r| r.samples).zip(&sampled);
@@ -279,9 +311,13 @@ impl Lane for LlmLane {
             self.break_off(row.id, failure);
         }
         // The scheduler passes over the rows that are gone.
-        let tokens: Vec<u32> = sampled.into_iter().map(|token| token.unwrap_or_default()).collect();
+        let token = |sampled: &Result<Sampled, _>| sampled.as_ref().map_or(0, |sampled| sampled.token);
+        let tokens: Vec<u32> = sampled.iter().map(token).collect();
+        let rows = plan.rows.iter().filter(|r| r.samples).zip(sampled);
+        let mut logprobs: HashMap<JobId, Box<Logprobs>> =
+            rows.filter_map(|(row, sampled)| Some((row.id, sampled.ok()?.logprobs?))).collect();
         for outcome in self.scheduler.commit(&plan, &tokens) {
-            self.deliver(outcome, now);
+            self.deliver(outcome, logprobs.remove(&outcome.id), now);
         }
         self.count();
         self.steps += 1;

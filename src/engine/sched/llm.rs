@@ -76,6 +76,11 @@ impl Sequence {
         self.cached.unwrap_or(0)
     }
 
+    /// Tokens that end it.
+    pub fn stop(&self) -> &[u32] {
+        &self.stop
+    }
+
     fn pending(&self) -> usize {
         self.tokens.len() - self.computed
     }

@@ -3,178 +3,88 @@
 use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Reply};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::described::{MessageContent, StringOrList, ToolChoiceForm};
-use super::fields::{Asked, Bounded, Content, LogitBias, MAX_MESSAGES, ModelName, Stop, refuse};
-use super::format::{Choices, Forms, ResponseFormat, StructuredOutputs};
-use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
+use super::described::ToolChoiceForm;
+use super::fields::{Asked, Bounded, MAX_MESSAGES, refuse};
+use super::format::ResponseFormat;
+use super::generate::{Answers, Chunks, StreamOptions, events, reason};
+use super::logprobs::ChatLogprobs;
+use super::messages::{ChatMessage, message};
+use super::shared::Wire;
 use super::thinking::{Effort, TemplateOptions, thinking};
-use super::tools::{self, CallDelta, CallMade, WireCall, WireCalls, WireChoice, WireTool, WireTools};
-use super::{Usage, model, new_id, now};
+use super::tools::{self, CallDelta, CallMade, WireChoice, WireTool, WireTools};
+use super::{Usage, new_id, now};
 use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Message, Prompt, Request, Role, ToolStart};
+use crate::types::llm::{FinishReason, Prompt, Request, TokenLogprobs, ToolStart};
 use crate::types::{self};
 
-/// A conversation to continue. Fields that are not listed are ignored.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct ChatRequest {
-    /// Id or alias of a chat model; may be left out where the server has a default.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    model: Option<ModelName>,
-    /// The turns so far, the oldest first.
-    #[schema(value_type = Vec<ChatMessage>, min_items = 1, max_items = 8192)]
-    messages: Bounded<ChatMessage, MAX_MESSAGES>,
-    /// Send the answer as server-sent events while it is written.
-    #[serde(default)]
-    stream: Option<bool>,
-    /// For `stream`.
-    #[serde(default)]
-    stream_options: Option<StreamOptions>,
-    /// Up to 16 strings that end the answer; a string or a list of strings.
-    #[serde(default)]
-    #[schema(value_type = Option<StringOrList>)]
-    stop: Option<Stop>,
-    /// 0 (greedy) to 2; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 2)]
-    temperature: Option<f64>,
-    /// 0 to 1; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    top_p: Option<f64>,
-    /// The likeliest tokens to choose from; 0 or -1, or absent: all.
-    #[serde(default)]
-    #[schema(minimum = -1)]
-    top_k: Option<i64>,
-    /// Least probability of a token, as a share of the likeliest one's; 0 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    min_p: Option<f64>,
-    /// Above 1: what was said already, in prompt or answer, becomes less likely. 0.01 to 10; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0.01, maximum = 10)]
-    repetition_penalty: Option<f64>,
-    /// From token ids to what is added to their logits, -100 to 100; up to 1024.
-    #[serde(default)]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
-    logit_bias: Option<LogitBias>,
-    /// The same seed and prompt give the same text.
-    #[serde(default)]
-    seed: Option<i64>,
-    /// Upper limit of generated tokens, clamped to what the context leaves.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    max_tokens: Option<u64>,
-    /// As `max_tokens`, and preferred to it.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    max_completion_tokens: Option<u64>,
-    /// How many answers, 1 to 8.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 8)]
-    n: Option<u32>,
-    /// -2 to 2.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    frequency_penalty: Option<f64>,
-    /// -2 to 2.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    presence_penalty: Option<f64>,
-    /// The form of the answer.
-    #[serde(default)]
-    response_format: Option<ResponseFormat>,
-    /// The form of the answer, by vLLM's names: one of `json`, `regex`, `choice`, `grammar`.
-    #[serde(default)]
-    structured_outputs: Option<StructuredOutputs>,
-    /// As `structured_outputs.json`.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    guided_json: Option<Value>,
-    /// As `structured_outputs.regex`.
-    #[serde(default)]
-    guided_regex: Option<String>,
-    /// As `structured_outputs.choice`.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
-    guided_choice: Option<Choices>,
-    /// As `structured_outputs.grammar`.
-    #[serde(default)]
-    guided_grammar: Option<String>,
+request! {
+    /// A conversation to continue. Fields that are not listed are ignored.
+    struct ChatRequest {
+        /// The turns so far, the oldest first.
+        #[schema(value_type = Vec<ChatMessage>, min_items = 1, max_items = 8192)]
+        messages: Bounded<ChatMessage, MAX_MESSAGES>,
+        /// Send the answer as server-sent events while it is written.
+        #[serde(default)]
+        stream: Option<bool>,
+        /// For `stream`.
+        #[serde(default)]
+        stream_options: Option<StreamOptions>,
+        /// Upper limit of generated tokens, clamped to what the context leaves.
+        #[serde(default)]
+        #[schema(minimum = 1)]
+        max_tokens: Option<u64>,
+        /// As `max_tokens`, and preferred to it.
+        #[serde(default)]
+        #[schema(minimum = 1)]
+        max_completion_tokens: Option<u64>,
+        /// The form of the answer.
+        #[serde(default)]
+        response_format: Option<ResponseFormat>,
+        /// Say how likely the model found each token of the answer.
+        #[serde(default)]
+        logprobs: Option<bool>,
+        /// With `logprobs`: how many of the likeliest tokens to report in each place, 0 to 20; 0 if absent.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 20)]
+        top_logprobs: Option<u32>,
 
-    /// Functions that the model may call.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<WireTool>>, max_items = 128)]
-    tools: Option<WireTools>,
-    /// `none`, `auto` (if absent), `required`, or a function by name. The last two are enforced.
-    #[serde(default)]
-    #[schema(value_type = Option<ToolChoiceForm>)]
-    tool_choice: WireChoice,
-    /// Whether one answer may make several calls; true if absent.
-    #[serde(default)]
-    parallel_tool_calls: Option<bool>,
-    /// For models that think: tokens after which thinking is closed.
-    #[serde(default)]
-    thinking_budget: Option<u32>,
-    /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096) or `high` (no bound). `thinking_budget` goes over it.
-    #[serde(default)]
-    reasoning_effort: Option<Effort>,
-    /// What the model's chat template is told: `enable_thinking` alone.
-    #[serde(default)]
-    chat_template_kwargs: Option<TemplateOptions>,
+        /// Functions that the model may call.
+        #[serde(default)]
+        #[schema(value_type = Option<Vec<WireTool>>, max_items = 128)]
+        tools: Option<WireTools>,
+        /// `none`, `auto` (if absent), `required`, or a function by name. The last two are enforced.
+        #[serde(default)]
+        #[schema(value_type = Option<ToolChoiceForm>)]
+        tool_choice: WireChoice,
+        /// Whether one answer may make several calls; true if absent.
+        #[serde(default)]
+        parallel_tool_calls: Option<bool>,
+        /// For models that think: tokens after which thinking is closed.
+        #[serde(default)]
+        thinking_budget: Option<u32>,
+        /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096) or `high` (no bound). `thinking_budget` goes over it.
+        #[serde(default)]
+        reasoning_effort: Option<Effort>,
+        /// What the model's chat template is told: `enable_thinking` alone.
+        #[serde(default)]
+        chat_template_kwargs: Option<TemplateOptions>,
 
-    #[serde(default)]
-    #[schema(ignore)]
-    functions: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    function_call: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logprobs: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    top_logprobs: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    audio: Asked,
-}
-
-/// One turn.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct ChatMessage {
-    role: WireRole,
-    /// Text, or a list of `{"type": "text", "text": ...}`. Only an assistant's may be left out.
-    #[serde(default)]
-    #[schema(value_type = Option<MessageContent>)]
-    content: Content,
-    /// What an assistant's turn called.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<WireCall>>, max_items = 128)]
-    tool_calls: Option<WireCalls>,
-    /// Which call a tool's turn answers.
-    #[serde(default)]
-    tool_call_id: Option<String>,
-    #[serde(default)]
-    #[schema(ignore)]
-    function_call: Asked,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum WireRole {
-    System,
-    Developer,
-    User,
-    Assistant,
-    Tool,
+        #[serde(default)]
+        #[schema(ignore)]
+        functions: Asked,
+        #[serde(default)]
+        #[schema(ignore)]
+        function_call: Asked,
+        #[serde(default)]
+        #[schema(ignore)]
+        audio: Asked,
+    }
 }
 
 /// The answers.
@@ -193,8 +103,8 @@ pub(crate) struct ChatCompletion {
 pub(crate) struct ChatChoice {
     index: u32,
     message: Answered,
-    /// Always null: token probabilities are not offered.
-    logprobs: Option<bool>,
+    /// Null where `logprobs` did not ask for them.
+    logprobs: Option<ChatLogprobs>,
     /// `stop`, `length` or `tool_calls`.
     finish_reason: &'static str,
 }
@@ -232,7 +142,8 @@ pub(crate) struct ChatCompletionChunk<'a> {
 pub(crate) struct ChunkChoice<'a> {
     index: u32,
     delta: ChunkDelta<'a>,
-    logprobs: Option<bool>,
+    /// Of the tokens that end in this piece.
+    logprobs: Option<ChatLogprobs>,
     /// Null, but in the answer's last piece.
     finish_reason: Option<&'static str>,
 }
@@ -253,84 +164,32 @@ pub(crate) struct ChunkDelta<'a> {
 impl ChatRequest {
     fn check_unsupported(&self) -> Result<(), ApiError> {
         refuse(
-            &[
-                ("functions", &self.functions),
-                ("function_call", &self.function_call),
-                ("logprobs", &self.logprobs),
-                ("top_logprobs", &self.top_logprobs),
-                ("audio", &self.audio),
-            ],
+            &[("functions", &self.functions), ("function_call", &self.function_call), ("audio", &self.audio)],
             &["none", "auto"],
         )
     }
 
     /// The request in the service's terms.
-    pub(super) fn into_request(self, default: &Option<String>) -> Result<Request, ApiError> {
+    pub(super) fn into_request(mut self, default: &Option<String>) -> Result<Request, ApiError> {
         self.check_unsupported()?;
         if self.messages.0.is_empty() {
             return Err(ApiError::invalid("messages", "`messages` is empty; send at least one"));
         }
-        let messages = self.messages.0.into_iter().enumerate().map(message).collect::<Result<Vec<_>, _>>()?;
+        let messages = std::mem::take(&mut self.messages.0)
+            .into_iter()
+            .enumerate()
+            .map(message)
+            .collect::<Result<Vec<_>, _>>()?;
         let max_tokens = match self.max_completion_tokens {
             Some(max) => ("max_completion_tokens", Some(max)),
             None => ("max_tokens", self.max_tokens),
         };
-        let wire = Wire {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            logit_bias: self.logit_bias,
-            seed: self.seed,
-            frequency_penalty: self.frequency_penalty,
-            presence_penalty: self.presence_penalty,
-            max_tokens,
-            stop: self.stop,
-            n: self.n,
-        };
-        let forms = Forms {
-            response_format: self.response_format,
-            structured_outputs: self.structured_outputs,
-            guided_json: self.guided_json,
-            guided_regex: self.guided_regex,
-            guided_choice: self.guided_choice,
-            guided_grammar: self.guided_grammar,
-        };
+        let wire = Wire { max_tokens, response_format: self.response_format.take(), ..self.wire() };
+        let logprobs = ChatLogprobs::asked(self.logprobs, self.top_logprobs)?;
         let tools = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
         let thinking = thinking(self.thinking_budget, self.reasoning_effort, self.chat_template_kwargs);
-        let request = wire.request(model(self.model, default)?, Prompt::Chat(messages))?;
-        Ok(Request { constraint: forms.constraint()?, tools, thinking, ..request })
+        Ok(Request { tools, thinking, logprobs, ..wire.request(default, Prompt::Chat(messages))? })
     }
-}
-
-fn message((at, message): (usize, ChatMessage)) -> Result<Message, ApiError> {
-    refuse(&[("messages.function_call", &message.function_call)], &[])?;
-    let role = match message.role {
-        WireRole::System | WireRole::Developer => Role::System,
-        WireRole::User => Role::User,
-        WireRole::Assistant => Role::Assistant,
-        WireRole::Tool => Role::Tool,
-    };
-    let wrong = |field: &str, what: &str| {
-        let param = format!("messages[{at}].{field}");
-        let text = format!("`{param}` {what}");
-        Err(ApiError::invalid(param, text))
-    };
-    let tool_calls = tools::calls(at, message.tool_calls)?;
-    if role != Role::Assistant && !tool_calls.is_empty() {
-        return wrong("tool_calls", "can stand in an assistant's turn only");
-    }
-    let tool_call_id = message.tool_call_id.filter(|_| role == Role::Tool);
-    if let Some(id) = &tool_call_id {
-        tools::check_id(format!("messages[{at}].tool_call_id"), id)?;
-    }
-    let content = match message.content.0 {
-        Some(content) => content,
-        None if role == Role::Assistant => String::new(),
-        None => return wrong("content", "is missing"),
-    };
-    Ok(Message { role, content, tool_calls, tool_call_id })
 }
 
 /// What every chunk of a stream repeats.
@@ -393,6 +252,12 @@ impl Chunks for Head {
         self.chunk(index, ChunkDelta::default(), Some(reason(why)))
     }
 
+    fn add_logprobs(chunk: &mut ChatCompletionChunk<'_>, tokens: Vec<TokenLogprobs>) {
+        if let [choice] = &mut chunk.choices[..] {
+            choice.logprobs = Some(ChatLogprobs::new(tokens));
+        }
+    }
+
     fn usage(&self, usage: types::Usage) -> ChatCompletionChunk<'_> {
         ChatCompletionChunk {
             choices: Vec::new(),
@@ -425,6 +290,7 @@ pub(crate) async fn create(
     let stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let request = body.into_request(&state.settings().default_chat)?;
+    let scored = request.logprobs.is_some();
     let answers = Answers::start(&state, &ctx, deadline, vec![request])
         .await
         .map_err(|error| error.or_param("messages"))?;
@@ -446,7 +312,7 @@ pub(crate) async fn create(
                     tool_calls: answer.calls,
                     refusal: None,
                 },
-                logprobs: None,
+                logprobs: scored.then(|| ChatLogprobs::new(answer.logprobs)),
                 finish_reason: reason(answer.reason),
             })
             .collect();

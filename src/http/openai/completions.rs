@@ -3,20 +3,20 @@
 use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Reply};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::described::{StringOrList, TextOrTokens};
-use super::fields::{Asked, Input, Inputs, LogitBias, ModelName, Stop, refuse};
-use super::format::{Choices, Forms, StructuredOutputs};
-use super::generate::{Answers, Chunks, StreamOptions, Wire, events, reason};
-use super::{Usage, model, new_id, now};
+use super::described::TextOrTokens;
+use super::fields::{Asked, Input, Inputs, refuse};
+use super::generate::{Answers, Chunks, StreamOptions, events, reason};
+use super::logprobs::TextLogprobs;
+use super::shared::Wire;
+use super::{Usage, new_id, now};
 use crate::http::body::Json;
 use crate::http::observe::{Deadline, ModelId};
 use crate::http::{ApiError, State, sse};
 use crate::service::Context;
-use crate::types::llm::{FinishReason, Prompt, Request, ToolStart};
+use crate::types::llm::{FinishReason, Prompt, Request, TokenLogprobs, ToolStart};
 use crate::types::{self};
 
 /// Prompts of one request: each is a request to the model.
@@ -24,99 +24,37 @@ const MAX_PROMPTS: usize = 32;
 /// OpenAI's default for this route, unlike chat's.
 const DEFAULT_MAX_TOKENS: u64 = 16;
 
-/// Text to continue. Fields that are not listed are ignored.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct CompletionRequest {
-    /// Id or alias of a chat model; may be left out where the server has a default.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    model: Option<ModelName>,
-    /// A string, a list of up to 32 strings, a list of token ids, or a list of such lists.
-    #[schema(value_type = TextOrTokens)]
-    prompt: Inputs,
-    /// Send the answer as server-sent events while it is written.
-    #[serde(default)]
-    stream: Option<bool>,
-    /// For `stream`.
-    #[serde(default)]
-    stream_options: Option<StreamOptions>,
-    /// Up to 16 strings that end the answer; a string or a list of strings.
-    #[serde(default)]
-    #[schema(value_type = Option<StringOrList>)]
-    stop: Option<Stop>,
-    /// 0 (greedy) to 2; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 2)]
-    temperature: Option<f64>,
-    /// 0 to 1; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    top_p: Option<f64>,
-    /// The likeliest tokens to choose from; 0 or -1, or absent: all.
-    #[serde(default)]
-    #[schema(minimum = -1)]
-    top_k: Option<i64>,
-    /// Least probability of a token, as a share of the likeliest one's; 0 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1)]
-    min_p: Option<f64>,
-    /// Above 1: what was said already, in prompt or answer, becomes less likely. 0.01 to 10; 1 if absent.
-    #[serde(default)]
-    #[schema(minimum = 0.01, maximum = 10)]
-    repetition_penalty: Option<f64>,
-    /// From token ids to what is added to their logits, -100 to 100; up to 1024.
-    #[serde(default)]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
-    logit_bias: Option<LogitBias>,
-    /// The same seed and prompt give the same text.
-    #[serde(default)]
-    seed: Option<i64>,
-    /// Upper limit of generated tokens, clamped to what the context leaves; 16 if absent.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    max_tokens: Option<u64>,
-    /// How many answers a prompt, 1 to 8.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 8)]
-    n: Option<u32>,
-    /// -2 to 2.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    frequency_penalty: Option<f64>,
-    /// -2 to 2.
-    #[serde(default)]
-    #[schema(minimum = -2, maximum = 2)]
-    presence_penalty: Option<f64>,
-    /// The form of the answer, by vLLM's names: one of `json`, `regex`, `choice`, `grammar`.
-    #[serde(default)]
-    structured_outputs: Option<StructuredOutputs>,
-    /// As `structured_outputs.json`.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    guided_json: Option<Value>,
-    /// As `structured_outputs.regex`.
-    #[serde(default)]
-    guided_regex: Option<String>,
-    /// As `structured_outputs.choice`.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
-    guided_choice: Option<Choices>,
-    /// As `structured_outputs.grammar`.
-    #[serde(default)]
-    guided_grammar: Option<String>,
+request! {
+    /// Text to continue. Fields that are not listed are ignored.
+    struct CompletionRequest {
+        /// A string, a list of up to 32 strings, a list of token ids, or a list of such lists.
+        #[schema(value_type = TextOrTokens)]
+        prompt: Inputs,
+        /// Send the answer as server-sent events while it is written.
+        #[serde(default)]
+        stream: Option<bool>,
+        /// For `stream`.
+        #[serde(default)]
+        stream_options: Option<StreamOptions>,
+        /// Upper limit of generated tokens, clamped to what the context leaves; 16 if absent.
+        #[serde(default)]
+        #[schema(minimum = 1)]
+        max_tokens: Option<u64>,
+        /// Say how likely the model found each token of the answer, and so many of the likeliest in its place; 0 to 5.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 5)]
+        logprobs: Option<u32>,
 
-    /// Only what `n` is.
-    #[serde(default)]
-    best_of: Option<u32>,
-    #[serde(default)]
-    #[schema(ignore)]
-    echo: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    suffix: Asked,
-    #[serde(default)]
-    #[schema(ignore)]
-    logprobs: Asked,
+        /// Only what `n` is.
+        #[serde(default)]
+        best_of: Option<u32>,
+        #[serde(default)]
+        #[schema(ignore)]
+        echo: Asked,
+        #[serde(default)]
+        #[schema(ignore)]
+        suffix: Asked,
+    }
 }
 
 /// The answers, or a piece of them in a stream.
@@ -136,16 +74,16 @@ pub(crate) struct Completion<'a> {
 pub(crate) struct CompletionChoice<'a> {
     index: u32,
     text: &'a str,
-    /// Always null: token probabilities are not offered.
-    logprobs: Option<bool>,
+    /// Null where `logprobs` did not ask for them; in a stream, of the tokens that end in this piece.
+    logprobs: Option<TextLogprobs>,
     /// `stop`, `length`, or null while the answer goes on.
     finish_reason: Option<&'static str>,
 }
 
 impl CompletionRequest {
     /// A request for every prompt, in the service's terms.
-    pub(super) fn into_requests(self, default: &Option<String>) -> Result<Vec<Request>, ApiError> {
-        refuse(&[("echo", &self.echo), ("suffix", &self.suffix), ("logprobs", &self.logprobs)], &[])?;
+    pub(super) fn into_requests(mut self, default: &Option<String>) -> Result<Vec<Request>, ApiError> {
+        refuse(&[("echo", &self.echo), ("suffix", &self.suffix)], &[])?;
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
             let message = "`best_of` is not supported by this server; use `n`";
             return Err(ApiError::unsupported("best_of", message));
@@ -155,30 +93,10 @@ impl CompletionRequest {
             let message = format!("`prompt` has {count} prompts; it must have from 1 to {MAX_PROMPTS}");
             return Err(ApiError::invalid("prompt", message));
         }
-        let wire = Wire {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            logit_bias: self.logit_bias,
-            seed: self.seed,
-            frequency_penalty: self.frequency_penalty,
-            presence_penalty: self.presence_penalty,
-            max_tokens: ("max_tokens", Some(self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS))),
-            stop: self.stop,
-            n: self.n,
-        };
-        let forms = Forms {
-            response_format: None,
-            structured_outputs: self.structured_outputs,
-            guided_json: self.guided_json,
-            guided_regex: self.guided_regex,
-            guided_choice: self.guided_choice,
-            guided_grammar: self.guided_grammar,
-        };
-        let blank = wire.request(model(self.model, default)?, Prompt::Tokens(Vec::new()))?;
-        let blank = Request { constraint: forms.constraint()?, ..blank };
+        let max_tokens = ("max_tokens", Some(self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)));
+        let wire = Wire { max_tokens, ..self.wire() };
+        let logprobs = TextLogprobs::asked(self.logprobs)?;
+        let blank = Request { logprobs, ..wire.request(default, Prompt::Tokens(Vec::new()))? };
         let requests = self.prompt.0.into_iter().map(|input| Request {
             prompt: match input {
                 Input::Text(text) => Prompt::Text(text),
@@ -243,6 +161,12 @@ impl Chunks for Head {
         self.chunk(Some(CompletionChoice { index, text: "", logprobs: None, finish_reason }))
     }
 
+    fn add_logprobs(chunk: &mut Completion<'_>, tokens: Vec<TokenLogprobs>) {
+        if let [choice] = &mut chunk.choices[..] {
+            choice.logprobs = Some(TextLogprobs::new(tokens));
+        }
+    }
+
     fn usage(&self, usage: types::Usage) -> Completion<'_> {
         Completion { usage: Some(Some(usage.into())), ..self.chunk(None) }
     }
@@ -271,6 +195,7 @@ pub(crate) async fn create(
     let stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let requests = body.into_requests(&state.settings().default_chat)?;
+    let scored = requests.iter().any(|request| request.logprobs.is_some());
     let answers =
         Answers::start(&state, &ctx, deadline, requests).await.map_err(|error| error.or_param("prompt"))?;
     let model = answers.model.clone();
@@ -278,13 +203,13 @@ pub(crate) async fn create(
     let mut response = if stream {
         sse::respond(&state, events(answers, head, include_usage, ctx.request_id))
     } else {
-        let (answers, usage) = answers.collect().await?;
+        let (mut answers, usage) = answers.collect().await?;
         let choices = (0u32..)
-            .zip(&answers)
+            .zip(&mut answers)
             .map(|(index, answer)| CompletionChoice {
                 index,
                 text: &answer.text,
-                logprobs: None,
+                logprobs: scored.then(|| TextLogprobs::new(std::mem::take(&mut answer.logprobs))),
                 finish_reason: Some(reason(answer.reason)),
             })
             .collect();

@@ -1,6 +1,6 @@
-//! What chat and completions share: checked sampling, several generations as one, and their stream.
+//! What chat and completions share of their answers: several generations as one, and their stream.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 
 use futures::stream::{SelectAll, select_all};
@@ -9,32 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
-use super::fields::{self, LogitBias, Stop};
 use super::tools::CallMade;
 use crate::http::observe::Deadline;
 use crate::http::{ApiError, State, sse};
 use crate::service::{Context, Error};
 use crate::types::Usage;
-use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, Thinking, ToolStart, Tools};
-
-const MAX_N: u32 = 8;
-
-/// The fields of both requests that say how to sample, as they were sent.
-pub(super) struct Wire {
-    pub temperature: Option<f64>,
-    pub top_k: Option<i64>,
-    pub top_p: Option<f64>,
-    pub min_p: Option<f64>,
-    pub repetition_penalty: Option<f64>,
-    pub logit_bias: Option<LogitBias>,
-    pub seed: Option<i64>,
-    pub frequency_penalty: Option<f64>,
-    pub presence_penalty: Option<f64>,
-    /// With the name of the field it came from.
-    pub max_tokens: (&'static str, Option<u64>),
-    pub stop: Option<Stop>,
-    pub n: Option<u32>,
-}
+use crate::types::llm::{Delta, FinishReason, Request, TokenLogprobs, ToolStart};
 
 /// Options of a stream.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
@@ -42,56 +22,6 @@ pub(crate) struct StreamOptions {
     /// Send one more chunk, without choices, that has the usage.
     #[serde(default)]
     pub include_usage: Option<bool>,
-}
-
-impl Wire {
-    /// Checks the values and makes the request for `prompt`.
-    pub fn request(self, model: String, prompt: Prompt) -> Result<Request, ApiError> {
-        let n = self.n.unwrap_or(1);
-        if !(1..=MAX_N).contains(&n) {
-            return Err(ApiError::invalid("n", format!("`n` is {n}; it must be from 1 to {MAX_N}")));
-        }
-        let (name, max_tokens) = self.max_tokens;
-        if max_tokens == Some(0) {
-            return Err(ApiError::invalid(name, format!("`{name}` is 0; it must be at least 1")));
-        }
-        let top_k = match self.top_k {
-            None | Some(-1 | 0) => None,
-            Some(k) => Some(u32::try_from(k).map_err(|_| {
-                ApiError::invalid("top_k", format!("`top_k` is {k}; it must be from -1 to {}", u32::MAX))
-            })?),
-        };
-        let top_p = fields::within("top_p", self.top_p, (0.0, 1.0), 1.0)?;
-        let sampling = Sampling {
-            temperature: fields::within("temperature", self.temperature, (0.0, 2.0), 1.0)?,
-            // A nucleus of nothing is the one most likely token.
-            top_p: top_p.max(f32::MIN_POSITIVE),
-            top_k,
-            min_p: fields::within("min_p", self.min_p, (0.0, 1.0), 0.0)?,
-            repetition_penalty: fields::within(
-                "repetition_penalty",
-                self.repetition_penalty,
-                (0.01, 10.0),
-                1.0,
-            )?,
-            logit_bias: self.logit_bias.unwrap_or_default().0,
-            // Negative seeds are seeds like any other: the same bits each time.
-            seed: self.seed.map(i64::cast_unsigned),
-            frequency_penalty: fields::within("frequency_penalty", self.frequency_penalty, (-2.0, 2.0), 0.0)?,
-            presence_penalty: fields::within("presence_penalty", self.presence_penalty, (-2.0, 2.0), 0.0)?,
-        };
-        Ok(Request {
-            model,
-            prompt,
-            sampling,
-            max_tokens: max_tokens.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
-            stop: self.stop.unwrap_or_default().0,
-            n,
-            constraint: None,
-            tools: Tools::default(),
-            thinking: Thinking::default(),
-        })
-    }
 }
 
 /// OpenAI's word for why an answer ended.
@@ -105,6 +35,11 @@ pub(super) fn reason(reason: FinishReason) -> &'static str {
 
 /// A piece of one of the answers.
 pub(super) enum Piece {
+    /// The tokens that end in the text, thought or call which comes next, or in what came before.
+    Logprobs {
+        index: u32,
+        tokens: Vec<TokenLogprobs>,
+    },
     Text {
         index: u32,
         text: String,
@@ -135,6 +70,8 @@ pub(super) struct Answer {
     pub text: String,
     pub reasoning: String,
     pub calls: Vec<CallMade>,
+    /// Empty where they were not asked for.
+    pub logprobs: Vec<TokenLogprobs>,
     pub reason: FinishReason,
 }
 
@@ -194,6 +131,9 @@ impl Answers {
             };
             let index = |choice: u32| prompt.saturating_mul(self.n).saturating_add(choice);
             match delta? {
+                Delta::Logprobs { choice, tokens } => {
+                    return Ok(Piece::Logprobs { index: index(choice), tokens });
+                }
                 Delta::Text { choice, text } => return Ok(Piece::Text { index: index(choice), text }),
                 Delta::Reasoning { choice, text } => {
                     return Ok(Piece::Reasoning { index: index(choice), text });
@@ -221,11 +161,17 @@ impl Answers {
             text: String::new(),
             reasoning: String::new(),
             calls: Vec::new(),
+            logprobs: Vec::new(),
             reason: FinishReason::Length,
         };
         let mut answers = vec![empty; self.count as usize];
         loop {
             match self.next().await? {
+                Piece::Logprobs { index, tokens } => {
+                    if let Some(answer) = answers.get_mut(index as usize) {
+                        answer.logprobs.extend(tokens);
+                    }
+                }
                 Piece::Text { index, text } => {
                     if let Some(answer) = answers.get_mut(index as usize) {
                         answer.text.push_str(&text);
@@ -275,6 +221,8 @@ pub(super) trait Chunks: Send + 'static {
         arguments: &'a str,
     ) -> Self::Chunk<'a>;
     fn finished(&self, index: u32, reason: FinishReason) -> Self::Chunk<'_>;
+    /// Puts log-probabilities into a chunk of the same answer.
+    fn add_logprobs(chunk: &mut Self::Chunk<'_>, tokens: Vec<TokenLogprobs>);
     /// The chunk without choices.
     fn usage(&self, usage: Usage) -> Self::Chunk<'_>;
 }
@@ -291,7 +239,8 @@ pub(super) fn events<C: Chunks>(
         .filter_map(|index| chunks.opening(index))
         .filter_map(|chunk| sse::json(&chunk).ok())
         .collect();
-    let writer = Writer { answers: Some(answers), chunks, include_usage, request_id, ready };
+    let logprobs = HashMap::new();
+    let writer = Writer { answers: Some(answers), chunks, include_usage, request_id, logprobs, ready };
     futures::stream::unfold(writer, |mut writer| async move {
         let event = writer.next().await?;
         Some((event, writer))
@@ -304,45 +253,56 @@ struct Writer<C> {
     chunks: C,
     include_usage: bool,
     request_id: String,
+    /// By answer: those that go out with its next chunk.
+    logprobs: HashMap<u32, Vec<TokenLogprobs>>,
     /// Events that are written and not sent; at most one opening an answer.
     ready: VecDeque<String>,
 }
 
 impl<C: Chunks> Writer<C> {
     async fn next(&mut self) -> Option<String> {
-        if let Some(event) = self.ready.pop_front() {
-            return Some(event);
-        }
-        let piece = self.answers.as_mut()?.next().await;
-        match piece.and_then(|piece| self.write(piece)) {
-            Ok(event) => Some(event),
-            Err(error) => {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let piece = self.answers.as_mut()?.next().await;
+            if let Err(error) = piece.and_then(|piece| self.write(piece)) {
                 self.answers = None;
                 self.ready.clear();
                 if let Some(detail) = &error.detail {
                     tracing::error!(request_id = self.request_id, detail, "stream failed");
                 }
-                Some(error.to_json())
+                return Some(error.to_json());
             }
         }
     }
 
-    fn write(&mut self, piece: Piece) -> Result<String, ApiError> {
-        match piece {
-            Piece::Text { index, text } => sse::json(&self.chunks.text(index, &text)),
-            Piece::Reasoning { index, text } => sse::json(&self.chunks.reasoning(index, &text)),
-            Piece::Call { index, call, start, arguments } => {
-                sse::json(&self.chunks.call(index, call, start.as_ref(), &arguments))
+    fn write(&mut self, piece: Piece) -> Result<(), ApiError> {
+        let chunks = &self.chunks;
+        let (index, mut chunk) = match &piece {
+            Piece::Logprobs { index, tokens } => {
+                self.logprobs.entry(*index).or_default().extend_from_slice(tokens);
+                return Ok(());
             }
-            Piece::Finished { index, reason } => sse::json(&self.chunks.finished(index, reason)),
+            Piece::Text { index, text } => (*index, chunks.text(*index, text)),
+            Piece::Reasoning { index, text } => (*index, chunks.reasoning(*index, text)),
+            Piece::Call { index, call, start, arguments } => {
+                (*index, chunks.call(*index, *call, start.as_ref(), arguments))
+            }
+            Piece::Finished { index, reason } => (*index, chunks.finished(*index, *reason)),
             Piece::Done(usage) => {
                 self.answers = None;
-                if !self.include_usage {
-                    return Ok(sse::DONE.to_owned());
+                if self.include_usage {
+                    self.ready.push_back(sse::json(&chunks.usage(*usage))?);
                 }
                 self.ready.push_back(sse::DONE.to_owned());
-                sse::json(&self.chunks.usage(usage))
+                return Ok(());
             }
+        };
+        if let Some(tokens) = self.logprobs.remove(&index) {
+            C::add_logprobs(&mut chunk, tokens);
         }
+        self.ready.push_back(sse::json(&chunk)?);
+        Ok(())
     }
 }

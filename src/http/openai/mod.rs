@@ -1,5 +1,8 @@
 //! OpenAI's dialect: the wire forms of chat, completions, embeddings, speech recognition and models.
 
+#[macro_use]
+mod shared;
+
 pub(super) mod audio;
 pub(super) mod chat;
 pub(super) mod completions;
@@ -9,6 +12,8 @@ mod fields;
 mod form;
 mod format;
 mod generate;
+mod logprobs;
+mod messages;
 pub(super) mod models;
 #[cfg(test)]
 mod tests;

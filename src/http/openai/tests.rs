@@ -7,7 +7,7 @@ use super::embeddings::{EmbeddingRequest, Encoding, Vector};
 use crate::http::ApiError;
 use crate::http::body::parse;
 use crate::types::embed;
-use crate::types::llm::{Constraint, Message, Prompt, Request, Role, ToolChoice};
+use crate::types::llm::{Constraint, Message, Prompt, Request, Role, ToolChoice, Tools};
 
 fn chat(text: &str) -> Result<Request, ApiError> {
     parse::<ChatRequest>(text.as_bytes())?.into_request(&None)
@@ -67,13 +67,48 @@ fn max_completion_tokens_wins_and_defaults_hold() {
 
 #[test]
 fn what_shapes_the_choice_is_taken_over() {
-    let all = r#""top_k":40,"min_p":0.05,"repetition_penalty":1.1,"logit_bias":{"50":-100,"7":2.5}"#;
+    let all = r#""top_k":40,"min_p":0.05,"typical_p":0.9,"repetition_penalty":1.1,"logit_bias":{"50":-100,"7":2.5}"#;
     let sampling = with(all).unwrap().sampling;
+    assert_eq!(sampling.typical_p, 0.9);
     assert_eq!((sampling.top_k, sampling.min_p, sampling.repetition_penalty), (Some(40), 0.05, 1.1));
     assert_eq!(sampling.logit_bias, [(50, -100.0), (7, 2.5)]);
     for none in [r#""top_k":0"#, r#""top_k":-1"#, r#""top_k":null,"min_p":null,"logit_bias":null"#] {
         let sampling = with(none).unwrap().sampling;
         assert_eq!(sampling, crate::types::llm::Sampling::default(), "{none}");
+    }
+}
+
+#[test]
+fn both_routes_take_the_same_fields() {
+    let fields = r#""seed":5,"temperature":0.5,"top_p":0.25,"n":2,"stop":["x"],"stop_token_ids":[7,9],
+        "ignore_eos":true,"min_tokens":3,"max_tokens":4,"presence_penalty":-1,"frequency_penalty":2"#;
+    let chat = with(fields).unwrap();
+    let text = completion(&format!(r#"{{"model":"m","prompt":["x"],{fields}}}"#)).unwrap().remove(0);
+    assert_eq!((&chat.stop_tokens[..], chat.ignore_eos, chat.min_tokens), (&[7, 9][..], true, 3));
+    assert_eq!(Request { prompt: Prompt::Text("x".into()), tools: Tools::default(), ..chat }, text);
+    let long = format!(r#""stop_token_ids":{:?}"#, vec![1; 129]);
+    assert_eq!(with(&long).unwrap_err().param.as_deref(), Some("stop_token_ids"));
+    // The path of an error inside of a list is whole here too.
+    let error = completion(r#"{"model":"m","prompt":"x","stop_token_ids":["a"]}"#).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("stop_token_ids[0]"));
+}
+
+#[test]
+fn log_probabilities_are_asked_for_in_two_ways() {
+    for (field, wanted) in [
+        (r#""logprobs":null,"top_logprobs":null"#, None),
+        (r#""logprobs":false,"top_logprobs":0"#, None),
+        (r#""logprobs":true"#, Some(0)),
+        (r#""logprobs":true,"top_logprobs":20"#, Some(20)),
+    ] {
+        assert_eq!(with(field).unwrap().logprobs, wanted, "{field}");
+    }
+    let text = |value: &str| completion(&format!(r#"{{"model":"m","prompt":["x","y"],"logprobs":{value}}}"#));
+    for (value, wanted) in [("null", None), ("0", Some(0)), ("5", Some(5))] {
+        assert!(text(value).unwrap().iter().all(|request| request.logprobs == wanted));
+    }
+    for wrong in ["6", "-1", "true"] {
+        assert_eq!(text(wrong).unwrap_err().param.as_deref(), Some("logprobs"), "{wrong}");
     }
 }
 
@@ -89,6 +124,14 @@ fn wrong_types_and_values_name_their_field() {
         (r#""top_k":0.5"#, "top_k"),
         (r#""min_p":1.1"#, "min_p"),
         (r#""repetition_penalty":0"#, "repetition_penalty"),
+        (r#""typical_p":1.1"#, "typical_p"),
+        (r#""ignore_eos":1"#, "ignore_eos"),
+        (r#""min_tokens":-1"#, "min_tokens"),
+        (r#""min_tokens":3,"max_tokens":2"#, "min_tokens"),
+        (r#""stop_token_ids":[1,-1]"#, "stop_token_ids[1]"),
+        (r#""stop_token_ids":7"#, "stop_token_ids"),
+        (r#""guided_choice":["a",1]"#, "guided_choice[1]"),
+        (r#""structured_outputs":{"regex":1}"#, "structured_outputs.regex"),
         (r#""logit_bias":[1]"#, "logit_bias"),
         (r#""logit_bias":{"x":1}"#, "logit_bias"),
         (r#""logit_bias":{"5":101}"#, "logit_bias"),
@@ -105,6 +148,11 @@ fn wrong_types_and_values_name_their_field() {
         (r#""stream_options":{"include_usage":1}"#, "stream_options.include_usage"),
         (r#""presence_penalty":3"#, "presence_penalty"),
         (r#""seed":"x""#, "seed"),
+        (r#""logprobs":3"#, "logprobs"),
+        (r#""logprobs":true,"top_logprobs":21"#, "top_logprobs"),
+        (r#""logprobs":true,"top_logprobs":-1"#, "top_logprobs"),
+        (r#""top_logprobs":3"#, "top_logprobs"),
+        (r#""logprobs":false,"top_logprobs":3"#, "top_logprobs"),
         (r#""tools":[{"type":"function"}]"#, "tools[0]"),
         (r#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
         (
@@ -161,20 +209,15 @@ fn what_would_change_the_answer_is_refused_by_name() {
     for (field, param) in [
         (r#""tools":[{"type":"web_search","function":{"name":"x"}}]"#, "tools[0].type"),
         (r#""functions":[{}]"#, "functions"),
-        (r#""logprobs":true"#, "logprobs"),
-        (r#""top_logprobs":3"#, "top_logprobs"),
         (r#""response_format":{"type":"grammar"}"#, "response_format"),
         (r#""structured_outputs":{"regex":"a","structural_tag":"x"}"#, "structured_outputs.structural_tag"),
     ] {
         let error = with(field).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
     }
-    for (field, param) in [
-        (r#""echo":true"#, "echo"),
-        (r#""suffix":"end""#, "suffix"),
-        (r#""best_of":3"#, "best_of"),
-        (r#""logprobs":1"#, "logprobs"),
-    ] {
+    for (field, param) in
+        [(r#""echo":true"#, "echo"), (r#""suffix":"end""#, "suffix"), (r#""best_of":3"#, "best_of")]
+    {
         let error = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
     }
@@ -387,7 +430,7 @@ proptest! {
     fn any_value_in_any_field_is_a_request_or_a_client_error(
         field in prop::sample::select(vec![
             "model", "messages", "prompt", "input", "stop", "n", "seed", "temperature", "top_p", "max_tokens",
-            "top_k", "min_p", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools",
+            "top_k", "min_p", "typical_p", "min_tokens", "stop_token_ids", "ignore_eos", "logprobs", "top_logprobs", "repetition_penalty", "logit_bias", "stream", "stream_options", "tools",
             "response_format", "structured_outputs", "guided_json", "guided_choice", "tool_choice", "dimensions", "encoding_format", "echo",
         ]),
         value in any_json(),

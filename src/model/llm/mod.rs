@@ -4,6 +4,7 @@ mod calls;
 pub mod decoder;
 pub mod grammar;
 pub mod guide;
+pub mod logprobs;
 pub mod output;
 pub mod tokenizer;
 

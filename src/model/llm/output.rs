@@ -1,4 +1,5 @@
-//! From logits to the next token: bias, penalties, temperature, then `min_p`, `top_k` and `top_p`, the order of vLLM.
+//! From logits to the next token: bias, penalties, temperature, then `min_p`, `top_k` and `top_p`, the order of vLLM,
+//! and `typical_p` of what they leave, as transformers does.
 
 use crate::types::llm::Sampling;
 
@@ -68,8 +69,22 @@ fn penalise_repetition(logits: &mut [f32], penalty: f32, tokens: &[u32]) {
     }
 }
 
-/// The tokens to draw from and their weights (not normalised): all of them, or what `min_p`, `top_k` and `top_p`
-/// leave.
+/// Makes these tokens impossible, unless nothing else is possible.
+pub fn forbid(logits: &mut [f32], tokens: &[u32]) {
+    let mut before = Vec::with_capacity(tokens.len());
+    for &token in tokens {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            before.push((token as usize, std::mem::replace(logit, f32::NEG_INFINITY)));
+        }
+    }
+    if logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+        // Backwards: a token that is named twice was possible before the first time.
+        before.into_iter().rev().for_each(|(token, logit)| logits[token] = logit);
+    }
+}
+
+/// The tokens to draw from and their weights (not normalised): all of them, or what `min_p`, `top_k`, `top_p` and
+/// `typical_p` leave.
 fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let scale = sampling.temperature.recip();
@@ -87,17 +102,41 @@ fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
     }
     if sampling.top_p < 1.0 {
         all.sort_unstable_by(likelier);
-        let target = f64::from(sampling.top_p) * all.iter().map(|c| f64::from(c.1)).sum::<f64>();
-        let mut sum = 0.0;
-        let keep = all.iter().take_while(|c| {
-            let more = sum < target;
-            sum += f64::from(c.1);
-            more
-        });
-        let keep = keep.count().max(1);
-        all.truncate(keep);
+        let count = reaching(sampling.top_p, all.iter().map(|c| c.1));
+        all.truncate(count);
+    }
+    if sampling.typical_p < 1.0 {
+        keep_typical(&mut all, sampling.typical_p);
     }
     all
+}
+
+/// How many of these weights, from the first on, make up `share` of all; at least one.
+fn reaching(share: f32, weights: impl Iterator<Item = f32> + Clone) -> usize {
+    let target = f64::from(share) * weights.clone().map(f64::from).sum::<f64>();
+    let mut sum = 0.0;
+    let counted = weights.take_while(|&weight| {
+        let more = sum < target;
+        sum += f64::from(weight);
+        more
+    });
+    counted.count().max(1)
+}
+
+/// Keeps the tokens whose information is nearest to what the distribution gives on average, its entropy, until they
+/// make up `share` of the probability; and those that are as near as the last (transformers' `TypicalLogitsWarper`).
+fn keep_typical(all: &mut Vec<(u32, f32)>, share: f32) {
+    let total: f64 = all.iter().map(|c| f64::from(c.1)).sum();
+    let information = |weight: f32| -(f64::from(weight) / total).ln();
+    let entropy: f64 = all.iter().map(|&(_, weight)| f64::from(weight) / total * information(weight)).sum();
+    let distance = |weight: f32| (information(weight) - entropy).abs();
+    let mut nearest: Vec<f32> = all.iter().map(|c| c.1).collect();
+    // Equal weights are equally far: which of them stands first makes no difference.
+    nearest.sort_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+    let count = reaching(share, nearest.iter().copied());
+    if let Some(last) = nearest.get(count - 1).map(|&weight| distance(weight)) {
+        all.retain(|&(_, weight)| distance(weight) <= last);
+    }
 }
 
 /// A number in [0, 1) that is a function of its arguments: two rounds of splitmix64 (Steele, Lea and Flood
@@ -194,6 +233,58 @@ mod tests {
         assert_eq!(drawn(&logits, &s(None, 0.6)), [1, 2, 3]);
         assert_eq!(drawn(&logits, &s(None, 1.0)), [1, 3]);
         assert_eq!(drawn(&logits, &s(Some(1), 0.6)), [1]);
+    }
+
+    #[test]
+    fn typical_tokens_are_as_likely_as_the_entropy_says() {
+        let s = |typical_p| Sampling { typical_p, ..Sampling::default() };
+        // Probabilities 0.5, 0.2, 0.2, 0.1: an entropy of 1.22 nats; they are 0.53, 0.39, 0.39 and 1.08 away.
+        let logits = [0.5f32, 0.2, 0.2, 0.1].map(f32::ln);
+        // The two in the middle are alike, so both stay where one would do.
+        for (share, kept) in [
+            (0.01, vec![1, 2]),
+            (0.39, vec![1, 2]),
+            (0.41, vec![0, 1, 2]),
+            (0.89, vec![0, 1, 2]),
+            (0.91, vec![0, 1, 2, 3]),
+        ] {
+            assert_eq!(drawn(&logits, &s(share)), kept, "{share}");
+        }
+        // Of what top_k leaves: 0.5 and 0.2, as 5/7 and 2/7, with 0.60 nats; 0.26 and 0.65 away.
+        let both = Sampling { top_k: Some(2), ..s(0.6) };
+        assert_eq!(drawn(&logits, &both), [0]);
+        // Nothing but equals is nothing to choose between.
+        assert_eq!(drawn(&[1.0; 3], &s(0.1)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn filters_work_one_after_the_other_on_what_is_left() {
+        // Weights 8, 4, 2 and 1: the first two are 0.8 of all, 0.86 of the first three, and the first 0.67 of two.
+        let logits = [3.0f32, 2.0, 1.0, 0.0].map(|x| x * std::f32::consts::LN_2);
+        let s = |top_k, top_p, min_p| Sampling { top_k, top_p, min_p, ..Sampling::default() };
+        assert_eq!(drawn(&logits, &s(None, 0.81, 0.0)), [0, 1, 2]);
+        assert_eq!(drawn(&logits, &s(Some(3), 0.81, 0.0)), [0, 1]);
+        assert_eq!(drawn(&logits, &s(Some(2), 0.6, 0.0)), [0]);
+        // What min_p takes away counts for nothing in the nucleus.
+        assert_eq!(drawn(&logits, &s(None, 0.85, 0.2)), [0, 1]);
+        // Temperature comes before all of them: at 2 the weights are roots, and min_p reaches one further.
+        let warm = Sampling { temperature: 2.0, ..s(None, 1.0, 0.34) };
+        assert_eq!(drawn(&logits, &warm), [0, 1, 2, 3]);
+        assert_eq!(drawn(&logits, &s(None, 1.0, 0.34)), [0, 1]);
+        // And a bias comes before the penalties: 4 + 1 is divided by 2.
+        let s = Sampling { repetition_penalty: 2.0, logit_bias: vec![(0, 1.0)], ..greedy() };
+        assert_eq!(sample(&mut [4.0, 2.7], &s, 0, &[0], 1), 1);
+    }
+
+    #[test]
+    fn what_is_forbidden_is_not_chosen_unless_nothing_else_is_left() {
+        let mut logits = [3.0, 2.0, 1.0];
+        forbid(&mut logits, &[0, 9]);
+        assert_eq!(argmax(&logits), 1);
+        let none = f32::NEG_INFINITY;
+        let mut held = [3.0, none, 1.0];
+        forbid(&mut held, &[0, 2, 0]);
+        assert_eq!(held, [3.0, none, 1.0]);
     }
 
     #[test]
