@@ -35,7 +35,7 @@ fn tokens(len: usize) -> Vec<u32> {
 /// Logits after the last of `tokens`, which begin at `start`.
 fn ours(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize) -> Vec<f32> {
     let table = (0..(start + tokens.len()).div_ceil(KvCache::BLOCK) as u32).collect();
-    let row = Row { len: tokens.len(), start, table, logits: true };
+    let row = Row { len: tokens.len(), start, table, logits: 1 };
     model.step(&Batch { tokens: tokens.to_vec(), rows: vec![row] }).unwrap().data
 }
 
@@ -49,7 +49,7 @@ fn llm(c: &mut Criterion) {
         println!("skipped: STENTOR_TEST_MODELS is not set, or has no smollm2-135m-instruct");
         return;
     };
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16 };
+    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16, blocks: None };
     let mut mine = decoder::load(Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
     let mut reader = std::fs::File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut reader).unwrap();

@@ -162,6 +162,8 @@ pub fn engine_options(config: &Config) -> engine::Options {
         keep_alive: config.models.keep_alive,
         threads: config.device.threads,
         cache_bytes: config.models.kv_cache_bytes,
+        guesses: config.models.speculate,
+        drafts: config.models.drafts.clone(),
         cache: match config.models.kv_cache {
             KvCache::F32 => KvType::F32,
             KvCache::F16 => KvType::F16,

@@ -226,7 +226,14 @@ impl ModelMetrics {
         for metric in [names::RUNNING, names::WAITING, names::KV_USAGE, names::MODEL_LOADED] {
             gauge(metric, labels(), 0.0);
         }
-        for metric in [names::PROMPT_TOKENS, names::GENERATION_TOKENS, names::CANCELLED] {
+        for metric in [
+            names::PROMPT_TOKENS,
+            names::GENERATION_TOKENS,
+            names::CANCELLED,
+            names::SPEC_DRAFTS,
+            names::SPEC_DRAFT_TOKENS,
+            names::SPEC_ACCEPTED,
+        ] {
             counter(metric, labels(), 0);
         }
         let hot = Hot {
@@ -283,6 +290,13 @@ impl ModelMetrics {
     /// Counts a sequence that went back to the queue.
     pub fn preempted(&self) {
         counter(names::PREEMPTIONS, self.labels(), 1);
+    }
+
+    /// Counts rows that had guesses checked, the guesses, and those that came true.
+    pub fn speculated(&self, drafts: u64, guesses: u64, accepted: u64) {
+        counter(names::SPEC_DRAFTS, self.labels(), drafts);
+        counter(names::SPEC_DRAFT_TOKENS, self.labels(), guesses);
+        counter(names::SPEC_ACCEPTED, self.labels(), accepted);
     }
 
     /// Counts a request that the model's queue refused.

@@ -112,6 +112,10 @@ pub struct Models {
     pub kv_cache_bytes: Option<u64>,
     /// How it keeps keys and values.
     pub kv_cache: KvCache,
+    /// Whether chat models guess what they say next from what was said, where that pays.
+    pub speculate: bool,
+    /// From a chat model's id to that of the smaller one that guesses for it instead.
+    pub drafts: BTreeMap<String, String>,
     /// Used where a request names no model.
     pub chat: Option<String>,
     pub embed: Option<String>,
@@ -274,6 +278,8 @@ impl Config {
                 keep_alive: Some(Duration::from_secs(300)),
                 kv_cache_bytes: None,
                 kv_cache: KvCache::F16,
+                speculate: true,
+                drafts: BTreeMap::new(),
                 chat: None,
                 embed: None,
                 asr: None,

@@ -167,6 +167,14 @@ pub(super) const SETTINGS: &[Setting] = &[
             other => return Err(format!("is {other}; it must be f16, q8 or f32")) }; Ok(()) },
         get: |c| Some(match c.models.kv_cache {
             KvCache::F32 => "f32", KvCache::F16 => "f16", KvCache::Q8 => "q8" }.into()) },
+    Setting { name: "models.speculate", shape: Shape::Bool,
+        help: "let chat models guess from what was said, where that is faster; answers are the same",
+        set: |c, v| { c.models.speculate = boolean(v)?; Ok(()) },
+        get: |c| Some(c.models.speculate.into()) },
+    Setting { name: "models.drafts", shape: Shape::Map,
+        help: "smaller chat models that guess for larger ones of the same vocabulary: large = \"small\"",
+        set: |c, v| { c.models.drafts = map(v)?; Ok(()) },
+        get: |c| Some(table(&c.models.drafts)) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",
         set: |c, v| { c.models.chat = Some(text(v)?); Ok(()) },
@@ -182,8 +190,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting { name: "models.aliases", shape: Shape::Map,
         help: "further names for models: name = \"model id\"",
         set: |c, v| { c.models.aliases = map(v)?; Ok(()) },
-        get: |c| Some(Value::Table(c.models.aliases.iter()
-            .map(|(name, id)| (name.clone(), Value::String(id.clone()))).collect())) },
+        get: |c| Some(table(&c.models.aliases)) },
     Setting { name: "device.kind", shape: Shape::Text,
         help: if cfg!(feature = "cuda") { "auto, cpu or cuda; auto is a GPU where there is one" } else { "auto or cpu" },
         set: |c, v| { c.device.kind = device_kind(&text(v)?)?; Ok(()) },
@@ -249,6 +256,10 @@ fn map(value: Value) -> Result<BTreeMap<String, String>, String> {
             Err(message) => Err(format!("has the entry `{name}`, which {message}")),
         })
         .collect()
+}
+
+fn table(map: &BTreeMap<String, String>) -> Value {
+    Value::Table(map.iter().map(|(name, id)| (name.clone(), Value::String(id.clone()))).collect())
 }
 
 /// `HOST:PORT`. `localhost` is taken as 127.0.0.1; other names are not looked up, as an address that

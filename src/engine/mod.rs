@@ -14,12 +14,13 @@ pub mod sched;
 mod tests;
 pub mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use tokio::sync::{oneshot, watch};
 
 use crate::device;
@@ -53,6 +54,10 @@ pub struct Options {
     pub cache_bytes: Option<u64>,
     /// How it keeps keys and values; f16 on a GPU, whatever this says.
     pub cache: KvType,
+    /// Whether chat models guess what they say next from what was said, where that pays.
+    pub guesses: bool,
+    /// From a chat model's id to that of the smaller one that guesses for it instead.
+    pub drafts: BTreeMap<String, String>,
 }
 
 impl Default for Options {
@@ -66,6 +71,8 @@ impl Default for Options {
             context: 32_768,
             cache_bytes: None,
             cache: KvType::F16,
+            guesses: true,
+            drafts: BTreeMap::new(),
         }
     }
 }
@@ -184,6 +191,17 @@ macro_rules! served {
 }
 served!(Llm, Embed, Asr);
 
+/// The models that guess, by the id of the one they guess for.
+fn drafts(models: &[Installed], options: &Options) -> Result<HashMap<String, Installed>, Error> {
+    let find = |id: &String| models.iter().find(|m| m.id == *id && m.kind == Kind::Chat);
+    let found = options.drafts.iter().map(|(large, small)| match (find(large), find(small)) {
+        (Some(_), Some(draft)) => Ok((large.clone(), draft.clone())),
+        (None, _) => Err(Error::Unknown(large.clone())),
+        (_, None) => Err(Error::Unknown(small.clone())),
+    });
+    found.collect()
+}
+
 fn no_device(reason: &dyn std::fmt::Display) -> Error {
     Error::Load { model: "the device".to_owned(), reason: reason.to_string() }
 }
@@ -193,8 +211,15 @@ impl Engine {
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
         let info = Self::choose(&options)?;
         let cache_bytes = options.cache(options.budget(&info));
-        let limits = open::Limits { context: options.context, cache_bytes, cache: options.cache };
-        Self::start_on(info, models, options, Box::new(move |m, d| open::open(m, d, limits)))
+        let limits = open::Limits {
+            context: options.context,
+            cache_bytes,
+            cache: options.cache,
+            guesses: options.guesses,
+        };
+        let drafts = drafts(&models, &options)?;
+        let open = move |m: &Installed, d: &Device| open::open(m, drafts.get(&m.id), d, limits);
+        Self::start_on(info, models, options, Box::new(open))
     }
 
     /// [`start`](Self::start) with models built in another way.
@@ -342,7 +367,12 @@ impl Engine {
             }
             return Ok(handle);
         }
-        let needs = open::estimate(installed, self.inner.options.cache(ledger.budget()));
+        let cache = self.inner.options.cache(ledger.budget());
+        let draft = self.inner.options.drafts.get(id);
+        let draft = self.inner.models.iter().find(|m| Some(&m.id) == draft);
+        // The small model's cache has as many blocks, of fewer and smaller layers.
+        let draft = draft.map_or(0, |draft| open::estimate(draft, cache / 4));
+        let needs = open::estimate(installed, cache).saturating_add(draft);
         self.make_room(&mut ledger, id, needs).await?;
         let metrics = ModelMetrics::new(id);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));

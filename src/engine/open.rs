@@ -5,9 +5,11 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use super::lane::asr::AsrLane;
+use super::lane::draft::Drafter;
 use super::lane::embed::EmbedLane;
 use super::lane::llm::LlmLane;
 use super::sched;
+use super::sched::llm::Guesses;
 use super::worker::{AnyFront, Opened};
 use crate::model::{Error, asr, embed, llm};
 use crate::obs::ModelMetrics;
@@ -33,13 +35,21 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// How its key-value cache keeps them.
     pub cache: KvType,
+    /// Whether what it says next is guessed from what was said.
+    pub guesses: bool,
 }
 
-/// Loads the model and builds its lane. Runs on the device's thread.
-pub fn open(installed: &Installed, device: &Device, limits: Limits) -> Result<Opened, Error> {
+/// Loads the model, and for a chat model the one that guesses for it, and builds its lane. Runs on the device's
+/// thread.
+pub fn open(
+    installed: &Installed,
+    draft: Option<&Installed>,
+    device: &Device,
+    limits: Limits,
+) -> Result<Opened, Error> {
     let metrics = ModelMetrics::new(&installed.id);
     match installed.kind {
-        Kind::Chat => open_llm(installed, device, limits, metrics),
+        Kind::Chat => open_llm(installed, draft, device, limits, metrics),
         Kind::Embed => {
             let loaded = embed::load(&installed.path, device)?;
             let bytes = loaded.model.bytes();
@@ -63,14 +73,30 @@ pub fn open(installed: &Installed, device: &Device, limits: Limits) -> Result<Op
 
 fn open_llm(
     installed: &Installed,
+    draft: Option<&Installed>,
     device: &Device,
     limits: Limits,
     metrics: ModelMetrics,
 ) -> Result<Opened, Error> {
-    let limits =
-        llm::Limits { context: limits.context, cache_bytes: limits.cache_bytes, cache: limits.cache };
+    let Limits { context, cache_bytes, cache, guesses } = limits;
+    let limits = llm::Limits { context, cache_bytes, cache, blocks: None };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);
+    let draft = match draft {
+        Some(draft) => {
+            let limits = llm::Limits { blocks: Some(blocks), ..limits };
+            let small = llm::load(draft, device, limits)?;
+            same_vocabulary(&front, &small.front)
+                .map_err(|problem| Error::config(&format!("models.drafts.{}", installed.id), problem))?;
+            Some(small)
+        }
+        None => None,
+    };
+    let guesses = match (&draft, guesses) {
+        (Some(_), _) => Guesses::Model,
+        (None, true) => Guesses::Lookup,
+        (None, false) => Guesses::Nobody,
+    };
     let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
         max_running: MAX_RUNNING,
         prefill_tokens: PREFILL_TOKENS,
@@ -78,10 +104,25 @@ fn open_llm(
         context: front.context,
         blocks,
         block_size: KvCache::BLOCK,
+        guesses,
     });
-    let bytes = model.bytes();
-    let lane = LlmLane::new(metrics, model, scheduler, front.stop.clone());
+    let bytes = model.bytes() + draft.as_ref().map_or(0, |small| small.model.bytes());
+    let drafter = draft.map(|small| Drafter::new(small.model, small.front.context));
+    let lane = LlmLane::new(metrics, model, scheduler, drafter, front.stop.clone());
     Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(Arc::new(front)), bytes })
+}
+
+/// A guess is a token's number: it has to mean the same to both models.
+fn same_vocabulary(large: &llm::Front, small: &llm::Front) -> Result<(), String> {
+    let (large, small) = (&large.tokenizer, &small.tokenizer);
+    if large.vocab_size() != small.vocab_size() {
+        let (large, small) = (large.vocab_size(), small.vocab_size());
+        return Err(format!("the model that guesses has {small} tokens and not {large}"));
+    }
+    match (0..large.vocab_size() as u32).find(|&id| large.piece(id) != small.piece(id)) {
+        Some(id) => Err(format!("token {id} is another one in the model that guesses")),
+        None => Ok(()),
+    }
 }
 
 /// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Quantised

@@ -66,11 +66,13 @@ fn engine(options: Options) -> Engine {
                 context: front.context,
                 blocks: 64,
                 block_size: BLOCK,
+                guesses: sched::llm::Guesses::Lookup,
             });
             let lane = LlmLane::new(
                 ModelMetrics::new("chat"),
                 Box::new(FakeLlm { step: STEP }),
                 scheduler,
+                None,
                 front.stop.clone(),
             );
             Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), bytes: 60 << 20 })

@@ -35,8 +35,8 @@ impl Model<Llm> for FakeLlm {
         let mut end = 0;
         for row in &batch.rows {
             end += row.len;
-            if row.logits {
-                let next = match batch.tokens[end - 1] {
+            for &token in &batch.tokens[end - row.logits..end] {
+                let next = match token {
                     SAY_STOP => STOP,
                     token => 8 + (token + 1) % 50,
                 };

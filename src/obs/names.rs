@@ -70,6 +70,12 @@ pub const PREFIX_HITS: Metric =
     counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
 pub const PREEMPTIONS: Metric =
     counter("vllm:num_preemptions_total", "Sequences put back in the queue to free cache.");
+pub const SPEC_DRAFTS: Metric =
+    counter("vllm:spec_decode_num_drafts_total", "Times guesses of a sequence's next tokens were checked.");
+pub const SPEC_DRAFT_TOKENS: Metric =
+    counter("vllm:spec_decode_num_draft_tokens_total", "Guesses that were checked.");
+pub const SPEC_ACCEPTED: Metric =
+    counter("vllm:spec_decode_num_accepted_tokens_total", "Guesses that came true.");
 pub const ADMISSION_REJECTIONS: Metric =
     counter("vllm:admission_rejections_total", "Requests refused before they were queued, by reason.");
 pub const FIRST_TOKEN_TIME: Metric =

@@ -66,10 +66,11 @@ fn service() -> Service {
             context: front.context,
             blocks: 16,
             block_size: 32,
+            guesses: sched::llm::Guesses::Lookup,
         };
         let fake = Box::new(FakeLlm { step: std::time::Duration::ZERO });
         let scheduler = sched::llm::Scheduler::new(limits);
-        let lane = LlmLane::new(ModelMetrics::new("thinker"), fake, scheduler, front.stop.clone());
+        let lane = LlmLane::new(ModelMetrics::new("thinker"), fake, scheduler, None, front.stop.clone());
         Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), bytes: 1 << 20 })
     };
     let options =

@@ -1,19 +1,20 @@
 //! Text generation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
+use super::draft::Drafter;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
-use crate::engine::sched::JobId;
-use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Start};
+use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, Start};
+use crate::engine::sched::{self, JobId};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
 use crate::model::llm::logprobs::Logprobs;
 use crate::model::llm::output::{forbid, sample};
-use crate::model::llm::{Batch, Front, Llm, Row};
+use crate::model::llm::{Batch, Front, Llm, Logits, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
 use crate::types::llm::{FinishReason, Sampling};
@@ -77,12 +78,15 @@ pub struct LlmLane {
     metrics: ModelMetrics,
     model: Box<dyn Model<Llm>>,
     scheduler: Scheduler,
+    /// The model that guesses, where there is one.
+    drafter: Option<Drafter>,
     stop: Arc<[u32]>,
     jobs: HashMap<JobId, Active>,
     next: u64,
     draining: Draining<Llm>,
-    /// Preemptions that the metrics know of.
+    /// What the metrics know of.
     preemptions: u64,
+    speculated: Speculated,
     steps: u64,
 }
 
@@ -102,10 +106,22 @@ impl LlmLane {
         metrics: ModelMetrics,
         model: Box<dyn Model<Llm>>,
         scheduler: Scheduler,
+        drafter: Option<Drafter>,
         stop: Arc<[u32]>,
     ) -> Self {
-        let (jobs, draining) = (HashMap::new(), Draining::default());
-        LlmLane { metrics, model, scheduler, stop, jobs, next: 0, draining, preemptions: 0, steps: 0 }
+        LlmLane {
+            metrics,
+            model,
+            scheduler,
+            drafter,
+            stop,
+            jobs: HashMap::new(),
+            next: 0,
+            draining: Draining::default(),
+            preemptions: 0,
+            speculated: Speculated::default(),
+            steps: 0,
+        }
     }
 
     /// Drops the jobs nobody waits for; delivers what readers were behind on.
@@ -200,7 +216,86 @@ impl LlmLane {
             self.preemptions += 1;
             self.metrics.preempted();
         }
+        let now = self.scheduler.speculated();
+        if now != self.speculated {
+            let before = std::mem::replace(&mut self.speculated, now);
+            self.metrics.speculated(
+                now.drafts - before.drafts,
+                now.guesses - before.guesses,
+                now.accepted - before.accepted,
+            );
+        }
     }
+
+    /// The tokens of a step, guesses among them.
+    fn batch(&self, plan: &Plan) -> Result<Batch, Failure> {
+        let mut batch = Batch::default();
+        for row in &plan.rows {
+            let Some(seq) = self.scheduler.running(row.id) else {
+                return Err(Failure::Step("a planned sequence is gone".to_owned()));
+            };
+            let guesses = checked(row, seq);
+            batch.tokens.extend_from_slice(&seq.tokens[row.start..row.start + row.len]);
+            batch.tokens.extend_from_slice(guesses);
+            batch.rows.push(Row {
+                len: row.len + guesses.len(),
+                start: row.start,
+                table: seq.table.clone(),
+                logits: if row.samples { 1 + guesses.len() } else { 0 },
+            });
+        }
+        Ok(batch)
+    }
+
+    /// What the rows that sample say.
+    fn say(&self, plan: &Plan, mut logits: Logits, failed: &HashMap<JobId, String>) -> Said {
+        let mut logits = logits.data.chunks_exact_mut(logits.vocabulary.max(1));
+        let mut said = Vec::with_capacity(plan.rows.len());
+        for row in plan.rows.iter().filter(|r| r.samples) {
+            let (Some(seq), Some(active)) = (self.scheduler.running(row.id), self.jobs.get(&row.id)) else {
+                // Nothing of the plan can be gone, and its logits have to be passed over if it is.
+                said.push(Err(Failure::Step("a planned sequence is gone".to_owned())));
+                continue;
+            };
+            let guesses = checked(row, seq);
+            let logits = logits.by_ref().take(1 + guesses.len());
+            said.push(match failed.get(&row.id) {
+                Some(why) => Err(Failure::Step(format!("grammar: {why}"))),
+                None => Ok(choose_while_true(logits, seq, guesses, &active.job.input)),
+            });
+        }
+        said
+    }
+}
+
+/// What each row that samples said, the guesses that came true among it, or why it said nothing.
+type Said = Vec<Result<Vec<Sampled>, Failure>>;
+
+/// The guesses that a row checks.
+fn checked<'s>(row: &sched::llm::Row, seq: &'s Sequence) -> &'s [u32] {
+    &seq.guesses()[..row.guesses.min(seq.guesses().len())]
+}
+
+/// One token for each logits as long as it is what was guessed, and one that is not, or is behind all guesses.
+fn choose_while_true<'l>(
+    logits: impl Iterator<Item = &'l mut [f32]>,
+    seq: &Sequence,
+    guesses: &[u32],
+    input: &Input,
+) -> Vec<Sampled> {
+    let mut said: Vec<Sampled> = Vec::with_capacity(1 + guesses.len());
+    let mut tokens = std::borrow::Cow::Borrowed(&seq.tokens[..]);
+    // Those that no longer follow what was said are passed over, so that the next row finds its own.
+    for (i, logits) in logits.enumerate() {
+        if said.len() < i || said.last().is_some_and(|last| last.token != guesses[i - 1]) {
+            continue;
+        }
+        if let Some(last) = said.last() {
+            tokens.to_mut().push(last.token);
+        }
+        said.push(choose(logits, seq, &tokens, input));
+    }
+    said
 }
 
 /// The guides of the rows that sample, each with room for what may go wrong.
@@ -213,24 +308,23 @@ fn guides<'j>(
     held.filter(|(id, _)| samples(*id)).map(|(id, guide)| (id, guide, None)).collect()
 }
 
-/// The next token of a sequence, from the model's logits for it; they are scratch afterwards.
-fn choose(logits: &mut [f32], seq: &Sequence, input: &Input) -> Sampled {
+/// What follows `tokens`, the sequence's and perhaps more, from the model's logits; they are scratch afterwards.
+fn choose(logits: &mut [f32], seq: &Sequence, tokens: &[u32], input: &Input) -> Sampled {
     let raw = input.logprobs.map(|top| (logits.to_vec(), top as usize));
     if let Some(mask) = input.guide.as_ref().and_then(Guide::mask) {
         mask.apply(logits);
     }
-    if seq.generated().len() < input.min_new {
+    if tokens.len() - seq.prompt_len < input.min_new {
         forbid(logits, seq.stop());
     }
-    let token = sample(logits, &seq.sampling, seq.seed, &seq.tokens, seq.prompt_len);
+    let token = sample(logits, &seq.sampling, seq.seed, tokens, seq.prompt_len);
     let logprobs = raw.map(|(logits, top)| Box::new(Logprobs::new(&logits, token, top)));
     Sampled { token, logprobs }
 }
 
 impl Lane for LlmLane {
     type Plan = Plan;
-    /// The next token of each row that samples, or why it has none.
-    type Output = Vec<Result<Sampled, Failure>>;
+    type Output = Said;
 
     fn submit(&mut self, job: AnyJob) {
         let AnyJob::Llm(mut job) = job else { return job.reject() };
@@ -243,6 +337,8 @@ impl Lane for LlmLane {
             sampling: job.input.sampling.clone(),
             seed: job.input.seed,
             stop: self.stop(&job.input),
+            // A form of the answer moves on with each token, and its mask is worked out beside the step.
+            guessable: job.input.guide.is_none(),
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {
@@ -266,23 +362,15 @@ impl Lane for LlmLane {
         plan
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<Vec<Result<Sampled, Failure>>, Failure> {
-        let mut batch = Batch::default();
-        for row in &plan.rows {
-            let Some(seq) = self.scheduler.running(row.id) else {
-                return Err(Failure::Step("a planned sequence is gone".to_owned()));
-            };
-            batch.tokens.extend_from_slice(&seq.tokens[row.start..row.start + row.len]);
-            batch.rows.push(Row {
-                len: row.len,
-                start: row.start,
-                table: seq.table.clone(),
-                logits: row.samples,
-            });
+    fn run(&mut self, plan: &Plan) -> Result<Said, Failure> {
+        if let Some(drafter) = &mut self.drafter {
+            drafter.guess(&mut self.scheduler, plan).map_err(|e| Failure::Step(e.to_string()))?;
         }
+        let batch = self.batch(plan)?;
         let mut guides = guides(&mut self.jobs, plan);
+        let begun = Instant::now();
         // The model computes on this thread and its helpers; what they leave idle works out the masks.
-        let mut logits = rayon::in_place_scope(|scope| {
+        let logits = rayon::in_place_scope(|scope| {
             for (_, guide, failed) in &mut guides {
                 scope.spawn(move |_| *failed = guide.prepare().err());
             }
@@ -291,33 +379,29 @@ impl Lane for LlmLane {
         .map_err(|e| Failure::Step(e.to_string()))?;
         let failed: HashMap<JobId, String> =
             guides.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
-        let sampling = plan.rows.iter().filter(|r| r.samples);
-        let tokens =
-            sampling.zip(logits.data.chunks_exact_mut(logits.vocabulary.max(1))).filter_map(|(row, l)| {
-                let seq = self.scheduler.running(row.id)?;
-                if let Some(why) = failed.get(&row.id) {
-                    return Some(Err(Failure::Step(format!("grammar: {why}"))));
-                }
-                Some(Ok(choose(l, seq, &self.jobs.get(&row.id)?.job.input)))
-            });
-        Ok(tokens.collect())
+        let said = self.say(plan, logits, &failed);
+        self.scheduler.took(plan, begun.elapsed().as_secs_f64());
+        Ok(said)
     }
 
-    fn commit(&mut self, plan: Plan, sampled: Vec<Result<Sampled, Failure>>) {
+    fn commit(&mut self, plan: Plan, said: Said) {
         let now = Instant::now();
         self.metrics.step(plan.rows.iter().map(|r| r.len).sum());
-        let rows = plan.rows.iter().filter(|r| r.samples).zip(&sampled);
-        for (row, failure) in rows.filter_map(|(row, sampled)| Some((row, sampled.as_ref().err()?))) {
+        let rows = plan.rows.iter().filter(|r| r.samples).zip(&said);
+        for (row, failure) in rows.filter_map(|(row, said)| Some((row, said.as_ref().err()?))) {
             self.break_off(row.id, failure);
         }
         // The scheduler passes over the rows that are gone.
-        let token = |sampled: &Result<Sampled, _>| sampled.as_ref().map_or(0, |sampled| sampled.token);
-        let tokens: Vec<u32> = sampled.iter().map(token).collect();
-        let rows = plan.rows.iter().filter(|r| r.samples).zip(sampled);
-        let mut logprobs: HashMap<JobId, Box<Logprobs>> =
-            rows.filter_map(|(row, sampled)| Some((row.id, sampled.ok()?.logprobs?))).collect();
+        let said: Vec<Vec<Sampled>> = said.into_iter().map(Result::unwrap_or_default).collect();
+        let tokens: Vec<Vec<u32>> = said.iter().map(|s| s.iter().map(|s| s.token).collect()).collect();
+        let rows = plan.rows.iter().filter(|r| r.samples).zip(said);
+        let mut logprobs: HashMap<JobId, VecDeque<Box<Logprobs>>> = rows
+            .map(|(row, said)| (row.id, said.into_iter().filter_map(|s| s.logprobs).collect()))
+            .filter(|(_, logprobs): &(_, VecDeque<_>)| !logprobs.is_empty())
+            .collect();
         for outcome in self.scheduler.commit(&plan, &tokens) {
-            self.deliver(outcome, logprobs.remove(&outcome.id), now);
+            let logprobs = logprobs.get_mut(&outcome.id).and_then(VecDeque::pop_front);
+            self.deliver(outcome, logprobs, now);
         }
         self.count();
         self.steps += 1;

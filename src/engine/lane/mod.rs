@@ -5,6 +5,7 @@
 //! step that fails or panics fails the jobs in it and no other.
 
 pub mod asr;
+pub mod draft;
 pub mod embed;
 pub mod llm;
 

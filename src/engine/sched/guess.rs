@@ -62,6 +62,11 @@ impl Luck {
         self.0 += Self::STEP * (f64::from(u8::from(hit)) - self.0);
     }
 
+    /// Nobody guessed: what is known grows old, so that it is tried again some day.
+    pub fn forget(&mut self) {
+        self.0 += 0.005 * (0.5 - self.0);
+    }
+
     /// The probability that the next guess comes true.
     pub fn share(self) -> f64 {
         self.0
@@ -113,6 +118,11 @@ impl Pace {
         (mean, self.rows_rows / self.weight - mean * mean)
     }
 
+    /// A step of `rows` of a model that guesses for one that has `pace`; a quarter of its step until there was one.
+    pub fn cost_beside(&self, pace: &Pace, rows: usize) -> f64 {
+        if self.weight > 0.0 { self.cost(rows) } else { pace.cost(rows) / 4.0 }
+    }
+
     /// A step of `rows`, in seconds up to a constant factor.
     pub fn cost(&self, rows: usize) -> f64 {
         if self.weight == 0.0 {
@@ -126,28 +136,30 @@ impl Pace {
 }
 
 /// How many guesses of each sequence a step should check. `each` has the luck and the guesses of the sequences that
-/// decode; `room` bounds the step's rows. All zero unless the batch gains a twentieth.
-pub fn choose(pace: &Pace, each: &[(Luck, usize)], room: usize) -> Vec<usize> {
+/// decode; `level` is what guessing one token further takes, for all of them; `room` bounds the step's rows. All zero
+/// unless the batch gains a twentieth.
+pub fn choose(pace: &Pace, level: f64, each: &[(Luck, usize)], room: usize) -> Vec<usize> {
     let mut counts = vec![0; each.len()];
     // A further guess counts if all before it come true.
-    let mut gains: Vec<(f64, usize)> = (each.iter().enumerate())
+    let mut gains: Vec<(f64, usize, usize)> = (each.iter().enumerate())
         .flat_map(|(at, &(luck, guesses))| {
-            (1..=guesses.min(MOST)).map(move |depth| (luck.share().powi(depth as i32), at))
+            (1..=guesses.min(MOST)).map(move |depth| (luck.share().powi(depth as i32), at, depth))
         })
         .collect();
     gains.sort_by(|a, b| b.0.total_cmp(&a.0));
     gains.truncate(room.saturating_sub(each.len()));
     let alone = each.len() as f64 / pace.cost(each.len());
-    let (mut said, mut best) = (each.len() as f64, (alone * 1.05, 0));
-    for (at, (gain, _)) in gains.iter().enumerate() {
+    let (mut said, mut levels, mut best) = (each.len() as f64, 0, (alone * 1.05, 0));
+    for (count, &(gain, _, depth)) in (1..).zip(&gains) {
         said += gain;
-        let rate = said / pace.cost(each.len() + at + 1);
+        levels = levels.max(depth);
+        let rate = said / (pace.cost(each.len() + count) + level * levels as f64);
         if rate > best.0 {
-            best = (rate, at + 1);
+            best = (rate, count);
         }
     }
-    for (_, at) in &gains[..best.1] {
-        counts[*at] += 1;
+    for &(_, at, _) in &gains[..best.1] {
+        counts[at] += 1;
     }
     counts
 }
@@ -176,15 +188,21 @@ mod tests {
         let mut pace = Pace::default();
         // A row adds a tenth of what the first costs: bound by reading weights.
         (0..50).for_each(|i| pace.note(1 + i % 8, 0.9 + 0.1 * (1 + i % 8) as f64));
-        assert_eq!(choose(&pace, &[(luck(0.9), 8)], 64), [8]);
-        assert_eq!(choose(&pace, &[(luck(0.02), 8)], 64), [0]);
-        let mixed = choose(&pace, &[(luck(0.9), 8), (luck(0.02), 8), (luck(0.6), 2)], 64);
+        assert_eq!(choose(&pace, 0.0, &[(luck(0.9), 8)], 64), [8]);
+        assert_eq!(choose(&pace, 0.0, &[(luck(0.02), 8)], 64), [0]);
+        let mixed = choose(&pace, 0.0, &[(luck(0.9), 8), (luck(0.02), 8), (luck(0.6), 2)], 64);
         assert!(mixed[0] > 3 && mixed[1] == 0 && mixed[2] > 0, "{mixed:?}");
-        assert!(choose(&pace, &[(luck(0.9), 8); 3], 5).iter().sum::<usize>() <= 2, "no more rows than there is room");
+        // A model that guesses has to be cheap.
+        assert!(choose(&pace, 0.1, &[(luck(0.9), 8)], 64)[0] > 2);
+        assert_eq!(choose(&pace, 1.0, &[(luck(0.9), 8)], 64), [0]);
+        assert!(
+            choose(&pace, 0.0, &[(luck(0.9), 8); 3], 5).iter().sum::<usize>() <= 2,
+            "no more rows than there is room"
+        );
         // Every row costs the same: nothing is gained by more of them.
         let mut pace = Pace::default();
         (0..50).for_each(|i| pace.note(1 + i % 8, (1 + i % 8) as f64));
-        assert_eq!(choose(&pace, &[(luck(0.95), 8), (luck(0.95), 8)], 64), [0, 0]);
+        assert_eq!(choose(&pace, 0.0, &[(luck(0.95), 8), (luck(0.95), 8)], 64), [0, 0]);
     }
 
     #[test]

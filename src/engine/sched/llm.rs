@@ -8,13 +8,20 @@
 //! Blocks are taken as they are needed. When none is left the sequence admitted last is preempted: its blocks
 //! go back, and it waits at the head of the queue to recompute those that are gone by then. It continues with the
 //! same text, because a sampled token depends on seed, position and logits alone.
+//!
+//! A step that only decodes may check guesses behind a sequence's last token ([`speculate`]), for which blocks are
+//! taken only where there are some to spare.
+
+mod speculate;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::JobId;
 use super::blocks::{BlockId, BlockPool};
+use super::guess::{Lookup, Luck, Pace};
 use crate::types::llm::{FinishReason, Sampling};
+pub use speculate::{Guesses, Speculated};
 
 /// What bounds a step. All are at least 1.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +38,8 @@ pub struct Limits {
     pub blocks: usize,
     /// Positions a block.
     pub block_size: usize,
+    /// Who guesses what sequences say next.
+    pub guesses: Guesses,
 }
 
 /// What a sequence starts from. `prompt` is not empty and shorter than the context.
@@ -44,6 +53,8 @@ pub struct Start {
     pub seed: u64,
     /// Tokens that end the answer.
     pub stop: Arc<[u32]>,
+    /// Whether guesses can be checked: not where a token depends on more than those before it.
+    pub guessable: bool,
 }
 
 /// A sequence and how far it is.
@@ -63,6 +74,11 @@ pub struct Sequence {
     /// Leading tokens of the prompt that were there when it was admitted for the first time.
     cached: Option<usize>,
     stop: Arc<[u32]>,
+    guessable: bool,
+    lookup: Lookup,
+    luck: Luck,
+    /// What may follow `tokens`, as of the last plan; the row says how many of them it checks.
+    guesses: Vec<u32>,
 }
 
 impl Sequence {
@@ -81,8 +97,26 @@ impl Sequence {
         &self.stop
     }
 
+    /// What may follow the tokens: of a row with guesses, the first so many are to be checked, or all if there are
+    /// fewer.
+    pub fn guesses(&self) -> &[u32] {
+        &self.guesses
+    }
+
     fn pending(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Appends a token; says whether that completes the answer.
+    fn say(&mut self, token: u32) -> Option<FinishReason> {
+        self.tokens.push(token);
+        if self.stop.contains(&token) {
+            Some(FinishReason::Stop)
+        } else if self.generated().len() >= self.max_new {
+            Some(FinishReason::Length)
+        } else {
+            None
+        }
     }
 
     /// The tokens whose keys and values may come from others: not the last one, whose logits are wanted.
@@ -99,6 +133,8 @@ pub struct Row {
     pub len: usize,
     /// Whether these are the last known tokens, so that the next one is to be sampled.
     pub samples: bool,
+    /// Guesses to check behind them, at most: see [`Sequence::guesses`].
+    pub guesses: usize,
 }
 
 /// A step: rows in order of admission, never empty.
@@ -125,6 +161,10 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
+    pace: Pace,
+    /// Of the model that guesses.
+    guess_pace: Pace,
+    speculated: Speculated,
     pool: BlockPool,
     waiting: VecDeque<Sequence>,
     /// In order of admission.
@@ -136,7 +176,16 @@ impl Scheduler {
     /// An empty scheduler.
     pub fn new(limits: Limits) -> Self {
         let pool = BlockPool::new(limits.blocks, limits.block_size);
-        Scheduler { limits, pool, waiting: VecDeque::new(), running: Vec::new(), preemptions: 0 }
+        Scheduler {
+            limits,
+            pace: Pace::default(),
+            guess_pace: Pace::default(),
+            speculated: Speculated::default(),
+            pool,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            preemptions: 0,
+        }
     }
 
     /// Positions that one sequence can have: the context, or the whole cache if that is smaller.
@@ -162,6 +211,10 @@ impl Scheduler {
             computed: 0,
             cached: None,
             stop: start.stop,
+            guessable: start.guessable,
+            lookup: Lookup::default(),
+            luck: Luck::default(),
+            guesses: Vec::new(),
         });
         Ok(())
     }
@@ -183,6 +236,7 @@ impl Scheduler {
         let budget = if rows.is_empty() { self.limits.prefill_tokens } else { self.limits.mixed_tokens };
         let left = self.plan_prefill(&stalled, budget, &mut rows);
         self.admit(&stalled, left, &mut rows);
+        self.plan_guesses(&mut rows);
         (!rows.is_empty()).then_some(Plan { rows })
     }
 
@@ -193,7 +247,7 @@ impl Scheduler {
             let seq = &self.running[at];
             if seq.pending() == 1 && !stalled(seq.id) && self.grow_or_preempt(at, 1) {
                 let seq = &self.running[at];
-                rows.push(Row { id: seq.id, start: seq.computed, len: 1, samples: true });
+                rows.push(Row { id: seq.id, start: seq.computed, len: 1, samples: true, guesses: 0 });
             }
             at += 1;
         }
@@ -213,7 +267,13 @@ impl Scheduler {
             // A chunk that would preempt itself or a row already planned waits for blocks instead.
             if seq.pending() > 1 && !stalled(seq.id) && self.grow(at, len) {
                 let seq = &self.running[at];
-                rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+                rows.push(Row {
+                    id: seq.id,
+                    start: seq.computed,
+                    len,
+                    samples: len == seq.pending(),
+                    guesses: 0,
+                });
                 budget -= len;
             }
             at += 1;
@@ -224,7 +284,13 @@ impl Scheduler {
             let len = self.running[at].pending().min(budget);
             if self.grow_or_preempt(at, len) {
                 let seq = &self.running[at];
-                rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+                rows.push(Row {
+                    id: seq.id,
+                    start: seq.computed,
+                    len,
+                    samples: len == seq.pending(),
+                    guesses: 0,
+                });
                 budget -= len;
             }
         }
@@ -246,7 +312,13 @@ impl Scheduler {
                 break;
             }
             seq.cached.get_or_insert(seq.computed);
-            rows.push(Row { id: seq.id, start: seq.computed, len, samples: len == seq.pending() });
+            rows.push(Row {
+                id: seq.id,
+                start: seq.computed,
+                len,
+                samples: len == seq.pending(),
+                guesses: 0,
+            });
             budget -= len;
             self.running.push(seq);
         }
@@ -300,31 +372,33 @@ impl Scheduler {
         }
     }
 
-    /// Applies a step: `sampled` has one token for each row that samples, in order.
-    pub fn commit(&mut self, plan: &Plan, sampled: &[u32]) -> Vec<Outcome> {
-        let mut tokens = sampled.iter();
-        let mut outcomes = Vec::with_capacity(sampled.len());
+    /// Applies a step. `said` has, for each row that samples, in order, what the sequence said: those of the checked
+    /// guesses that came true, and one token more.
+    pub fn commit(&mut self, plan: &Plan, said: &[Vec<u32>]) -> Vec<Outcome> {
+        let mut said = said.iter();
+        let mut outcomes = Vec::with_capacity(said.len());
         for row in &plan.rows {
-            let token = if row.samples { tokens.next() } else { None };
+            let said = if row.samples { said.next().map_or(&[][..], Vec::as_slice) } else { &[] };
             let Some(at) = self.running.iter().position(|s| s.id == row.id) else { continue };
+            self.note_guesses(at, row, said);
             let seq = &mut self.running[at];
+            let before = seq.computed;
+            seq.computed += row.len;
+            let mut finish = None;
+            for (i, &token) in said.iter().enumerate() {
+                // What a guess that came true computed is in the cache.
+                seq.computed += usize::from(i > 0);
+                finish = seq.say(token);
+                let (generated, cached) = (seq.generated().len(), seq.cached());
+                outcomes.push(Outcome { id: row.id, token, finish, generated, cached });
+                if finish.is_some() {
+                    break;
+                }
+            }
             let size = self.pool.block_size();
-            let full = seq.computed / size..(seq.computed + row.len) / size;
-            for block in full {
+            for block in before / size..seq.computed / size {
                 self.pool.seal(&mut seq.table, block, &seq.tokens[block * size..][..size]);
             }
-            seq.computed += row.len;
-            let Some(&token) = token else { continue };
-            seq.tokens.push(token);
-            let generated = seq.generated().len();
-            let finish = if seq.stop.contains(&token) {
-                Some(FinishReason::Stop)
-            } else if generated >= seq.max_new {
-                Some(FinishReason::Length)
-            } else {
-                None
-            };
-            outcomes.push(Outcome { id: row.id, token, finish, generated, cached: seq.cached() });
             if finish.is_some() {
                 self.cancel(row.id);
             }

@@ -8,13 +8,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::prelude::*;
 
 use super::JobId;
-use super::llm::{Limits, Plan, Row, Scheduler, Start};
+use super::llm::{Guesses, Limits, Plan, Row, Scheduler, Start};
 use crate::types::llm::{FinishReason, Sampling};
 
 const STOP: u32 = 7;
 
 fn limits(blocks: usize) -> Limits {
-    Limits { max_running: 4, prefill_tokens: 24, mixed_tokens: 8, context: 64, blocks, block_size: 4 }
+    Limits {
+        max_running: 4,
+        prefill_tokens: 24,
+        mixed_tokens: 8,
+        context: 64,
+        blocks,
+        block_size: 4,
+        guesses: Guesses::Nobody,
+    }
 }
 
 /// A prompt that no other begins like.
@@ -25,24 +33,42 @@ fn start(prompt: usize, max_new: usize) -> Start {
 }
 
 fn start_of(prompt: Vec<u32>, max_new: usize) -> Start {
-    Start { prompt, max_new, sampling: Sampling::default(), seed: 0, stop: Arc::from([STOP]) }
+    Start {
+        prompt,
+        max_new,
+        sampling: Sampling::default(),
+        seed: 0,
+        stop: Arc::from([STOP]),
+        guessable: true,
+    }
 }
 
-/// What a model that depends on the sequence alone would say.
-fn next_token(scheduler: &Scheduler, id: JobId) -> u32 {
-    let sequence = scheduler.running(id).unwrap();
-    let length = sequence.tokens.len() as u64;
-    // Never the stop token before 5 are generated; then at times.
-    match sequence.generated().len() >= 5 && (id.0 * 31 + length).is_multiple_of(11) {
+/// What a model that depends on the sequence alone would say after `tokens`, of which `generated` are its own.
+fn next_token(id: JobId, tokens: usize, generated: usize) -> u32 {
+    let length = tokens as u64;
+    // Never the stop token before 5 are generated; then at times. Every other one repeats itself.
+    match generated >= 5 && (id.0 * 31 + length).is_multiple_of(11) {
         true => STOP,
-        false => 100 + ((id.0 * 17 + length) % 50) as u32,
+        false => 100 + ((id.0 * 17 + length) % if id.0.is_multiple_of(2) { 3 } else { 50 }) as u32,
     }
 }
 
 fn run(scheduler: &mut Scheduler, plan: &Plan) -> Vec<super::llm::Outcome> {
-    let sampled: Vec<u32> =
-        plan.rows.iter().filter(|r| r.samples).map(|r| next_token(scheduler, r.id)).collect();
-    scheduler.commit(plan, &sampled)
+    let said: Vec<Vec<u32>> = (plan.rows.iter().filter(|r| r.samples))
+        .map(|row| {
+            let sequence = scheduler.running(row.id).unwrap();
+            let guesses = &sequence.guesses()[..row.guesses.min(sequence.guesses().len())];
+            let mut said = Vec::new();
+            for i in 0..=guesses.len() {
+                said.push(next_token(row.id, sequence.tokens.len() + i, sequence.generated().len() + i));
+                if guesses.get(i) != said.last() {
+                    break;
+                }
+            }
+            said
+        })
+        .collect();
+    scheduler.commit(plan, &said)
 }
 
 #[test]
@@ -50,15 +76,15 @@ fn a_prompt_is_computed_in_chunks_beside_decoding_rows() {
     let mut scheduler = Scheduler::new(limits(64));
     scheduler.submit(JobId(1), start(3, 50)).unwrap();
     let plan = scheduler.plan(|_| false).unwrap();
-    assert_eq!(plan.rows, [Row { id: JobId(1), start: 0, len: 3, samples: true }]);
+    assert_eq!(plan.rows, [Row { id: JobId(1), start: 0, len: 3, samples: true, guesses: 0 }]);
     run(&mut scheduler, &plan);
     scheduler.submit(JobId(2), start(10, 5)).unwrap();
     let plan = scheduler.plan(|_| false).unwrap();
-    let decode = Row { id: JobId(1), start: 3, len: 1, samples: true };
-    assert_eq!(plan.rows, [decode, Row { id: JobId(2), start: 0, len: 8, samples: false }]);
+    let decode = Row { id: JobId(1), start: 3, len: 1, samples: true, guesses: 0 };
+    assert_eq!(plan.rows, [decode, Row { id: JobId(2), start: 0, len: 8, samples: false, guesses: 0 }]);
     run(&mut scheduler, &plan);
     let plan = scheduler.plan(|_| false).unwrap();
-    assert_eq!(plan.rows[1], Row { id: JobId(2), start: 8, len: 2, samples: true });
+    assert_eq!(plan.rows[1], Row { id: JobId(2), start: 8, len: 2, samples: true, guesses: 0 });
 }
 
 #[test]
@@ -83,7 +109,7 @@ fn a_cancelled_sequence_has_given_its_blocks_back_at_the_next_plan() {
     scheduler.cancel(JobId(1));
     assert_eq!(scheduler.plan(|_| false).unwrap().rows[0].id, JobId(2));
     // Committing the plan of a sequence that has gone does nothing.
-    assert!(scheduler.commit(&plan, &[5]).is_empty());
+    assert!(scheduler.commit(&plan, &[vec![5]]).is_empty());
     scheduler.check_integrity().unwrap();
 }
 
@@ -130,6 +156,40 @@ fn a_second_turn_computes_only_what_is_new() {
     let other = [vec![99], (1..18).collect()].concat();
     scheduler.submit(JobId(4), start_of(other, 1)).unwrap();
     assert_eq!(finish(&mut scheduler), (18, 0));
+}
+
+#[test]
+fn what_repeats_itself_is_guessed_and_takes_fewer_steps() {
+    let steps = |guesses| {
+        let mut scheduler = Scheduler::new(Limits { guesses, ..limits(64) });
+        scheduler.submit(JobId(0), Start { stop: Arc::default(), ..start(4, 50) }).unwrap();
+        let mut steps = 0;
+        while let Some(plan) = scheduler.plan(|_| false) {
+            run(&mut scheduler, &plan);
+            scheduler.took(&plan, 1.0 + 0.1 * plan.rows[0].guesses as f64);
+            steps += 1;
+        }
+        (steps, scheduler.speculated())
+    };
+    assert_eq!(steps(Guesses::Nobody).0, 50);
+    let (steps, speculated) = steps(Guesses::Lookup);
+    assert!(steps < 25, "{steps} steps, {speculated:?}");
+    assert_eq!(
+        speculated.accepted + steps,
+        50,
+        "a token a step, and those that were guessed: {speculated:?}"
+    );
+}
+
+#[test]
+fn nobody_is_preempted_for_a_guess() {
+    // Two that repeat themselves, and blocks for their tokens but not for guesses.
+    let mut scheduler = Scheduler::new(Limits { guesses: Guesses::Lookup, ..limits(8) });
+    for id in [0, 2] {
+        scheduler.submit(JobId(id), Start { stop: Arc::default(), ..start(4, 12) }).unwrap();
+    }
+    finish(&mut scheduler);
+    assert_eq!(scheduler.preemptions(), 0);
 }
 
 #[test]
@@ -197,6 +257,12 @@ fn up_to(tokens: &[u32]) -> u64 {
     hasher.finish()
 }
 
+/// A sequence's tokens, and the guesses that a row checks.
+fn with_guesses(scheduler: &Scheduler, row: &Row) -> Vec<u32> {
+    let sequence = scheduler.running(row.id).unwrap();
+    [&sequence.tokens, &sequence.guesses()[..row.guesses]].concat()
+}
+
 /// Checks a plan, and that every position it reads holds what the same tokens would have written there.
 fn check_plan(scheduler: &Scheduler, plan: &Plan, limits: Limits, cells: &mut Cells) {
     let rows: BTreeSet<JobId> = plan.rows.iter().map(|r| r.id).collect();
@@ -207,17 +273,21 @@ fn check_plan(scheduler: &Scheduler, plan: &Plan, limits: Limits, cells: &mut Ce
     let size = limits.block_size;
     for row in &plan.rows {
         let sequence = scheduler.running(row.id).expect("a planned sequence holds blocks");
-        assert!(sequence.table.len() * size >= row.start + row.len, "{row:?} has no blocks");
+        let end = row.start + row.len + row.guesses;
+        assert!(sequence.table.len() * size >= end, "{row:?} has no blocks");
+        assert!(end < limits.context, "{row:?} leaves no position for what it says");
         assert_eq!(row.samples, row.start + row.len == sequence.tokens.len());
-        for at in row.start..row.start + row.len {
-            cells.insert((sequence.table[at / size], at % size), up_to(&sequence.tokens[..=at]));
+        let tokens = with_guesses(scheduler, row);
+        for at in row.start..end {
+            cells.insert((sequence.table[at / size], at % size), up_to(&tokens[..=at]));
         }
     }
     for row in &plan.rows {
         let sequence = scheduler.running(row.id).unwrap();
-        for at in 0..row.start + row.len {
+        let tokens = with_guesses(scheduler, row);
+        for at in 0..row.start + row.len + row.guesses {
             let cell = cells.get(&(sequence.table[at / size], at % size));
-            assert_eq!(cell, Some(&up_to(&sequence.tokens[..=at])), "{row:?} reads another's position {at}");
+            assert_eq!(cell, Some(&up_to(&tokens[..=at])), "{row:?} reads another's position {at}");
         }
     }
 }
@@ -226,11 +296,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn invariants_hold_and_everything_ends(acts in acts(), blocks in 1usize..24) {
-        let limits = limits(blocks);
+    fn invariants_hold_and_everything_ends(acts in acts(), blocks in 1usize..24, lookup: bool) {
+        let guesses = if lookup { Guesses::Lookup } else { Guesses::Nobody };
+        let limits = Limits { guesses, ..limits(blocks) };
         let mut scheduler = Scheduler::new(limits);
         let (mut alive, mut stalled, mut cells) = (BTreeSet::new(), BTreeSet::new(), Cells::new());
         let mut texts: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
+        let mut prompts = BTreeMap::new();
         let mut next = 0;
         let mut step = |scheduler: &mut Scheduler, alive: &mut BTreeSet<JobId>, stalled: &BTreeSet<JobId>| {
             let paused: Vec<JobId> =
@@ -253,6 +325,7 @@ proptest! {
         for act in acts {
             match act {
                 Act::Submit { prompt, family, max_new } => {
+                    prompts.insert(JobId(next), prompt);
                     let prompt = family_prompt(prompt, family, next);
                     if scheduler.submit(JobId(next), start_of(prompt, max_new)).is_ok() {
                         alive.insert(JobId(next));
@@ -284,6 +357,12 @@ proptest! {
             scheduler.check_integrity().map_err(TestCaseError::fail)?;
         }
         prop_assert_eq!(scheduler.usage(), 0.0);
+        // Guesses, preemption and company change nothing of what is said.
+        for (id, text) in texts {
+            let prompt = prompts[&id];
+            let alone: Vec<u32> = (0..text.len()).map(|i| next_token(id, prompt + i, i)).collect();
+            prop_assert_eq!(text, alone);
+        }
     }
 
     #[test]

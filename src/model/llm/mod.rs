@@ -44,11 +44,11 @@ pub struct Row {
     pub start: usize,
     /// Cache blocks of positions 0, 32, 64, ..., long enough for these tokens.
     pub table: Vec<u32>,
-    /// Whether the logits after its last token are wanted.
-    pub logits: bool,
+    /// Tokens at its end after which logits are wanted.
+    pub logits: usize,
 }
 
-/// Logits of the rows that wanted them, in order: (rows, vocabulary) f32.
+/// Logits after the tokens for which they were wanted, in order: (tokens, vocabulary) f32.
 #[derive(Debug)]
 pub struct Logits {
     pub data: Vec<f32>,
@@ -76,6 +76,8 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// How it keeps keys and values.
     pub cache: KvType,
+    /// Exactly so many blocks, whatever that takes.
+    pub blocks: Option<usize>,
 }
 
 /// A decoder and what its scheduler and callers must know.

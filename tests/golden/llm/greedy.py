@@ -76,7 +76,7 @@ def tokenize(text):
 
 def context():
     p = L.llama_context_default_params()
-    p.n_ctx, p.n_batch, p.n_threads, p.n_threads_batch = 1024, 1024, 2, 2
+    p.n_ctx, p.n_batch, p.n_threads, p.n_threads_batch = 1024, 1024, 1, 1
     p.type_k = p.type_v = L.GGML_TYPE_F32
     p.flash_attn_type = L.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return L.llama_init_from_model(model, p)

@@ -35,13 +35,13 @@ struct Answer {
 const TIE: f32 = 0.5;
 
 fn load(path: &Path) -> Box<dyn Model<Llm>> {
-    let limits = Limits { context: 1024, cache_bytes: 0, cache: KvType::F16 };
+    let limits = Limits { context: 1024, cache_bytes: 0, cache: KvType::F32, blocks: None };
     super::load(Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 
 /// Rows of one token each, so that every one's logits come back, or of the whole prompt.
 fn step(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize, every: bool) -> Vec<Vec<f32>> {
-    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: true };
+    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: 1 };
     let rows = match every {
         true => (0..tokens.len()).map(|i| row(start + i, 1)).collect(),
         false => vec![row(start, tokens.len())],

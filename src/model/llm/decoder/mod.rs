@@ -73,7 +73,9 @@ impl Decoder {
         let per_block =
             KvCache::block_bytes(KvCache::kept(limits.cache, device), c.layers, c.kv_heads, c.head_dim);
         // One sequence of the whole context must fit, whatever the budget says: placement has counted it.
-        let blocks = ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK));
+        let blocks = limits.blocks.unwrap_or_else(|| {
+            ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK))
+        });
         let cache = KvCache::new(limits.cache, c.layers, blocks, (c.kv_heads, c.head_dim), device)?;
         let device = device.clone();
         Ok(Decoder { device, embedding, layers, norm, output, rope, local_rope, cache, blocks, config })
@@ -143,9 +145,7 @@ impl Model<Llm> for Decoder {
         for row in &batch.rows {
             rows.push(Rows { first, len: row.len, start: row.start, table: &row.table });
             first += row.len;
-            if row.logits {
-                wanted.push(first as u32 - 1);
-            }
+            wanted.extend((first - row.logits.min(row.len)) as u32..first as u32);
         }
         let step = Step { rows: &rows, positions: &positions, slots: &slots };
         let normed = self.forward(&batch.tokens, &step)?;

@@ -27,7 +27,7 @@ struct Case {
 fn smollm2() -> Option<Box<dyn Model<Llm>>> {
     let path = crate::testing::model("smollm2-135m-instruct")?;
     let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16 };
+    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16, blocks: None };
     Some(super::load(gguf, &Device::Cpu, limits).unwrap().0)
 }
 
@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
 
 /// One sequence of a batch; its blocks begin at `block`.
 fn row(start: usize, len: usize, block: u32) -> Row {
-    Row { len, start, table: (block..block + 8).collect(), logits: true }
+    Row { len, start, table: (block..block + 8).collect(), logits: 1 }
 }
 
 fn step(model: &mut dyn Model<Llm>, tokens: &[u32], rows: Vec<Row>) -> Vec<Vec<f32>> {
@@ -151,7 +151,7 @@ fn reference(name: &str) -> Reference {
 
 fn open(name: &str) -> Box<dyn Model<Llm>> {
     let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
-    let limits = Limits { context: 64, cache_bytes: 0, cache: KvType::F16 };
+    let limits = Limits { context: 64, cache_bytes: 0, cache: KvType::F16, blocks: None };
     super::load(gguf, &Device::Cpu, limits).unwrap().0
 }
 
@@ -160,7 +160,7 @@ fn check_steps(name: &str, model: &mut dyn Model<Llm>, lengths: impl IntoIterato
     let want = reference(name);
     let mut at = 0;
     for len in lengths {
-        let row = Row { len, start: at, table: vec![1, 0], logits: true };
+        let row = Row { len, start: at, table: vec![1, 0], logits: 1 };
         let logits = step(model, &want.tokens[at..at + len], vec![row]).remove(0);
         at += len;
         let largest = want.logits[at - 1].iter().fold(0f32, |m, v| m.max(v.abs()));
