@@ -150,6 +150,8 @@ pub fn set_ready(ready: bool) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     QueueFull,
+    /// One API key has as much in the queue as one may.
+    KeyShare,
     ShuttingDown,
     /// Bodies being read take all the memory set aside for them.
     BodyMemory,
@@ -160,6 +162,7 @@ impl Rejection {
     fn as_str(self) -> &'static str {
         match self {
             Rejection::QueueFull => "queue_full",
+            Rejection::KeyShare => "key_share",
             Rejection::ShuttingDown => "shutting_down",
             Rejection::BodyMemory => "body_memory",
             Rejection::TooManyUploads => "too_many_uploads",

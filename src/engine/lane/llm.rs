@@ -8,6 +8,7 @@ use super::Lane;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Start};
+use crate::engine::sched::queue::Claim;
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
@@ -37,6 +38,8 @@ pub struct Input {
     pub guide: Option<Guide>,
     /// Report each token's log-probability, and those of so many of the likeliest.
     pub logprobs: Option<u32>,
+    /// Lower numbers go first.
+    pub priority: i32,
 }
 
 /// What a generation says as it goes.
@@ -233,6 +236,7 @@ impl Lane for LlmLane {
             sampling: job.input.sampling.clone(),
             seed: job.input.seed,
             stop: self.stop(&job.input),
+            claim: Claim { priority: job.input.priority, owner: job.owner.clone() },
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {

@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod embed;
 pub mod llm;
+pub mod queue;
 #[cfg(test)]
 mod tests;
 
