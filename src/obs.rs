@@ -229,8 +229,19 @@ impl ModelMetrics {
         for metric in [names::RUNNING, names::WAITING, names::KV_USAGE, names::MODEL_LOADED] {
             gauge(metric, labels(), 0.0);
         }
-        for metric in [names::PROMPT_TOKENS, names::GENERATION_TOKENS, names::CANCELLED] {
+        for metric in [
+            names::PROMPT_TOKENS,
+            names::GENERATION_TOKENS,
+            names::PREFIX_QUERIES,
+            names::PREFIX_HITS,
+            names::PREEMPTIONS,
+            names::CANCELLED,
+        ] {
             counter(metric, labels(), 0);
+        }
+        for outcome in [Outcome::Stop, Outcome::Length, Outcome::Abort, Outcome::Error] {
+            let reason = Label::from_static_parts("finished_reason", outcome.as_str());
+            counter(names::REQUEST_SUCCESS, labels().into_iter().chain([reason]).collect(), 0);
         }
         let hot = Hot {
             running: metrics::gauge!(names::RUNNING.name, labels()),
@@ -364,6 +375,11 @@ impl RequestTimer {
         }
     }
 
+    /// The prompt, of so many tokens, is computed.
+    pub fn prompt(&self, tokens: u32) {
+        counter(names::PROMPT_TOKENS, self.model.labels(), u64::from(tokens));
+    }
+
     /// A token was generated.
     pub fn token(&mut self, now: Instant) {
         match self.last {
@@ -382,7 +398,6 @@ impl RequestTimer {
     pub fn finish(mut self, now: Instant, outcome: Outcome, prompt_tokens: u32) {
         self.ended = true;
         let labels = self.model.labels();
-        counter(names::PROMPT_TOKENS, labels.clone(), u64::from(prompt_tokens));
         counter(names::REQUEST_SUCCESS, self.model.labels_and("finished_reason", outcome.as_str()), 1);
         observe(names::REQUEST_PROMPT_TOKENS, labels.clone(), f64::from(prompt_tokens));
         observe(names::REQUEST_GENERATION_TOKENS, labels, self.tokens as f64);

@@ -155,6 +155,7 @@ impl LlmLane {
         let cached_tokens = outcome.cached as u32;
         if outcome.generated == 1 {
             self.metrics.prefix_cache(active.prompt_tokens, cached_tokens);
+            active.timer.prompt(active.prompt_tokens);
             active.job.events.send(Event::Delta(Delta::Prompt { cached: cached_tokens }));
         }
         if complete || outcome.finish != Some(FinishReason::Stop) {
@@ -339,3 +340,7 @@ impl Lane for LlmLane {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "llm_tests.rs"]
+mod tests;
