@@ -150,6 +150,8 @@ pub fn set_ready(ready: bool) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     QueueFull,
+    /// One API key has as much in the queue as one may.
+    KeyShare,
     ShuttingDown,
     /// Bodies being read take all the memory set aside for them.
     BodyMemory,
@@ -160,6 +162,7 @@ impl Rejection {
     fn as_str(self) -> &'static str {
         match self {
             Rejection::QueueFull => "queue_full",
+            Rejection::KeyShare => "key_share",
             Rejection::ShuttingDown => "shutting_down",
             Rejection::BodyMemory => "body_memory",
             Rejection::TooManyUploads => "too_many_uploads",
@@ -229,12 +232,19 @@ impl ModelMetrics {
         for metric in [
             names::PROMPT_TOKENS,
             names::GENERATION_TOKENS,
+            names::PREFIX_QUERIES,
+            names::PREFIX_HITS,
+            names::PREEMPTIONS,
             names::CANCELLED,
             names::SPEC_DRAFTS,
             names::SPEC_DRAFT_TOKENS,
             names::SPEC_ACCEPTED,
         ] {
             counter(metric, labels(), 0);
+        }
+        for outcome in [Outcome::Stop, Outcome::Length, Outcome::Abort, Outcome::Error] {
+            let reason = Label::from_static_parts("finished_reason", outcome.as_str());
+            counter(names::REQUEST_SUCCESS, labels().into_iter().chain([reason]).collect(), 0);
         }
         let hot = Hot {
             running: metrics::gauge!(names::RUNNING.name, labels()),
@@ -375,6 +385,11 @@ impl RequestTimer {
         }
     }
 
+    /// The prompt, of so many tokens, is computed.
+    pub fn prompt(&self, tokens: u32) {
+        counter(names::PROMPT_TOKENS, self.model.labels(), u64::from(tokens));
+    }
+
     /// A token was generated.
     pub fn token(&mut self, now: Instant) {
         match self.last {
@@ -393,7 +408,6 @@ impl RequestTimer {
     pub fn finish(mut self, now: Instant, outcome: Outcome, prompt_tokens: u32) {
         self.ended = true;
         let labels = self.model.labels();
-        counter(names::PROMPT_TOKENS, labels.clone(), u64::from(prompt_tokens));
         counter(names::REQUEST_SUCCESS, self.model.labels_and("finished_reason", outcome.as_str()), 1);
         observe(names::REQUEST_PROMPT_TOKENS, labels.clone(), f64::from(prompt_tokens));
         observe(names::REQUEST_GENERATION_TOKENS, labels, self.tokens as f64);

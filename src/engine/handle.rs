@@ -1,8 +1,8 @@
 //! The async side of a loaded model: admission and cancellation.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::job::{Event, Job, Modality, Outbox};
 use super::worker::{AnyJob, Command, ModelKey};
 use crate::obs::{ModelMetrics, Rejection};
+use crate::types::key::Owner;
 
 /// Events a caller may be behind before its job pauses.
 const EVENTS: usize = 64;
@@ -20,37 +21,71 @@ pub enum Refused {
     /// As many jobs as allowed are under way for this model.
     #[error("{limit} jobs wait or run already")]
     Full { limit: usize },
+    /// As many of them as one API key may have are this one's.
+    #[error("{limit} jobs of this API key wait or run already")]
+    FullForKey { limit: usize },
     /// The worker has stopped.
     #[error("the device's worker has stopped")]
     Stopped,
 }
 
-/// Counts the jobs of one model from submission to end, and bounds them.
+/// Counts the jobs of one model from submission to end, and bounds them: all together, and those of one API key, so
+/// that no key can keep the others out.
 #[derive(Debug)]
 pub struct Gate {
-    under_way: AtomicUsize,
+    taken: Mutex<Taken>,
     limit: usize,
 }
 
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Of owners with a key; never 0.
+    by_key: HashMap<Owner, usize>,
+}
+
 impl Gate {
-    /// At most `limit` jobs at once.
+    /// At most `limit` jobs at once, and three quarters of them of one key.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Gate { under_way: AtomicUsize::new(0), limit: limit.max(1) })
+        Arc::new(Gate { taken: Mutex::default(), limit: limit.max(1) })
     }
 
     /// Jobs submitted and not ended.
     pub fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Acquire)
+        self.taken().all
     }
 
-    fn enter(self: &Arc<Self>) -> Result<Ticket, Refused> {
-        let entered = self
-            .under_way
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < self.limit).then_some(n + 1));
-        match entered {
-            Ok(_) => Ok(Ticket { gate: self.clone() }),
-            Err(_) => Err(Refused::Full { limit: self.limit }),
+    fn enter(self: &Arc<Self>, owner: &Owner) -> Result<Ticket, Refused> {
+        let mut taken = self.taken();
+        if taken.all >= self.limit {
+            return Err(Refused::Full { limit: self.limit });
         }
+        if owner.has_key() {
+            let limit = (self.limit * 3 / 4).max(1);
+            let own = taken.by_key.get(owner).copied().unwrap_or(0);
+            if own >= limit {
+                return Err(Refused::FullForKey { limit });
+            }
+            taken.by_key.insert(owner.clone(), own + 1);
+        }
+        taken.all += 1;
+        Ok(Ticket { gate: self.clone(), owner: owner.clone() })
+    }
+
+    fn leave(&self, owner: &Owner) {
+        let mut taken = self.taken();
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(own) = taken.by_key.get_mut(owner) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_key.remove(owner);
+            }
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Counts are changed as a whole, or not at all.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,11 +93,12 @@ impl Gate {
 #[derive(Debug)]
 pub struct Ticket {
     gate: Arc<Gate>,
+    owner: Owner,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.gate.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.gate.leave(&self.owner);
     }
 }
 
@@ -74,6 +110,8 @@ pub struct Handle<M: Modality> {
     pub(super) gate: Arc<Gate>,
     pub(super) inbox: Sender<Command>,
     pub(super) metrics: ModelMetrics,
+    /// Whose the jobs are that are submitted through it.
+    pub(super) owner: Owner,
 }
 
 impl<M: Modality> Clone for Handle<M> {
@@ -85,7 +123,15 @@ impl<M: Modality> Clone for Handle<M> {
             gate: self.gate.clone(),
             inbox: self.inbox.clone(),
             metrics: self.metrics.clone(),
+            owner: self.owner.clone(),
         }
+    }
+}
+
+impl<M: Modality> Handle<M> {
+    /// The same for the jobs of this owner; without it they are nobody's in particular.
+    pub fn owned_by(self, owner: Owner) -> Self {
+        Handle { owner, ..self }
     }
 }
 
@@ -109,12 +155,17 @@ where
         input: M::Input,
         timeout: Option<Duration>,
     ) -> Result<mpsc::Receiver<Event<M>>, Refused> {
-        let refused = |_: &Refused| self.metrics.rejected(Rejection::QueueFull);
-        let ticket = self.gate.enter().inspect_err(refused)?;
+        let ticket = self.gate.enter(&self.owner).inspect_err(|refused| {
+            self.metrics.rejected(match refused {
+                Refused::FullForKey { .. } => Rejection::KeyShare,
+                _ => Rejection::QueueFull,
+            });
+        })?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         let queued = Instant::now();
         let job = Job {
             input,
+            owner: self.owner.clone(),
             deadline: timeout.map(|t| queued + t),
             queued,
             span: tracing::Span::current(),

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::handle::Ticket;
+use crate::types::key::Owner;
 use crate::types::model::Kind;
 
 /// What sets one kind of work apart. Every kind has the same life: queued, planned into steps, run, committed.
@@ -54,6 +55,7 @@ pub enum Event<M: Modality> {
 /// One unit of work. A caller cancels it by dropping the receiving end of `events`.
 pub struct Job<M: Modality> {
     pub input: M::Input,
+    pub owner: Owner,
     pub deadline: Option<Instant>,
     pub queued: Instant,
     pub span: tracing::Span,

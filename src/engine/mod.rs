@@ -29,6 +29,7 @@ use crate::model::embed::Embed;
 use crate::model::llm::Llm;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
+use crate::types::key::Owner;
 use crate::types::model::{Installed, Kind};
 use handle::{Gate, Handle};
 use job::Modality;
@@ -451,11 +452,13 @@ impl Engine {
 
     fn handle(&self, key: ModelKey, id: &str, front: AnyFront, metrics: ModelMetrics) -> AnyHandle {
         let gate = Gate::new(self.inner.options.queue);
-        let (id, inbox) = (Arc::from(id), self.inbox());
+        let (id, inbox, owner) = (Arc::from(id), self.inbox(), Owner::default());
         match front {
-            AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox, metrics }),
-            AnyFront::Embed(front) => AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics }),
-            AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics }),
+            AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox, metrics, owner }),
+            AnyFront::Embed(front) => {
+                AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics, owner })
+            }
+            AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics, owner }),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::model;
 use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, PANIC, SAY_STOP, STOP, VOCABULARY};
 use crate::model::llm::guide::Guide;
 use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
+use crate::types::key::Owner;
 use crate::types::llm::{Constraint, FinishReason, Sampling};
 use crate::types::model::Format;
 
@@ -272,6 +273,30 @@ async fn a_reader_that_hangs_up_frees_its_place_within_a_step() {
     until("the places are free", || chat.gate.under_way() == 0).await;
     let (tokens, _) = drain(chat.submit(input(&[10], 2), None).unwrap()).await;
     assert_eq!(tokens.len(), 2);
+}
+
+#[tokio::test]
+async fn one_key_leaves_places_for_others() {
+    let exposition = crate::obs::install_metrics().unwrap();
+    let engine = engine(options());
+    let chat = engine.get::<Llm>("chat").await.unwrap();
+    let of = |key: &str| chat.clone().owned_by(Owner::key(key));
+    let submit = |handle: &handle::Handle<Llm>| handle.submit(input(&[10], 400), None);
+    let flood: Vec<_> = (0..3).map(|_| submit(&of("flood")).unwrap()).collect();
+    assert_eq!(submit(&of("flood")).err(), Some(handle::Refused::FullForKey { limit: 3 }));
+    let refused = "vllm:admission_rejections_total{model_name=\"chat\",engine=\"0\",reason=\"key_share\"} 1";
+    assert!(exposition.render().lines().any(|line| line == refused));
+    let other = submit(&of("other")).unwrap();
+    assert_eq!(submit(&of("other")).err(), Some(handle::Refused::Full { limit: 4 }));
+    drop((flood, other));
+    until("the places are free", || chat.gate.under_way() == 0).await;
+    // Without keys one may have all of them.
+    let all: Vec<_> = (0..4).map(|_| submit(&chat).unwrap()).collect();
+    assert_eq!(all.len(), 4);
+    drop(all);
+    until("the places are free", || chat.gate.under_way() == 0).await;
+    let again: Vec<_> = (0..3).map(|_| submit(&of("flood")).unwrap()).collect();
+    assert_eq!(again.len(), 3, "what is given back can be had again");
 }
 
 #[tokio::test]

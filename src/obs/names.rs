@@ -60,7 +60,8 @@ pub const KV_USAGE: Metric =
     gauge("vllm:kv_cache_usage_perc", "Share of the key-value cache in use; 1 is all of it.");
 pub const CACHE_CONFIG: Metric =
     gauge("vllm:cache_config_info", "Shape of the key-value cache, as labels; the value is 1.");
-pub const PROMPT_TOKENS: Metric = counter("vllm:prompt_tokens_total", "Prompt tokens processed.");
+pub const PROMPT_TOKENS: Metric =
+    counter("vllm:prompt_tokens_total", "Tokens of the prompts that were computed or found in the cache.");
 pub const GENERATION_TOKENS: Metric = counter("vllm:generation_tokens_total", "Tokens generated.");
 pub const REQUEST_SUCCESS: Metric =
     counter("vllm:request_success_total", "Requests that ended, by the reason they ended for.");

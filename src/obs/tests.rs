@@ -25,6 +25,7 @@ fn record_everything(model: &str) {
     let start = Instant::now();
     let mut timer = metrics.request(start);
     timer.start(start + Duration::from_millis(100));
+    timer.prompt(7);
     timer.token(start + Duration::from_millis(300));
     timer.token(start + Duration::from_millis(330));
     timer.finish(start + Duration::from_millis(350), Outcome::Stop, 7);
@@ -56,6 +57,27 @@ fn the_exposition_is_well_formed_and_says_what_was_recorded() {
     assert_eq!(of("vllm:generation_tokens_total{$}"), 2.0);
     assert_eq!(of("vllm:request_success_total{$,finished_reason=\"stop\"}"), 1.0);
     assert_eq!(of("vllm:request_success_total{$,finished_reason=\"abort\"}"), 1.0);
+    assert_eq!(of("vllm:request_success_total{$,finished_reason=\"length\"}"), 0.0);
+    assert_eq!(of("vllm:prefix_cache_queries_total{$}"), 10.0);
+    assert_eq!(of("vllm:prefix_cache_hits_total{$}"), 4.0);
+    assert_eq!(of("vllm:num_preemptions_total{$}"), 1.0);
+    // In seconds: the first step after 0.1, tokens at 0.3 and 0.33, the end at 0.35.
+    for (name, sum) in [
+        ("time_to_first_token_seconds", 0.3),
+        ("inter_token_latency_seconds", 0.03),
+        ("e2e_request_latency_seconds", 0.35),
+        ("request_queue_time_seconds", 0.1),
+        ("request_prefill_time_seconds", 0.2),
+        ("request_decode_time_seconds", 0.05),
+        ("request_inference_time_seconds", 0.25),
+        ("request_prompt_tokens", 7.0),
+        ("request_generation_tokens", 2.0),
+        ("iteration_tokens_total", 17.0),
+    ] {
+        assert_eq!(of(&format!("vllm:{name}_count{{$}}")), 1.0, "{name}");
+        let found = of(&format!("vllm:{name}_sum{{$}}"));
+        assert!((found - sum).abs() < 1e-9, "{name}: {found}");
+    }
     assert_eq!(of("vllm:admission_rejections_total{$,reason=\"queue_full\"}"), 1.0);
     assert_eq!(of("vllm:time_to_first_token_seconds_bucket{$,le=\"0.25\"}"), 0.0);
     assert_eq!(of("vllm:time_to_first_token_seconds_bucket{$,le=\"0.5\"}"), 1.0);

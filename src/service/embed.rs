@@ -10,8 +10,8 @@ use crate::types::embed::{Input as Text, Request, Response};
 
 impl Service {
     /// Embeds every input.
-    pub async fn embed(&self, _ctx: Context, request: Request) -> Result<Response, Error> {
-        let handle = self.model::<Embed>(&request.model).await?;
+    pub async fn embed(&self, ctx: Context, request: Request) -> Result<Response, Error> {
+        let handle = self.model::<Embed>(&ctx, &request.model).await?;
         let front = handle.front().clone();
         if let Some(dimensions) = request.dimensions.filter(|&d| d == 0 || d > front.dimensions) {
             let message = format!("dimensions is {dimensions}; this model gives 1 to {}", front.dimensions);

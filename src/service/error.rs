@@ -33,6 +33,9 @@ pub enum Error {
     /// The queue is full.
     #[error("the server is busy: {queued} requests wait already; try again in {} s", retry_after.as_secs().max(1))]
     Overloaded { queued: usize, retry_after: Duration },
+    /// So much of the queue is the caller's own.
+    #[error("{queued} requests of this API key wait or run already, as many as one key may have; try again in {} s", retry_after.as_secs().max(1))]
+    OverShare { queued: usize, retry_after: Duration },
     /// The deadline passed.
     #[error("the request took longer than {} s and was stopped", after.as_secs())]
     Timeout { after: Duration },
@@ -55,7 +58,7 @@ impl Error {
                 ErrorKind::Invalid
             }
             Error::UnknownModel { .. } => ErrorKind::NotFound,
-            Error::Overloaded { .. } => ErrorKind::Overloaded,
+            Error::Overloaded { .. } | Error::OverShare { .. } => ErrorKind::Overloaded,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Unavailable { .. } => ErrorKind::Unavailable,

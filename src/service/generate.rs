@@ -20,8 +20,8 @@ use crate::types::llm::{CallFormat, Constraint, Delta, Prompt, Request, Thinking
 
 impl Service {
     /// Starts to generate text.
-    pub async fn generate(&self, _ctx: Context, request: Request) -> Result<Generation, Error> {
-        let handle = self.model::<Llm>(&request.model).await?;
+    pub async fn generate(&self, ctx: Context, request: Request) -> Result<Generation, Error> {
+        let handle = self.model::<Llm>(&ctx, &request.model).await?;
         let front = handle.front().clone();
         let tools = match request.tools.choice {
             ToolChoice::None => Tools::default(),
@@ -66,6 +66,7 @@ impl Service {
                 min_new: request.min_tokens as usize,
                 guide: guide.clone(),
                 logprobs: request.logprobs,
+                priority: request.priority,
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
             let reading = reading(&front, &tools, thinking.as_ref());

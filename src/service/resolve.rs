@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Error, Service};
+use super::{Context, Error, Service};
 use crate::engine::handle::{Handle, Refused};
 use crate::engine::job::Failure;
 use crate::engine::{self, Served};
+use crate::types::key::Owner;
 use crate::types::model::{Installed, Kind};
 
 /// What a caller is told to wait when a queue is full. A chat answer takes seconds and frees its place then.
@@ -24,10 +25,12 @@ pub(super) fn names(model: &Installed, aliases: &BTreeMap<String, String>) -> Ve
 }
 
 impl Service {
-    /// The model that `name` means for this kind of work, loaded.
-    pub(super) async fn model<M: Served>(&self, name: &str) -> Result<Handle<M>, Error> {
+    /// The model that `name` means for this kind of work, loaded, for the jobs of whoever asks.
+    pub(super) async fn model<M: Served>(&self, ctx: &Context, name: &str) -> Result<Handle<M>, Error> {
         let id = self.resolve(name, M::KIND)?;
-        self.engine.get::<M>(&id).await.map_err(|error| {
+        let owner = ctx.key_id.as_deref().map(Owner::key).unwrap_or_default();
+        let handle = self.engine.get::<M>(&id).await.map(|handle| handle.owned_by(owner));
+        handle.map_err(|error| {
             tracing::error!(model = id, %error, "a model is not available");
             match error {
                 engine::Error::Unknown(model) => self.unknown(&model),
@@ -71,6 +74,7 @@ impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Full { limit } => Error::Overloaded { queued: limit, retry_after: RETRY_AFTER },
+            Refused::FullForKey { limit } => Error::OverShare { queued: limit, retry_after: RETRY_AFTER },
             Refused::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
         }
     }

@@ -16,11 +16,11 @@ impl Service {
     /// Transcribes a recording. Dropping the future stops decoding and recognition.
     pub async fn transcribe(
         &self,
-        _ctx: Context,
+        ctx: Context,
         request: Request,
         upload: Upload,
     ) -> Result<Transcript, Error> {
-        let handle = self.model::<Asr>(&request.model).await?;
+        let handle = self.model::<Asr>(&ctx, &request.model).await?;
         check(handle.front(), &request)?;
         // Held until the transcript is there: features of waiting recordings are what takes memory.
         let place = self.recordings.acquire().await;

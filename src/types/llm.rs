@@ -211,6 +211,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// How many answers to make, each with its own seed.
     pub n: u32,
+    /// Requests of lower numbers go first.
+    pub priority: i32,
     /// The form of the answer, and the request's field that asks for it.
     pub constraint: Option<(&'static str, Constraint)>,
     /// For [`Prompt::Chat`] only.
@@ -234,6 +236,7 @@ impl Request {
             stop_tokens: Vec::new(),
             ignore_eos: false,
             n: 1,
+            priority: 0,
             constraint: None,
             tools: Tools::default(),
             thinking: Thinking::default(),

@@ -331,6 +331,19 @@ fn with_key() -> axum::Router {
 }
 
 #[tokio::test]
+async fn who_has_a_key_cannot_go_before_others() {
+    let ask = |app: axum::Router, priority: i32| async move {
+        let mut request = post("/v1/chat/completions", chat("echo", &json!({"priority": priority})));
+        request.headers_mut().insert("x-api-key", "right-key-of-length".parse().unwrap());
+        let answer = send(&app, request).await;
+        (answer.status.as_u16(), answer.json()["error"]["param"].clone())
+    };
+    assert_eq!(ask(with_key(), -1).await, (400, json!("priority")));
+    assert_eq!(ask(with_key(), 1).await, (200, Value::Null));
+    assert_eq!(ask(plain(), -1).await, (200, Value::Null));
+}
+
+#[tokio::test]
 async fn every_route_asks_for_a_key_unless_the_table_says_otherwise() {
     let app = with_key();
     for route in table() {

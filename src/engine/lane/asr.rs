@@ -124,6 +124,7 @@ impl AsrLane {
             Usage { prompt_tokens: count(prompt), completion_tokens: count(sampled), ..Usage::default() };
         let audio = Duration::try_from_secs_f64(active.job.input.mel.seconds()).unwrap_or_default();
         self.metrics.transcribed(audio, now - active.began);
+        active.timer.prompt(usage.prompt_tokens);
         active.timer.finish(now, Outcome::Stop, usage.prompt_tokens);
         // Silence has no language; English is what the reference falls back to.
         let language = active.work.language().unwrap_or("en").to_owned();

@@ -120,6 +120,7 @@ impl Lane for EmbedLane {
         for id in self.scheduler.commit(&plan) {
             if let Some(mut active) = self.end(id) {
                 let tokens = active.job.input.rows.iter().map(Vec::len).sum::<usize>();
+                active.timer.prompt(tokens as u32);
                 active.timer.finish(Instant::now(), Outcome::Stop, tokens as u32);
                 active.job.events.send(Event::Done(active.vectors));
             }

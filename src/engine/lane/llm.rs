@@ -8,6 +8,7 @@ use super::Lane;
 use super::draft::Drafter;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, Start};
+use crate::engine::sched::queue::Claim;
 use crate::engine::sched::{self, JobId};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
@@ -38,6 +39,8 @@ pub struct Input {
     pub guide: Option<Guide>,
     /// Report each token's log-probability, and those of so many of the likeliest.
     pub logprobs: Option<u32>,
+    /// Lower numbers go first.
+    pub priority: i32,
 }
 
 /// What a generation says as it goes.
@@ -172,6 +175,7 @@ impl LlmLane {
         let cached_tokens = outcome.cached as u32;
         if outcome.generated == 1 {
             self.metrics.prefix_cache(active.prompt_tokens, cached_tokens);
+            active.timer.prompt(active.prompt_tokens);
             active.job.events.send(Event::Delta(Delta::Prompt { cached: cached_tokens }));
         }
         if complete || outcome.finish != Some(FinishReason::Stop) {
@@ -339,6 +343,7 @@ impl Lane for LlmLane {
             stop: self.stop(&job.input),
             // A form of the answer moves on with each token, and its mask is worked out beside the step.
             guessable: job.input.guide.is_none(),
+            claim: Claim { priority: job.input.priority, owner: job.owner.clone() },
         };
         match self.scheduler.submit(id, start) {
             Ok(()) => {
@@ -430,3 +435,7 @@ impl Lane for LlmLane {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "llm_tests.rs"]
+mod tests;

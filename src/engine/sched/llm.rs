@@ -1,25 +1,25 @@
 //! Which sequences of one chat model take the next step, and with how many tokens.
 //!
-//! Life of a sequence: it waits in arrival order; is admitted when a row and the blocks of its first chunk are
+//! Life of a sequence: it waits for its turn, which [`queue`](super::queue) decides; is admitted when a row and the blocks of its first chunk are
 //! free; takes the blocks that earlier sequences left of the same beginning; the rest of its prompt is computed in
 //! chunks, beside the decode rows of others; then it decodes a token a step. While another sequence computes a
 //! beginning that it shares, it waits for that: nothing is computed twice.
 //!
-//! Blocks are taken as they are needed. When none is left the sequence admitted last is preempted: its blocks
-//! go back, and it waits at the head of the queue to recompute those that are gone by then. It continues with the
-//! same text, because a sampled token depends on seed, position and logits alone.
+//! Blocks are taken as they are needed. When none is left the least urgent sequence is preempted, of several the one
+//! admitted last: its blocks go back, and it waits before all others of its owner to recompute those that are gone by
+//! then. It continues with the same text, because a sampled token depends on seed, position and logits alone.
 //!
 //! A step that only decodes may check guesses behind a sequence's last token ([`speculate`]), for which blocks are
 //! taken only where there are some to spare.
 
 mod speculate;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::JobId;
 use super::blocks::{BlockId, BlockPool};
 use super::guess::{Lookup, Luck, Pace};
+use super::queue::{Claim, FairQueue};
 use crate::types::llm::{FinishReason, Sampling};
 pub use speculate::{Guesses, Speculated};
 
@@ -55,6 +55,7 @@ pub struct Start {
     pub stop: Arc<[u32]>,
     /// Whether guesses can be checked: not where a token depends on more than those before it.
     pub guessable: bool,
+    pub claim: Claim,
 }
 
 /// A sequence and how far it is.
@@ -79,6 +80,7 @@ pub struct Sequence {
     luck: Luck,
     /// What may follow `tokens`, as of the last plan; the row says how many of them it checks.
     guesses: Vec<u32>,
+    claim: Claim,
 }
 
 impl Sequence {
@@ -90,6 +92,11 @@ impl Sequence {
     /// Tokens of the prompt that did not have to be computed.
     pub fn cached(&self) -> usize {
         self.cached.unwrap_or(0)
+    }
+
+    /// Whose it is, and how urgent.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// Tokens that end it.
@@ -137,7 +144,7 @@ pub struct Row {
     pub guesses: usize,
 }
 
-/// A step: rows in order of admission, never empty.
+/// A step: rows that go on, the most urgent first and of those in order of admission, then new ones; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub rows: Vec<Row>,
@@ -166,8 +173,8 @@ pub struct Scheduler {
     guess_pace: Pace,
     speculated: Speculated,
     pool: BlockPool,
-    waiting: VecDeque<Sequence>,
-    /// In order of admission.
+    waiting: FairQueue<Sequence>,
+    /// The most urgent first, and of those in order of admission.
     running: Vec<Sequence>,
     preemptions: u64,
 }
@@ -182,7 +189,7 @@ impl Scheduler {
             guess_pace: Pace::default(),
             speculated: Speculated::default(),
             pool,
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
             running: Vec::new(),
             preemptions: 0,
         }
@@ -200,7 +207,8 @@ impl Scheduler {
         if room == 0 || start.prompt.is_empty() {
             return Err(self.capacity().saturating_sub(1));
         }
-        self.waiting.push_back(Sequence {
+        let claim = start.claim.clone();
+        let sequence = Sequence {
             id,
             prompt_len: start.prompt.len(),
             tokens: start.prompt,
@@ -215,16 +223,19 @@ impl Scheduler {
             lookup: Lookup::default(),
             luck: Luck::default(),
             guesses: Vec::new(),
-        });
+            claim: start.claim,
+        };
+        self.waiting.push(&claim, sequence);
         Ok(())
     }
 
     /// Forgets a sequence; its blocks are free before the next plan. Unknown ids are ignored.
     pub fn cancel(&mut self, id: JobId) {
-        self.waiting.retain(|s| s.id != id);
+        self.waiting.remove(|s| s.id == id);
         if let Some(at) = self.running.iter().position(|s| s.id == id) {
             let mut gone = self.running.remove(at);
             self.pool.release(&mut gone.table);
+            self.waiting.leave(&gone.claim);
         }
     }
 
@@ -240,7 +251,7 @@ impl Scheduler {
         (!rows.is_empty()).then_some(Plan { rows })
     }
 
-    /// One row for each sequence whose prompt is done, oldest first.
+    /// One row for each sequence whose prompt is done, in order.
     fn plan_decode(&mut self, stalled: &impl Fn(JobId) -> bool, rows: &mut Vec<Row>) {
         let mut at = 0;
         while at < self.running.len() {
@@ -278,9 +289,9 @@ impl Scheduler {
             }
             at += 1;
         }
-        // Every prompt under way waits for blocks that only another one of them could give: let the oldest go on.
-        let oldest = self.running.iter().position(|s| s.pending() > 1 && !stalled(s.id));
-        if let Some(at) = oldest.filter(|_| rows.is_empty()) {
+        // Every prompt under way waits for blocks that only another one of them could give: let the first go on.
+        let first = self.running.iter().position(|s| s.pending() > 1 && !stalled(s.id));
+        if let Some(at) = first.filter(|_| rows.is_empty()) {
             let len = self.running[at].pending().min(budget);
             if self.grow_or_preempt(at, len) {
                 let seq = &self.running[at];
@@ -297,10 +308,11 @@ impl Scheduler {
         budget
     }
 
-    /// Lets waiting sequences in, in order, while rows, blocks and budget last.
+    /// Lets waiting sequences in, in turn, while rows, blocks and budget last. Where the next does not fit, none is
+    /// let in before it.
     fn admit(&mut self, stalled: &impl Fn(JobId) -> bool, mut budget: usize, rows: &mut Vec<Row>) {
         while budget > 0 && self.running.len() < self.limits.max_running {
-            let Some(mut seq) = self.waiting.pop_front() else { break };
+            let Some(mut seq) = self.waiting.pop() else { break };
             seq.table = self.pool.take_prefix(seq.sharable());
             seq.computed = seq.table.len() * self.pool.block_size();
             let len = seq.pending().min(budget);
@@ -311,7 +323,11 @@ impl Scheduler {
                 self.take_back(seq);
                 break;
             }
-            seq.cached.get_or_insert(seq.computed);
+            // What it computes again after a preemption is not its owner's doing.
+            if seq.cached.is_none() {
+                seq.cached = Some(seq.computed);
+                self.waiting.charge(&seq.claim, seq.pending());
+            }
             rows.push(Row {
                 id: seq.id,
                 start: seq.computed,
@@ -320,7 +336,8 @@ impl Scheduler {
                 guesses: 0,
             });
             budget -= len;
-            self.running.push(seq);
+            let at = self.running.partition_point(|other| other.claim.priority <= seq.claim.priority);
+            self.running.insert(at, seq);
         }
     }
 
@@ -340,11 +357,12 @@ impl Scheduler {
         })
     }
 
-    /// To the head of the queue, without blocks.
+    /// To the head of its owner's, without blocks.
     fn take_back(&mut self, mut seq: Sequence) {
         self.pool.release(&mut seq.table);
         seq.computed = 0;
-        self.waiting.push_front(seq);
+        let claim = seq.claim.clone();
+        self.waiting.put_back(&claim, seq);
     }
 
     fn grow(&mut self, at: usize, len: usize) -> bool {
@@ -353,19 +371,19 @@ impl Scheduler {
         self.pool.grow(&mut seq.table, tokens)
     }
 
-    /// Takes blocks for `len` more positions, preempting younger sequences for them. A sequence older than all
-    /// others always succeeds, because [`submit`](Self::submit) made sure that it fits alone.
+    /// Takes blocks for `len` more positions, preempting sequences behind it for them. The first of all always
+    /// succeeds, because [`submit`](Self::submit) made sure that it fits alone.
     fn grow_or_preempt(&mut self, at: usize, len: usize) -> bool {
         while !self.grow(at, len) {
             if self.running.len() <= at + 1 {
                 return false;
             }
-            self.preempt_newest();
+            self.preempt_last();
         }
         true
     }
 
-    fn preempt_newest(&mut self) {
+    fn preempt_last(&mut self) {
         if let Some(seq) = self.running.pop() {
             self.preemptions += 1;
             self.take_back(seq);
@@ -389,6 +407,7 @@ impl Scheduler {
                 // What a guess that came true computed is in the cache.
                 seq.computed += usize::from(i > 0);
                 finish = seq.say(token);
+                self.waiting.charge(&seq.claim, 1);
                 let (generated, cached) = (seq.generated().len(), seq.cached());
                 outcomes.push(Outcome { id: row.id, token, finish, generated, cached });
                 if finish.is_some() {
@@ -421,7 +440,7 @@ impl Scheduler {
         self.waiting.len()
     }
 
-    /// Times a sequence gave its blocks back to an older one.
+    /// Times a sequence gave its blocks back to one before it.
     pub fn preemptions(&self) -> u64 {
         self.preemptions
     }
@@ -432,8 +451,13 @@ impl Scheduler {
         (total - self.pool.num_available()) as f64 / total as f64
     }
 
-    /// Checks every invariant: the pool's, that tables cover what is computed, that waiting sequences hold
-    /// nothing.
+    /// Everything that waits.
+    pub fn waiting(&self) -> impl Iterator<Item = &Sequence> {
+        self.waiting.iter().map(|(_, seq)| seq)
+    }
+
+    /// Checks every invariant: the pool's, the queue's, that tables cover what is computed, that waiting sequences
+    /// hold nothing, that running ones are in order.
     pub fn check_integrity(&self) -> Result<(), String> {
         self.pool.check_integrity(self.running.iter().map(|s| (s.table.as_slice(), s.computed)))?;
         for seq in &self.running {
@@ -444,7 +468,11 @@ impl Scheduler {
                 return Err(format!("{:?} has nothing to compute", seq.id));
             }
         }
-        match self.waiting.iter().find(|s| !s.table.is_empty() || s.computed != 0) {
+        if !self.running.is_sorted_by_key(|seq| seq.claim.priority) {
+            return Err("a less urgent sequence is before a more urgent one".to_owned());
+        }
+        self.waiting.check_integrity(self.running.iter().map(|seq| &seq.claim))?;
+        match self.waiting().find(|s| !s.table.is_empty() || s.computed != 0) {
             Some(seq) => Err(format!("{:?} waits and holds blocks", seq.id)),
             None => Ok(()),
         }

@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod embed;
 pub mod guess;
 pub mod llm;
+pub mod queue;
 #[cfg(test)]
 mod tests;
 

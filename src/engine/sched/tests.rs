@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::JobId;
 use super::llm::{Guesses, Limits, Plan, Row, Scheduler, Start};
+use super::queue::Claim;
+use crate::types::key::Owner;
 use crate::types::llm::{FinishReason, Sampling};
 
 const STOP: u32 = 7;
@@ -33,14 +35,12 @@ fn start(prompt: usize, max_new: usize) -> Start {
 }
 
 fn start_of(prompt: Vec<u32>, max_new: usize) -> Start {
-    Start {
-        prompt,
-        max_new,
-        sampling: Sampling::default(),
-        seed: 0,
-        stop: Arc::from([STOP]),
-        guessable: true,
-    }
+    let (sampling, stop, claim) = (Sampling::default(), Arc::from([STOP]), Claim::default());
+    Start { prompt, max_new, sampling, seed: 0, stop, guessable: true, claim }
+}
+
+fn claim(owner: u32, priority: i32) -> Claim {
+    Claim { owner: Owner::key(&format!("key-{owner}")), priority }
 }
 
 /// What a model that depends on the sequence alone would say after `tokens`, of which `generated` are its own.
@@ -219,9 +219,28 @@ fn what_was_used_last_is_kept_when_room_is_needed() {
     assert_eq!(found, 12);
 }
 
+#[test]
+fn the_least_urgent_is_preempted_and_of_equals_the_newest() {
+    for (old, first_out) in [(0, JobId(2)), (5, JobId(1))] {
+        let mut scheduler = Scheduler::new(limits(6));
+        scheduler.submit(JobId(1), Start { claim: claim(1, old), ..start(7, 12) }).unwrap();
+        for _ in 0..2 {
+            let plan = scheduler.plan(|_| false).unwrap();
+            run(&mut scheduler, &plan);
+        }
+        scheduler.submit(JobId(2), Start { claim: claim(2, 0), ..start(7, 12) }).unwrap();
+        while scheduler.preemptions() == 0 {
+            let plan = scheduler.plan(|_| false).unwrap();
+            run(&mut scheduler, &plan);
+        }
+        assert_eq!(scheduler.waiting().map(|s| s.id).collect::<Vec<_>>(), [first_out]);
+        finish(&mut scheduler);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Act {
-    Submit { prompt: usize, family: u32, max_new: usize },
+    Submit { prompt: usize, family: u32, max_new: usize, claim: Claim },
     Cancel(u64),
     Stall(u64),
     Step,
@@ -229,8 +248,11 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
-        2 => (1usize..40, 0u32..3, 1usize..30)
-            .prop_map(|(prompt, family, max_new)| Act::Submit { prompt, family, max_new }),
+        2 => (1usize..40, 0u32..3, 1usize..30, 0u32..3, -1i32..2).prop_map(
+            |(prompt, family, max_new, owner, priority)| {
+                Act::Submit { prompt, family, max_new, claim: claim(owner, priority) }
+            }
+        ),
         1 => (0u64..12).prop_map(Act::Cancel),
         1 => (0u64..12).prop_map(Act::Stall),
         6 => Just(Act::Step),
@@ -292,6 +314,40 @@ fn check_plan(scheduler: &Scheduler, plan: &Plan, limits: Limits, cells: &mut Ce
     }
 }
 
+/// Who waited and who held blocks before a plan.
+struct Before {
+    waited: BTreeMap<JobId, Claim>,
+    ran: BTreeMap<JobId, Claim>,
+}
+
+impl Before {
+    fn new(scheduler: &Scheduler, alive: &BTreeSet<JobId>) -> Before {
+        let waited = scheduler.waiting().map(|s| (s.id, s.claim().clone())).collect();
+        let ran = alive.iter().filter_map(|id| Some((*id, scheduler.running(*id)?.claim().clone())));
+        Before { waited, ran: ran.collect() }
+    }
+
+    /// Checks who was let in and who had to leave for others. `known` are those that were let in before.
+    fn check_turns(&self, scheduler: &Scheduler, plan: &Plan, known: &mut BTreeSet<JobId>) {
+        let admitted = plan.rows.iter().filter_map(|row| Some((row.id, self.waited.get(&row.id)?)));
+        for (id, claim) in admitted {
+            let new = known.insert(id);
+            for left in scheduler.waiting() {
+                assert!(claim.priority <= left.claim().priority, "{id:?} before a more urgent {:?}", left.id);
+                let earlier = left.claim() == claim && left.id < id && !known.contains(&left.id);
+                assert!(!new || !earlier, "{id:?} before {:?} of the same owner", left.id);
+            }
+        }
+        for preempted in scheduler.waiting().filter(|s| self.ran.contains_key(&s.id)) {
+            let stayed = self.ran.iter().filter(|(id, _)| scheduler.running(**id).is_some());
+            for (id, claim) in stayed {
+                let (priority, other) = (preempted.claim().priority, claim.priority);
+                assert!(other <= priority, "{:?} left for a less urgent {id:?}", preempted.id);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -303,13 +359,15 @@ proptest! {
         let (mut alive, mut stalled, mut cells) = (BTreeSet::new(), BTreeSet::new(), Cells::new());
         let mut texts: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let mut prompts = BTreeMap::new();
-        let mut next = 0;
+        let (mut next, mut known) = (0, BTreeSet::new());
         let mut step = |scheduler: &mut Scheduler, alive: &mut BTreeSet<JobId>, stalled: &BTreeSet<JobId>| {
             let paused: Vec<JobId> =
                 stalled.iter().copied().filter(|id| scheduler.running(*id).is_some()).collect();
             let preemptions = scheduler.preemptions();
+            let before = Before::new(scheduler, alive);
             let Some(plan) = scheduler.plan(|id| stalled.contains(&id)) else { return false };
             check_plan(scheduler, &plan, limits, &mut cells);
+            before.check_turns(scheduler, &plan, &mut known);
             assert!(plan.rows.iter().all(|r| alive.contains(&r.id)));
             // A paused sequence comes back only as an arrival does, after it was preempted.
             let resumed = plan.rows.iter().any(|r| paused.contains(&r.id));
@@ -324,10 +382,10 @@ proptest! {
         };
         for act in acts {
             match act {
-                Act::Submit { prompt, family, max_new } => {
+                Act::Submit { prompt, family, max_new, claim } => {
                     prompts.insert(JobId(next), prompt);
-                    let prompt = family_prompt(prompt, family, next);
-                    if scheduler.submit(JobId(next), start_of(prompt, max_new)).is_ok() {
+                    let start = Start { claim, ..start_of(family_prompt(prompt, family, next), max_new) };
+                    if scheduler.submit(JobId(next), start).is_ok() {
                         alive.insert(JobId(next));
                     }
                     next += 1;
@@ -362,6 +420,75 @@ proptest! {
             let prompt = prompts[&id];
             let alone: Vec<u32> = (0..text.len()).map(|i| next_token(id, prompt + i, i)).collect();
             prop_assert_eq!(text, alone);
+        }
+    }
+
+    /// One owner has always more waiting than can run; another comes with one request, and later with many.
+    #[test]
+    fn a_flood_keeps_nobody_waiting(
+        sizes in proptest::collection::vec((1usize..20, 1usize..12), 1..12),
+        blocks in 8usize..40,
+        arrival in 0usize..40,
+    ) {
+        let mut scheduler = Scheduler::new(limits(blocks));
+        let (flood, quiet) = (claim(0, 0), claim(1, 0));
+        let (mut next, mut served, mut admitted) = (0u64, [0usize; 2], BTreeSet::new());
+        let mut submit = |scheduler: &mut Scheduler, claim: &Claim| {
+            let (prompt, max_new) = sizes[next as usize % sizes.len()];
+            let start = Start { claim: claim.clone(), ..start(prompt, max_new) };
+            next += 1;
+            scheduler.submit(JobId(next), start).unwrap();
+            JobId(next)
+        };
+        // Serves one step; gives who was let in for the first time.
+        let mut step = |scheduler: &mut Scheduler| {
+            let waited: BTreeMap<JobId, (bool, usize)> = scheduler.waiting()
+                .map(|s| (s.id, (*s.claim() == quiet, s.prompt_len))).collect();
+            let mut new = Vec::new();
+            let plan = scheduler.plan(|_| false).unwrap();
+            for row in &plan.rows {
+                if let Some(&(is_quiet, prompt)) = waited.get(&row.id).filter(|_| admitted.insert(row.id)) {
+                    served[usize::from(is_quiet)] += prompt;
+                    new.push(row.id);
+                }
+            }
+            let is_quiet = |id| scheduler.running(id).is_some_and(|s| *s.claim() == quiet);
+            plan.rows.iter().filter(|r| r.samples).for_each(|r| served[usize::from(is_quiet(r.id))] += 1);
+            run(scheduler, &plan);
+            scheduler.check_integrity().unwrap();
+            (new, served)
+        };
+        let waiting = |scheduler: &Scheduler, claim: &Claim| {
+            scheduler.waiting().filter(|s| s.claim() == claim).count()
+        };
+        for _ in 0..arrival {
+            while waiting(&scheduler, &flood) < 6 { submit(&mut scheduler, &flood); }
+            step(&mut scheduler);
+        }
+        // Of those that wait one at most is let in before it, however long the queue is.
+        while waiting(&scheduler, &flood) < 6 { submit(&mut scheduler, &flood); }
+        let one = submit(&mut scheduler, &quiet);
+        let mut before = 0;
+        for steps in 0.. {
+            prop_assert!(steps < 500, "it is never let in");
+            let (new, _) = step(&mut scheduler);
+            before += new.iter().take_while(|id| **id != one).count();
+            if new.contains(&one) { break; }
+        }
+        prop_assert!(before <= 1, "{before} went first");
+        // While both have more than can run, each is served as much, but for what runs.
+        let both = |scheduler: &mut Scheduler, submit: &mut dyn FnMut(&mut Scheduler, &Claim) -> JobId| {
+            for claim in [&flood, &quiet] {
+                while waiting(scheduler, claim) < 6 { submit(scheduler, claim); }
+            }
+        };
+        both(&mut scheduler, &mut submit);
+        let (_, begin) = step(&mut scheduler);
+        for _ in 0..150 {
+            both(&mut scheduler, &mut submit);
+            let (_, now) = step(&mut scheduler);
+            let (flood, quiet) = (now[0] - begin[0], now[1] - begin[1]);
+            prop_assert!(flood.abs_diff(quiet) <= 4 * (20 + 12) * 2, "{flood} and {quiet} tokens");
         }
     }
 

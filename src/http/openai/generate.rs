@@ -99,6 +99,11 @@ impl Answers {
         deadline: Deadline,
         requests: Vec<Request>,
     ) -> Result<Answers, ApiError> {
+        // One key's users would put themselves before another's: they can only step back.
+        if let Some(request) = requests.iter().find(|r| r.priority < 0 && ctx.key_id.is_some()) {
+            let message = format!("`priority` is {}; with an API key it is at least 0", request.priority);
+            return Err(ApiError::invalid("priority", message));
+        }
         let n = requests.first().map_or(1, |request| request.n);
         let open = requests.len();
         let mut model = String::new();

@@ -10,6 +10,7 @@ use crate::http::ApiError;
 use crate::types::llm::{Prompt, Request, Sampling};
 
 const MAX_N: u32 = 8;
+const MAX_PRIORITY: i32 = 100;
 const MAX_STOP_TOKENS: usize = 128;
 
 /// Tokens that end an answer.
@@ -35,6 +36,9 @@ macro_rules! shared_fields {
             /// How many answers to make of each prompt, 1 to 8.
             #[schema(minimum = 1, maximum = 8)]
             n: Option<u32>,
+            /// Requests of lower numbers go first, -100 to 100, and with an API key from 0 on; 0 if absent.
+            #[schema(minimum = -100, maximum = 100)]
+            priority: Option<i32>,
             /// The same seed and prompt give the same text.
             seed: Option<i64>,
             /// 0 (greedy) to 2; 1 if absent.
@@ -137,6 +141,12 @@ impl Wire {
             let message = format!("`min_tokens` is {min_tokens}, and the answer may have {max} at most");
             return Err(ApiError::invalid("min_tokens", message));
         }
+        let priority = self.priority.unwrap_or(0);
+        if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
+            let message =
+                format!("`priority` is {priority}; it must be from -{MAX_PRIORITY} to {MAX_PRIORITY}");
+            return Err(ApiError::invalid("priority", message));
+        }
         let clamped = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let sampling = self.sampling()?;
         let forms = Forms {
@@ -155,6 +165,7 @@ impl Wire {
             stop_tokens: self.stop_token_ids.map(|ids| ids.0).unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             n,
+            priority,
             constraint: forms.constraint()?,
             ..Request::new(model(self.model, default_model)?, prompt)
         })

@@ -81,7 +81,7 @@ fn what_shapes_the_choice_is_taken_over() {
 #[test]
 fn both_routes_take_the_same_fields() {
     let fields = r#""seed":5,"temperature":0.5,"top_p":0.25,"n":2,"stop":["x"],"stop_token_ids":[7,9],
-        "ignore_eos":true,"min_tokens":3,"max_tokens":4,"presence_penalty":-1,"frequency_penalty":2"#;
+        "ignore_eos":true,"min_tokens":3,"max_tokens":4,"priority":-7,"presence_penalty":-1,"frequency_penalty":2"#;
     let chat = with(fields).unwrap();
     let text = completion(&format!(r#"{{"model":"m","prompt":["x"],{fields}}}"#)).unwrap().remove(0);
     assert_eq!((&chat.stop_tokens[..], chat.ignore_eos, chat.min_tokens), (&[7, 9][..], true, 3));
@@ -127,6 +127,8 @@ fn wrong_types_and_values_name_their_field() {
         (r#""typical_p":1.1"#, "typical_p"),
         (r#""ignore_eos":1"#, "ignore_eos"),
         (r#""min_tokens":-1"#, "min_tokens"),
+        (r#""priority":-101"#, "priority"),
+        (r#""priority":0.5"#, "priority"),
         (r#""min_tokens":3,"max_tokens":2"#, "min_tokens"),
         (r#""stop_token_ids":[1,-1]"#, "stop_token_ids[1]"),
         (r#""stop_token_ids":7"#, "stop_token_ids"),

@@ -1,0 +1,151 @@
+//! What a chat lane tells the metrics, step by step.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::engine::job::Outbox;
+use crate::engine::lane::{AnyLane, Turn};
+use crate::engine::sched::llm::Limits;
+use crate::model::fake::{FAIL, FakeLlm, SAY_STOP, STOP};
+use crate::obs::{Exposition, install_metrics};
+use crate::types::key::Owner;
+
+/// A lane whose cache has so many blocks of four tokens.
+struct Measured {
+    lane: LlmLane,
+    model: &'static str,
+    exposition: Exposition,
+}
+
+impl Measured {
+    fn new(model: &'static str, blocks: usize) -> Measured {
+        let exposition = install_metrics().unwrap();
+        let limits = Limits {
+            max_running: 4,
+            prefill_tokens: 64,
+            mixed_tokens: 32,
+            context: 64,
+            blocks,
+            block_size: 4,
+            guesses: crate::engine::sched::llm::Guesses::Lookup,
+        };
+        let fake = Box::new(FakeLlm { step: Duration::from_millis(1) });
+        let lane =
+            LlmLane::new(ModelMetrics::new(model), fake, Scheduler::new(limits), None, Arc::from([STOP]));
+        Measured { lane, model, exposition }
+    }
+
+    fn submit(&mut self, prompt: &[u32], max_new: usize) -> mpsc::Receiver<Event<Llm>> {
+        let (sender, receiver) = mpsc::channel(64);
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let job = Job {
+            input: Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() },
+            owner: Owner::default(),
+            deadline: None,
+            queued: Instant::now(),
+            span: tracing::Span::none(),
+            events: Outbox::new(sender),
+            ticket: None,
+        };
+        AnyLane::submit(&mut self.lane, job.into());
+        receiver
+    }
+
+    fn step(&mut self) {
+        assert_eq!(AnyLane::step(&mut self.lane, Instant::now()), Turn::Worked);
+    }
+
+    fn finish(&mut self) {
+        while AnyLane::step(&mut self.lane, Instant::now()) == Turn::Worked {}
+        assert_eq!(self.lane.num_jobs(), 0);
+    }
+
+    /// The value of vLLM's metric of this name, with more labels behind the model's.
+    fn value(&self, name: &str, labels: &str) -> f64 {
+        self.exposition.upkeep();
+        let text = self.exposition.render();
+        let series = format!("vllm:{name}{{model_name=\"{}\",engine=\"0\"{labels}}}", self.model);
+        let found = text.lines().find_map(|line| line.strip_prefix(&series));
+        found.unwrap_or_else(|| panic!("{series} is not there")).trim().parse().unwrap()
+    }
+
+    fn values(&self, names: &[&str]) -> Vec<f64> {
+        names.iter().map(|name| self.value(name, "")).collect()
+    }
+
+    fn ended(&self) -> [f64; 4] {
+        ["stop", "length", "abort", "error"]
+            .map(|reason| self.value("request_success_total", &format!(",finished_reason=\"{reason}\"")))
+    }
+}
+
+const LOAD: [&str; 3] = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"];
+const COUNTERS: [&str; 4] = [
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "prefix_cache_queries_total",
+    "prefix_cache_hits_total",
+];
+
+#[test]
+fn each_metric_moves_when_what_it_counts_happens() {
+    let mut m = Measured::new("measured", 16);
+    assert_eq!((m.values(&LOAD), m.values(&COUNTERS), m.ended()), (vec![0.0; 3], vec![0.0; 4], [0.0; 4]));
+    // Six tokens of prompt take two of the sixteen blocks.
+    let one = m.submit(&[10; 6], 3);
+    m.step();
+    assert_eq!(m.values(&LOAD), [1.0, 0.0, 2.0 / 16.0]);
+    assert_eq!(m.values(&COUNTERS), [6.0, 1.0, 6.0, 0.0]);
+    let steps = ["iteration_tokens_total_count", "iteration_tokens_total_sum"];
+    assert_eq!(m.values(&steps), [1.0, 6.0]);
+    let begun = ["request_queue_time_seconds_count", "time_to_first_token_seconds_count"];
+    assert_eq!(m.values(&begun), [1.0, 1.0]);
+    m.step();
+    assert_eq!(m.values(&["inter_token_latency_seconds_count"]), [1.0]);
+    assert_eq!(m.ended(), [0.0; 4]);
+    m.finish();
+    assert_eq!((m.values(&LOAD), m.ended()), (vec![0.0; 3], [0.0, 1.0, 0.0, 0.0]));
+    let whole =
+        ["e2e_request_latency", "request_prefill_time", "request_decode_time", "request_inference_time"];
+    for name in whole {
+        assert_eq!(m.value(&format!("{name}_seconds_count"), ""), 1.0, "{name}");
+        assert!(m.value(&format!("{name}_seconds_sum"), "") >= 0.001, "{name}");
+    }
+    let tokens = ["request_prompt_tokens_sum", "request_generation_tokens_sum"];
+    assert_eq!(m.values(&tokens), [6.0, 3.0]);
+    // The same beginning is found again: one whole block of it. The end token is counted as generated.
+    let two = m.submit(&[10, 10, 10, 10, 10, SAY_STOP], 3);
+    m.finish();
+    assert_eq!(m.values(&COUNTERS), [12.0, 4.0, 12.0, 4.0]);
+    assert_eq!(m.ended(), [1.0, 1.0, 0.0, 0.0]);
+    // One that leaves, computed or not, and one that fails.
+    drop(m.submit(&[20; 5], 3));
+    let left = m.submit(&[30; 5], 9);
+    m.step();
+    drop(left);
+    m.finish();
+    assert_eq!(m.ended(), [1.0, 1.0, 2.0, 0.0]);
+    assert_eq!(m.values(&COUNTERS)[..2], [17.0, 5.0], "what was computed counts");
+    let failed = m.submit(&[FAIL], 3);
+    m.finish();
+    assert_eq!(m.ended(), [1.0, 1.0, 2.0, 1.0]);
+    drop((one, two, failed));
+}
+
+#[test]
+fn sequences_that_take_turns_with_the_cache_are_counted() {
+    let mut m = Measured::new("crowded", 6);
+    let jobs = [10, 20, 30].map(|token| m.submit(&[token; 5], 12));
+    m.step();
+    // Two blocks each, and one more for each that runs: the third has to wait.
+    assert_eq!(m.values(&LOAD), [2.0, 1.0, 4.0 / 6.0]);
+    assert_eq!(m.values(&["num_preemptions_total"]), [0.0]);
+    m.finish();
+    let preempted = m.value("num_preemptions_total", "");
+    assert!(preempted >= 1.0, "each of two has 16 tokens in four blocks in the end");
+    assert_eq!(m.ended(), [0.0, 3.0, 0.0, 0.0]);
+    assert_eq!(m.values(&COUNTERS)[..2], [15.0, 36.0], "what is computed again is not counted again");
+    drop(jobs);
+}
