@@ -160,6 +160,7 @@ pub fn engine_options(config: &Config) -> engine::Options {
         queue: config.limits.queue_depth,
         keep_alive: config.models.keep_alive,
         threads: config.device.threads,
+        quantise: config.models.quantise,
         ..engine::Options::default()
     }
 }
@@ -197,8 +198,9 @@ pub fn needs(config: &Config, model: &Installed) -> Option<Needs> {
     if !service::is_served(model.kind) {
         return None;
     }
-    let weights = engine::open::estimate(model, 0);
-    let whole = engine::open::estimate(model, engine_options(config).cache_bytes);
+    let options = engine_options(config);
+    let weights = engine::open::estimate(model, options.quantise, 0);
+    let whole = engine::open::estimate(model, options.quantise, options.cache_bytes);
     Some(Needs { weights, cache: whole.saturating_sub(weights) })
 }
 
@@ -206,7 +208,7 @@ pub fn needs(config: &Config, model: &Installed) -> Option<Needs> {
 pub fn runs(model: &Installed) -> bool {
     let architecture = model.architecture.as_str();
     match model.kind {
-        Kind::Chat => llm::architectures().contains(&architecture),
+        Kind::Chat => llm::architectures(model.format).contains(&architecture),
         Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
         Kind::Vad | Kind::Speaker | Kind::Segment => false,

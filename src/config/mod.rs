@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use api_keys::{NewKey, new_key, parse_keys};
 
 use crate::types::key::ApiKey;
+use crate::types::model::Quantise;
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -108,6 +109,8 @@ pub struct Models {
     pub aliases: BTreeMap<String, String>,
     /// How long an idle model stays loaded; `None` is for ever.
     pub keep_alive: Option<Duration>,
+    /// What the matrices of chat models are rounded to that are floats in their files.
+    pub quantise: Quantise,
     /// Used where a request names no model.
     pub chat: Option<String>,
     pub embed: Option<String>,
@@ -259,6 +262,7 @@ impl Config {
                 preload: Vec::new(),
                 aliases: BTreeMap::new(),
                 keep_alive: Some(Duration::from_secs(300)),
+                quantise: Quantise::Q8_0,
                 chat: None,
                 embed: None,
                 asr: None,

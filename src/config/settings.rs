@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::{Config, DeviceKind, LogFormat};
+use crate::types::model::Quantise;
 
 /// What a value looks like; decides how an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +155,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |c, v| { c.models.keep_alive = match int(v, -1, 365 * 24 * 3600)? {
             -1 => None, s => Some(Duration::from_secs(s as u64)) }; Ok(()) },
         get: |c| Some(c.models.keep_alive.map_or(-1, |d| d.as_secs() as i64).into()) },
+    Setting { name: "models.quantise", shape: Shape::Text,
+        help: "what chat models of safetensors folders are rounded to as they are loaded: q8_0, or none (halves)",
+        set: |c, v| { c.models.quantise = Quantise::parse(&text(v)?).ok_or("must be q8_0 or none")?; Ok(()) },
+        get: |c| Some(c.models.quantise.as_str().into()) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",
         set: |c, v| { c.models.chat = Some(text(v)?); Ok(()) },

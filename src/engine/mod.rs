@@ -27,7 +27,7 @@ use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
 use crate::obs::ModelMetrics;
-use crate::types::model::{Installed, Kind};
+use crate::types::model::{Installed, Kind, Quantise};
 use handle::{Gate, Handle};
 use job::Modality;
 use placement::{DoesNotFit, Ledger};
@@ -50,6 +50,8 @@ pub struct Options {
     pub context: usize,
     /// Bytes a chat model's key-value cache may take.
     pub cache_bytes: u64,
+    /// What the matrices of chat models are rounded to that are floats in their files.
+    pub quantise: Quantise,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             threads: None,
             context: 32_768,
             cache_bytes: 1 << 30,
+            quantise: Quantise::Q8_0,
         }
     }
 }
@@ -177,7 +180,8 @@ served!(Llm, Embed, Asr);
 impl Engine {
     /// Starts the worker of the chosen device. No model is loaded yet.
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
-        let limits = open::Limits { context: options.context, cache_bytes: options.cache_bytes };
+        let Options { context, cache_bytes, quantise, .. } = options;
+        let limits = open::Limits { context, cache_bytes, quantise };
         Self::start_with(models, options, Box::new(move |m, d| open::open(m, d, limits)))
     }
 
@@ -314,7 +318,7 @@ impl Engine {
             }
             return Ok(handle);
         }
-        let needs = open::estimate(installed, self.inner.options.cache_bytes);
+        let needs = open::estimate(installed, self.inner.options.quantise, self.inner.options.cache_bytes);
         self.make_room(&mut ledger, id, needs).await?;
         let metrics = ModelMetrics::new(id);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));

@@ -14,6 +14,9 @@ const MAX_GGUF_KEYS: u64 = 4096;
 const MAX_GGUF_TEXT: u64 = 1 << 20;
 /// The remedy where something else is offered.
 const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder";
+/// The remedy where weights are quantised in a way that is not read.
+const UNQUANTISED: &str =
+    "take the model's own weights, which are rounded as they are loaded, or a GGUF file";
 /// Most files taken from a folder.
 const MAX_FILES: usize = 1024;
 
@@ -195,30 +198,51 @@ fn safetensors(folder: &Path, name: &str, files: Vec<String>) -> Result<Found> {
             "describes {architecture} ({class}), which is no chat, embedding or speech model"
         )));
     };
-    check_shards(folder, &files)?;
+    let weights = weights(folder, &files)?;
+    if kind == Kind::Chat {
+        if let Some(method) = config.pointer("/quantization_config/quant_method") {
+            return Err(bad(format!(
+                "describes weights quantised as {method}, which are not read; {UNQUANTISED}"
+            )));
+        }
+        if !files.iter().any(|f| f == "tokenizer.json") {
+            return Err(bad(
+                "has no tokenizer.json beside it, which `save_pretrained` of a fast tokenizer writes".into(),
+            ));
+        }
+    }
     let wanted = |f: &String| {
         let pooling = f.ends_with("_Pooling/config.json") || f.ends_with("_Dense/config.json");
-        let top = [".safetensors", ".json", ".txt", ".model", ".jinja"].iter().any(|e| f.ends_with(e));
-        if f.contains('/') { pooling } else { top }
+        let top = [".json", ".txt", ".model", ".jinja"].iter().any(|e| f.ends_with(e));
+        if f.contains('/') { pooling } else { top || weights.contains(f) }
     };
     let files: Vec<String> = files.into_iter().filter(wanted).collect();
     let folder = folder.to_path_buf();
     Ok(Found { kind, architecture, format: Format::Safetensors, folder, files, name: name.to_owned() })
 }
 
-/// Every file that the index of a split model names must be there.
-fn check_shards(folder: &Path, files: &[String]) -> Result<()> {
+/// The files of a model's weights: one, or those that the index of a split model names, which must be there. Some
+/// folders have the same weights a second time under other names.
+fn weights(folder: &Path, files: &[String]) -> Result<BTreeSet<String>> {
+    const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
-    if !files.iter().any(|f| f == INDEX) {
-        return Ok(());
+    let has = |name: &str| files.iter().any(|f| f == name);
+    if has(SINGLE) {
+        return Ok(BTreeSet::from([SINGLE.to_owned()]));
     }
     let path = folder.join(INDEX);
+    if !has(INDEX) {
+        return Err(Error::Import {
+            path: folder.to_path_buf(),
+            what: format!("has no {SINGLE} and no {INDEX}"),
+        });
+    }
     let index = read_json(&path)?;
     let map = index.get("weight_map").and_then(|m| m.as_object());
     let named: BTreeSet<&str> = map.into_iter().flat_map(|m| m.values()).filter_map(|v| v.as_str()).collect();
-    match named.into_iter().find(|shard| !files.iter().any(|f| f == shard)) {
+    match named.iter().find(|shard| shard.contains('/') || !has(shard)) {
         Some(shard) => Err(Error::Import { path, what: format!("names {shard:?}, which is not there") }),
-        None => Ok(()),
+        None => Ok(named.into_iter().map(str::to_owned).collect()),
     }
 }
 
@@ -440,7 +464,26 @@ mod tests {
         ];
         let error = probe(folder(&split).path()).unwrap_err().to_string();
         assert!(error.contains("\"model-2.safetensors\", which is not there"), "{error}");
+
+        let more = [
+            ("model-2.safetensors", &b""[..]),
+            ("consolidated.safetensors", b""),
+            ("chat_template.jinja", b""),
+        ];
+        let mut whole = [&split[..], &more].concat();
+        let error = probe(folder(&whole).path()).unwrap_err().to_string();
+        assert!(error.contains("has no tokenizer.json"), "{error}");
+        whole.push(("tokenizer.json", b"{}"));
+        let found = probe(folder(&whole).path()).unwrap();
+        assert_eq!((found.kind, found.architecture.as_str()), (Kind::Chat, "qwen2"));
+        let weights: Vec<&String> = found.files.iter().filter(|f| f.ends_with(".safetensors")).collect();
+        assert_eq!(weights, ["model-1.safetensors", "model-2.safetensors"], "not the other copy");
+        assert!(found.files.iter().any(|f| f == "chat_template.jinja"));
     }
+
+    const CHAT: &[u8] = br#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}"#;
+    const QUANTISED: &[u8] = br#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"],
+        "quantization_config": {"quant_method": "awq"}}"#;
 
     #[test]
     fn what_cannot_be_served_says_why() {
@@ -454,6 +497,8 @@ mod tests {
                 &[("model.safetensors", b""), ("config.json", br#"{"model_type": "vit"}"#)],
                 "no chat, embedding",
             ),
+            (&[("x.safetensors", b""), ("config.json", CHAT)], "no model.safetensors and no"),
+            (&[("model.safetensors", b""), ("config.json", QUANTISED)], "quantised as \"awq\""),
             (&[("x.gguf", b"")], "import the file in it"),
             (&[("x.txt", b"")], "what can be read is a GGUF file"),
         ] {

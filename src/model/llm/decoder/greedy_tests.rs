@@ -11,6 +11,7 @@ use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::{Gguf, Value};
 use crate::model::weights::gguf_write::{TensorSpec, Writer};
+use crate::types::model::Quantise;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -34,8 +35,8 @@ struct Answer {
 const TIE: f32 = 0.5;
 
 fn load(path: &Path) -> Box<dyn Model<Llm>> {
-    let limits = Limits { context: 1024, cache_bytes: 0 };
-    super::load(Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
+    let limits = Limits { context: 1024, cache_bytes: 0, quantise: Quantise::None };
+    super::load(&Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 
 /// Rows of one token each, so that every one's logits come back, or of the whole prompt.

@@ -10,7 +10,9 @@ use crate::model::Model;
 use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::Gguf;
+use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::ops::testing::composed;
+use crate::types::model::Quantise;
 
 #[derive(Deserialize)]
 struct Case {
@@ -26,8 +28,8 @@ struct Case {
 fn smollm2() -> Option<Box<dyn Model<Llm>>> {
     let path = crate::testing::model("smollm2-135m-instruct")?;
     let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20 };
-    Some(super::load(gguf, &Device::Cpu, limits).unwrap().0)
+    let limits = Limits { context: 2048, cache_bytes: 64 << 20, quantise: Quantise::None };
+    Some(super::load(&gguf, &Device::Cpu, limits).unwrap().0)
 }
 
 fn cases() -> Vec<Case> {
@@ -150,8 +152,8 @@ fn reference(name: &str) -> Reference {
 
 fn open(name: &str) -> Box<dyn Model<Llm>> {
     let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
-    let limits = Limits { context: 64, cache_bytes: 0 };
-    super::load(gguf, &Device::Cpu, limits).unwrap().0
+    let limits = Limits { context: 64, cache_bytes: 0, quantise: Quantise::None };
+    super::load(&gguf, &Device::Cpu, limits).unwrap().0
 }
 
 /// The tokens in steps of these lengths; the logits after each step against the reference.
@@ -178,5 +180,39 @@ fn every_architecture_equals_transformers() {
             check_steps(name, &mut *open(name), run.iter().copied());
             composed(|| check_steps(name, &mut *open(name), run));
         }
+    }
+}
+
+fn open_folder(name: &str, quantise: Quantise) -> Box<dyn Model<Llm>> {
+    let folder = SafetensorsFolder::open(&golden(name)).unwrap();
+    let limits = Limits { context: 64, cache_bytes: 0, quantise };
+    super::load_folder(&folder, &Device::Cpu, limits).unwrap().0
+}
+
+/// What llama.cpp's converter has no place for.
+const FOLDERS_ONLY: [&str; 3] = ["mistral", "qwen3-window", "phi3-partial"];
+
+#[test]
+fn every_folder_equals_transformers() {
+    for name in ARCHITECTURES.into_iter().chain(FOLDERS_ONLY) {
+        for run in [vec![44], vec![1; 44], vec![7, 2, 20, 15]] {
+            check_steps(name, &mut *open_folder(name, Quantise::None), run.iter().copied());
+            composed(|| check_steps(name, &mut *open_folder(name, Quantise::None), run));
+        }
+    }
+}
+
+#[test]
+fn rounded_weights_are_near_and_smaller() {
+    for name in ARCHITECTURES.into_iter().chain(FOLDERS_ONLY) {
+        let (mut whole, mut rounded) = (open_folder(name, Quantise::None), open_folder(name, Quantise::Q8_0));
+        assert!(rounded.bytes() < whole.bytes(), "{name}");
+        let want = reference(name);
+        let row = || vec![Row { len: want.tokens.len(), start: 0, table: vec![0, 1], logits: true }];
+        let [exact, near] = [&mut whole, &mut rounded].map(|m| step(&mut **m, &want.tokens, row()).remove(0));
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
+        let off = norm(&mut exact.iter().zip(&near).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+        // 8 bits of weights and of activations: half a percent each, through a few layers of random weights.
+        assert!(off > 0.0 && off < 0.05, "{name}: {off} off");
     }
 }
