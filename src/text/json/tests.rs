@@ -39,7 +39,7 @@ fn ids_equal_the_reference() {
             for (special, wanted) in [(Special::AsText, &case[1]), (Special::Parse, &case[2])] {
                 let mut wanted = ids(if wanted.is_null() { &case[1] } else { wanted });
                 // A text that brings its own is not given a second one.
-                if special == Special::Parse && wanted.len() > 1 && [wanted[0]; 2] == wanted[..2] {
+                if tokenizer.bos().is_some_and(|bos| wanted.starts_with(&[bos, bos])) {
                     wanted.remove(0);
                 }
                 assert_eq!(tokenizer.encode(text, special, true), wanted, "{name} {special:?} {text:?}");

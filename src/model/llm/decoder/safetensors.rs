@@ -101,6 +101,7 @@ impl<'f> Folder<'f> {
     fn part(&self, part: &str, expert: Option<usize>) -> Option<String> {
         let gemma = self.family == Family::Gemma3;
         let fused = self.family == Family::Phi3;
+        let normed = matches!(self.family, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3);
         let name = match (part, expert) {
             ("ffn_gate_exps", Some(at)) => return Some(format!("mlp.experts.{at}.gate_proj")),
             ("ffn_up_exps", Some(at)) => return Some(format!("mlp.experts.{at}.up_proj")),
@@ -116,8 +117,8 @@ impl<'f> Folder<'f> {
             ("attn_k", _) if !fused => "self_attn.k_proj",
             ("attn_v", _) if !fused => "self_attn.v_proj",
             ("attn_output", _) => "self_attn.o_proj",
-            ("attn_q_norm", _) => "self_attn.q_norm",
-            ("attn_k_norm", _) => "self_attn.k_norm",
+            ("attn_q_norm", _) if normed => "self_attn.q_norm",
+            ("attn_k_norm", _) if normed => "self_attn.k_norm",
             ("ffn_up", _) if fused => "mlp.gate_up_proj",
             ("ffn_gate", _) if !fused => "mlp.gate_proj",
             ("ffn_up", _) => "mlp.up_proj",
@@ -156,12 +157,8 @@ impl<'f> Folder<'f> {
 impl Tensors for Folder<'_> {
     fn has(&self, name: &str) -> bool {
         let Some(found) = self.name(name, None) else { return false };
-        let part = name.rsplit('.').nth(1).unwrap_or(name);
-        let needed = match part {
-            "attn_q_norm" => matches!(self.family, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3),
-            "attn_q" | "attn_k" | "attn_v" if name.ends_with(".bias") => self.family == Family::Qwen2,
-            _ => !name.ends_with(".bias"),
-        };
+        // Only biases are a matter of the file: those of Qwen2's queries, keys and values are not.
+        let needed = !name.ends_with(".bias") || self.family == Family::Qwen2;
         needed || self.tensors.shape(&found).is_some()
     }
 

@@ -78,7 +78,7 @@ fn every_part_must_be_there() {
 
 #[test]
 fn what_would_not_be_computed_is_refused() {
-    // A bias of the output projection, as `attention_bias` gives llama; here in the place of a norm of keys.
+    // Norms of queries and keys, which llama does not know.
     let text = refusal("qwen3", |dir| {
         configure(dir, &json!({"model_type": "llama", "head_dim": 16}));
     });

@@ -26,6 +26,8 @@ TEXTS += [
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT4O = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# No vocabulary learns to make special tokens of ordinary text, which ours never does.
+LEARNED = [re.sub(r"<[^ ]*>", "", text) for text in TEXTS * 2 + [SOURCE]]
 MARKS = normalizers.Replace(" ", "▁")
 LLAMA2 = normalizers.Sequence([normalizers.Prepend("▁"), MARKS])
 
@@ -60,7 +62,7 @@ def trained(normalizer, cutter, added, merges, lacks=""):
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=256 + merges, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS * 2 + [SOURCE], trainer)
+    tokenizer.train_from_iterator(LEARNED, trainer)
     file = json.loads(tokenizer.to_str())
     file["model"]["vocab"] = {t: i for i, t in enumerate(t for t in file["model"]["vocab"] if t not in lacks)}
     tokenizer = T.Tokenizer.from_str(json.dumps(file))
@@ -74,7 +76,7 @@ def spelled(normalizer, cutter, added, merges):
     tokenizer.normalizer = MARKS
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁+[^▁])"), "isolated")
     trainer = trainers.BpeTrainer(vocab_size=100 + merges, limit_alphabet=100, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS * 2 + [SOURCE], trainer)
+    tokenizer.train_from_iterator(LEARNED, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     head = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
     vocab = {t: i for i, t in enumerate(dict.fromkeys(head + list(model["vocab"])))}
