@@ -158,7 +158,8 @@ fn assemble(
 
 /// Bytes that the weights of a folder take once they are loaded; `None` where its files cannot be read.
 pub fn folder_bytes(path: &Path, quantise: Quantise) -> Option<u64> {
-    let folder = SafetensorsFolder::open(path).ok()?;
+    // A model that is still to come has no folder yet, which is not the one that this process stands in.
+    let folder = SafetensorsFolder::open(Some(path).filter(|path| !path.as_os_str().is_empty())?).ok()?;
     let bytes = |shape: &[usize]| {
         let count = shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
         match (shape, quantise) {
