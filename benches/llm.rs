@@ -17,6 +17,7 @@ use stentor::model::llm::decoder;
 use stentor::model::llm::{Batch, Limits, Llm, Row};
 use stentor::model::weights::gguf::Gguf;
 use stentor::ops::{KvCache, KvType};
+use stentor::types::model::Quantise;
 
 const PROMPT: usize = 512;
 const STEPS: usize = 32;
@@ -49,8 +50,14 @@ fn llm(c: &mut Criterion) {
         println!("skipped: STENTOR_TEST_MODELS is not set, or has no smollm2-135m-instruct");
         return;
     };
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16, blocks: None };
-    let mut mine = decoder::load(Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
+    let limits = Limits {
+        context: 2048,
+        cache_bytes: 64 << 20,
+        cache: KvType::F16,
+        quantise: Quantise::None,
+        blocks: None,
+    };
+    let mut mine = decoder::load(&Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
     let mut reader = std::fs::File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut reader).unwrap();
     let mut theirs = Stock::from_gguf(content, &mut reader, &Device::Cpu).unwrap();

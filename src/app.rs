@@ -169,6 +169,7 @@ pub fn engine_options(config: &Config) -> engine::Options {
             KvCache::F16 => KvType::F16,
             KvCache::Q8 => KvType::Q8,
         },
+        quantise: config.models.quantise,
         ..engine::Options::default()
     }
 }
@@ -206,8 +207,9 @@ pub fn needs(config: &Config, budget: u64, model: &Installed) -> Option<Needs> {
     if !service::is_served(model.kind) {
         return None;
     }
-    let weights = engine::open::estimate(model, 0);
-    let whole = engine::open::estimate(model, engine_options(config).cache(budget));
+    let options = engine_options(config);
+    let weights = engine::open::estimate(model, options.quantise, 0);
+    let whole = engine::open::estimate(model, options.quantise, options.cache(budget));
     Some(Needs { weights, cache: whole.saturating_sub(weights) })
 }
 
@@ -215,7 +217,7 @@ pub fn needs(config: &Config, budget: u64, model: &Installed) -> Option<Needs> {
 pub fn runs(model: &Installed) -> bool {
     let architecture = model.architecture.as_str();
     match model.kind {
-        Kind::Chat => llm::architectures().contains(&architecture),
+        Kind::Chat => llm::architectures(model.format).contains(&architecture),
         Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
         Kind::Vad | Kind::Speaker | Kind::Segment => false,

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use api_keys::{NewKey, new_key, parse_keys};
 
 use crate::types::key::ApiKey;
+use crate::types::model::Quantise;
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -116,6 +117,8 @@ pub struct Models {
     pub speculate: bool,
     /// From a chat model's id to that of the smaller one that guesses for it instead.
     pub drafts: BTreeMap<String, String>,
+    /// What the matrices of chat models are rounded to that are floats in their files.
+    pub quantise: Quantise,
     /// Used where a request names no model.
     pub chat: Option<String>,
     pub embed: Option<String>,
@@ -280,6 +283,7 @@ impl Config {
                 kv_cache: KvCache::F16,
                 speculate: true,
                 drafts: BTreeMap::new(),
+                quantise: Quantise::Q8_0,
                 chat: None,
                 embed: None,
                 asr: None,

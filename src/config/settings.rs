@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::{Config, DeviceKind, KvCache, LogFormat};
+use crate::types::model::Quantise;
 
 /// What a value looks like; decides how an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +176,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "smaller chat models that guess for larger ones of the same vocabulary: large = \"small\"",
         set: |c, v| { c.models.drafts = map(v)?; Ok(()) },
         get: |c| Some(table(&c.models.drafts)) },
+    Setting { name: "models.quantise", shape: Shape::Text,
+        help: "what chat models of safetensors folders are rounded to as they are loaded: q8_0, or none (halves)",
+        set: |c, v| { c.models.quantise = Quantise::parse(&text(v)?).ok_or("must be q8_0 or none")?; Ok(()) },
+        get: |c| Some(c.models.quantise.as_str().into()) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",
         set: |c, v| { c.models.chat = Some(text(v)?); Ok(()) },

@@ -65,6 +65,7 @@ fn values_out_of_bounds_name_the_place_and_the_bounds() {
     assert!(message("cors_origins = [\"*\"]\n").contains("exact origin"));
     assert!(message("cors_origins = [\"https://a.example/\"]\n").contains("exact origin"));
     assert!(message("[log]\nlevel = \"loud=very\"\n").contains("level"));
+    assert!(message("[models]\nquantise = \"q4_0\"\n").contains("`models.quantise` must be q8_0 or none"));
     assert!(message("offline = tru\n").contains("stentor.toml:1: not TOML"));
     let env = [("STENTOR_LIMITS_AUDIO_SECONDS", "long")];
     let error = with_file("", &env, Overrides::default()).unwrap_err().to_string();
@@ -94,7 +95,7 @@ fn the_device_is_one_that_this_build_has() {
 #[test]
 fn what_is_printed_reads_back_the_same() {
     let text = "addr = \"[::1]:9000\"\nallowed_hosts = [\"GPU.example\"]\n[models]\npreload = \"starter\"\n\
-                keep_alive_s = -1\naliases = { \"whisper-1\" = \"whisper-base\", \"a b\" = \"c\\\"d\" }\n";
+                keep_alive_s = -1\nquantise = \"none\"\naliases = { \"whisper-1\" = \"whisper-base\", \"a b\" = \"c\\\"d\" }\n";
     let first = with_file(text, &[], Overrides::default()).unwrap();
     let printed = first.to_toml();
     assert!(printed.contains("stentor.toml:1"), "{printed}");
@@ -108,6 +109,7 @@ fn what_is_printed_reads_back_the_same() {
     assert_eq!(second.allowed_hosts, ["gpu.example"]);
     assert_eq!(second.models.preload, ["starter"]);
     assert_eq!(second.models.keep_alive, None);
+    assert_eq!(second.models.quantise, crate::types::model::Quantise::None);
     assert_eq!(second.models.aliases["whisper-1"], "whisper-base");
 }
 

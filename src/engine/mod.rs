@@ -30,7 +30,7 @@ use crate::model::llm::Llm;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
 use crate::types::key::Owner;
-use crate::types::model::{Installed, Kind};
+use crate::types::model::{Installed, Kind, Quantise};
 use handle::{Gate, Handle};
 use job::Modality;
 use placement::{DoesNotFit, Ledger};
@@ -59,6 +59,8 @@ pub struct Options {
     pub guesses: bool,
     /// From a chat model's id to that of the smaller one that guesses for it instead.
     pub drafts: BTreeMap<String, String>,
+    /// What the matrices of chat models are rounded to that are floats in their files.
+    pub quantise: Quantise,
 }
 
 impl Default for Options {
@@ -74,6 +76,7 @@ impl Default for Options {
             cache: KvType::F16,
             guesses: true,
             drafts: BTreeMap::new(),
+            quantise: Quantise::Q8_0,
         }
     }
 }
@@ -217,6 +220,7 @@ impl Engine {
             cache_bytes,
             cache: options.cache,
             guesses: options.guesses,
+            quantise: options.quantise,
         };
         let drafts = drafts(&models, &options)?;
         let open = move |m: &Installed, d: &Device| open::open(m, drafts.get(&m.id), d, limits);
@@ -368,12 +372,12 @@ impl Engine {
             }
             return Ok(handle);
         }
-        let cache = self.inner.options.cache(ledger.budget());
+        let (cache, quantise) = (self.inner.options.cache(ledger.budget()), self.inner.options.quantise);
         let draft = self.inner.options.drafts.get(id);
         let draft = self.inner.models.iter().find(|m| Some(&m.id) == draft);
         // The small model's cache has as many blocks, of fewer and smaller layers.
-        let draft = draft.map_or(0, |draft| open::estimate(draft, cache / 4));
-        let needs = open::estimate(installed, cache).saturating_add(draft);
+        let draft = draft.map_or(0, |draft| open::estimate(draft, quantise, cache / 4));
+        let needs = open::estimate(installed, quantise, cache).saturating_add(draft);
         self.make_room(&mut ledger, id, needs).await?;
         let metrics = ModelMetrics::new(id);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));

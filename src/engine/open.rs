@@ -14,7 +14,7 @@ use super::worker::{AnyFront, Opened};
 use crate::model::{Error, asr, embed, llm};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
-use crate::types::model::{Format, Installed, Kind};
+use crate::types::model::{Format, Installed, Kind, Quantise};
 
 /// Tokens of prompts that one step computes when nothing decodes: enough to fill the matrix units, few enough
 /// that a cancelled prompt stops soon.
@@ -37,6 +37,8 @@ pub struct Limits {
     pub cache: KvType,
     /// Whether what it says next is guessed from what was said.
     pub guesses: bool,
+    /// What matrices are rounded to that are floats in their files.
+    pub quantise: Quantise,
 }
 
 /// Loads the model, and for a chat model the one that guesses for it, and builds its lane. Runs on the device's
@@ -66,7 +68,7 @@ pub fn open(
         Kind::Vad | Kind::Speaker | Kind::Segment => Err(Error::Architecture {
             architecture: installed.architecture.clone(),
             format: installed.format.as_str(),
-            supported: llm::architectures(),
+            supported: llm::architectures(installed.format).to_vec(),
         }),
     }
 }
@@ -78,8 +80,8 @@ fn open_llm(
     limits: Limits,
     metrics: ModelMetrics,
 ) -> Result<Opened, Error> {
-    let Limits { context, cache_bytes, cache, guesses } = limits;
-    let limits = llm::Limits { context, cache_bytes, cache, blocks: None };
+    let Limits { context, cache_bytes, cache, guesses, quantise } = limits;
+    let limits = llm::Limits { context, cache_bytes, cache, quantise, blocks: None };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);
     let draft = match draft {
@@ -126,9 +128,18 @@ fn same_vocabulary(large: &llm::Front, small: &llm::Front) -> Result<(), String>
 }
 
 /// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Quantised
-/// weights keep their size and a little; halves are widened to single precision where a CPU is faster on that.
-pub fn estimate(installed: &Installed, cache_bytes: u64) -> u64 {
+/// weights keep their size and a little; halves are widened to single precision where a CPU is faster on that, and
+/// those of chat models rounded as `quantise` says: by the shapes in their files, or as if those were halves.
+pub fn estimate(installed: &Installed, quantise: Quantise, cache_bytes: u64) -> u64 {
+    let rounded = || match quantise {
+        Quantise::Q8_0 => installed.bytes / 32 * 17,
+        Quantise::None => installed.bytes,
+    };
     let weights = match installed.format {
+        Format::Safetensors if installed.kind == Kind::Chat => {
+            let weights = llm::folder_bytes(&installed.path, quantise).unwrap_or_else(rounded);
+            weights.saturating_add(weights / 16)
+        }
         Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),
         Format::CTranslate2 => installed.bytes.saturating_mul(2),
         Format::Safetensors | Format::Torch => installed.bytes,

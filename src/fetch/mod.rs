@@ -15,6 +15,7 @@
 
 pub mod catalog;
 pub mod error;
+mod gguf;
 mod home;
 pub mod http;
 pub mod hub;

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
+use super::gguf;
 use crate::types::model::{Format, Installed, Kind, gguf_parts};
 
 const MAX_JSON: u64 = 4 << 20;
-/// Keys looked through before `general.architecture` must have come; writers put it first.
-const MAX_GGUF_KEYS: u64 = 4096;
-const MAX_GGUF_TEXT: u64 = 1 << 20;
 /// The remedy where something else is offered.
-const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder";
+pub(super) const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder";
+/// The remedy where weights are quantised in a way that is not read.
+const UNQUANTISED: &str =
+    "take the model's own weights, which are rounded as they are loaded, or a GGUF file";
 /// Most files taken from a folder.
 const MAX_FILES: usize = 1024;
 
@@ -39,7 +40,7 @@ pub fn probe(path: &Path) -> Result<Found> {
         path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("has a name that is not UTF-8"))?;
     if path.is_file() {
         let folder = path.parent().ok_or_else(|| bad("has no folder"))?.to_path_buf();
-        let architecture = gguf_architecture(&path)?;
+        let architecture = gguf::architecture(&path)?;
         let files = gguf_parts(name).unwrap_or_else(|| vec![name.to_owned()]);
         if let Some(missing) = files.iter().find(|file| !folder.join(file).is_file()) {
             return Err(bad(&format!(
@@ -195,30 +196,51 @@ fn safetensors(folder: &Path, name: &str, files: Vec<String>) -> Result<Found> {
             "describes {architecture} ({class}), which is no chat, embedding or speech model"
         )));
     };
-    check_shards(folder, &files)?;
+    let weights = weights(folder, &files)?;
+    if kind == Kind::Chat {
+        if let Some(method) = config.pointer("/quantization_config/quant_method") {
+            return Err(bad(format!(
+                "describes weights quantised as {method}, which are not read; {UNQUANTISED}"
+            )));
+        }
+        if !files.iter().any(|f| f == "tokenizer.json") {
+            return Err(bad(
+                "has no tokenizer.json beside it, which `save_pretrained` of a fast tokenizer writes".into(),
+            ));
+        }
+    }
     let wanted = |f: &String| {
         let pooling = f.ends_with("_Pooling/config.json") || f.ends_with("_Dense/config.json");
-        let top = [".safetensors", ".json", ".txt", ".model", ".jinja"].iter().any(|e| f.ends_with(e));
-        if f.contains('/') { pooling } else { top }
+        let top = [".json", ".txt", ".model", ".jinja"].iter().any(|e| f.ends_with(e));
+        if f.contains('/') { pooling } else { top || weights.contains(f) }
     };
     let files: Vec<String> = files.into_iter().filter(wanted).collect();
     let folder = folder.to_path_buf();
     Ok(Found { kind, architecture, format: Format::Safetensors, folder, files, name: name.to_owned() })
 }
 
-/// Every file that the index of a split model names must be there.
-fn check_shards(folder: &Path, files: &[String]) -> Result<()> {
+/// The files of a model's weights: one, or those that the index of a split model names, which must be there. Some
+/// folders have the same weights a second time under other names.
+fn weights(folder: &Path, files: &[String]) -> Result<BTreeSet<String>> {
+    const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
-    if !files.iter().any(|f| f == INDEX) {
-        return Ok(());
+    let has = |name: &str| files.iter().any(|f| f == name);
+    if has(SINGLE) {
+        return Ok(BTreeSet::from([SINGLE.to_owned()]));
     }
     let path = folder.join(INDEX);
+    if !has(INDEX) {
+        return Err(Error::Import {
+            path: folder.to_path_buf(),
+            what: format!("has no {SINGLE} and no {INDEX}"),
+        });
+    }
     let index = read_json(&path)?;
     let map = index.get("weight_map").and_then(|m| m.as_object());
     let named: BTreeSet<&str> = map.into_iter().flat_map(|m| m.values()).filter_map(|v| v.as_str()).collect();
-    match named.into_iter().find(|shard| !files.iter().any(|f| f == shard)) {
+    match named.iter().find(|shard| shard.contains('/') || !has(shard)) {
         Some(shard) => Err(Error::Import { path, what: format!("names {shard:?}, which is not there") }),
-        None => Ok(()),
+        None => Ok(named.into_iter().map(str::to_owned).collect()),
     }
 }
 
@@ -238,165 +260,9 @@ fn gguf_kind(architecture: &str) -> Kind {
     if architecture.contains("bert") { Kind::Embed } else { Kind::Chat }
 }
 
-/// `general.architecture` of a GGUF file, version 2 or 3 (ggml's `gguf.md`).
-fn gguf_architecture(path: &Path) -> Result<String> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut reader = Gguf { reader: BufReader::new(file.take(64 << 20)) };
-    reader.architecture().map_err(|what| Error::Import { path: path.to_path_buf(), what })
-}
-
-struct Gguf<R> {
-    reader: R,
-}
-
-impl<R: Read> Gguf<R> {
-    fn architecture(&mut self) -> Result<String, String> {
-        if self.bytes::<4>()? != *b"GGUF" {
-            return Err(format!("does not begin with GGUF; {TAKEN}"));
-        }
-        let version = u32::from_le_bytes(self.bytes()?);
-        if !(2..=3).contains(&version) {
-            return Err(format!("is GGUF version {version}; 2 and 3 are read"));
-        }
-        let _tensors = self.u64()?;
-        let keys = self.u64()?;
-        for _ in 0..keys.min(MAX_GGUF_KEYS) {
-            let key = self.text()?;
-            let kind = u32::from_le_bytes(self.bytes()?);
-            if key == "general.architecture" {
-                let name = if kind == 8 { self.text()? } else { String::new() };
-                let fine = super::paths::is_id(&name);
-                return if fine {
-                    Ok(name)
-                } else {
-                    Err("has a `general.architecture` that is no name".into())
-                };
-            }
-            self.skip_value(kind)?;
-        }
-        Err("has no `general.architecture`".into())
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let mut bytes = [0; N];
-        self.reader.read_exact(&mut bytes).map_err(|e| format!("ends inside its header ({e})"))?;
-        Ok(bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, String> {
-        self.bytes().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Result<String, String> {
-        let length = self.u64()?;
-        if length > MAX_GGUF_TEXT {
-            return Err(format!("has a text of {length} bytes in its header"));
-        }
-        let mut bytes = Vec::new();
-        self.reader.by_ref().take(length).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        if bytes.len() as u64 != length {
-            return Err("ends inside its header".into());
-        }
-        String::from_utf8(bytes).map_err(|_| "has a text in its header that is not UTF-8".into())
-    }
-
-    fn skip(&mut self, length: u64) -> Result<(), String> {
-        let skipped = std::io::copy(&mut self.reader.by_ref().take(length), &mut std::io::sink());
-        match skipped {
-            Ok(n) if n == length => Ok(()),
-            _ => Err("ends inside its header".into()),
-        }
-    }
-
-    fn skip_value(&mut self, kind: u32) -> Result<(), String> {
-        match kind {
-            8 => {
-                let length = self.u64()?;
-                self.skip(length)
-            }
-            9 => {
-                let element = u32::from_le_bytes(self.bytes()?);
-                let count = self.u64()?;
-                match scalar_size(element) {
-                    Some(size) => self.skip(count.checked_mul(size).ok_or("has an array past any size")?),
-                    // Each text takes 8 bytes at least, so the reader's limit ends a lying count.
-                    None if element == 8 => (0..count).try_for_each(|_| self.skip_value(8)),
-                    None => Err(format!("has an array of type {element} in its header")),
-                }
-            }
-            _ => self
-                .skip(scalar_size(kind).ok_or_else(|| format!("has a value of type {kind} in its header"))?),
-        }
-    }
-}
-
-/// Bytes of ggml's scalar value types.
-fn scalar_size(kind: u32) -> Option<u64> {
-    match kind {
-        0 | 1 | 7 => Some(1),
-        2 | 3 => Some(2),
-        4..=6 => Some(4),
-        10..=12 => Some(8),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn gguf(keys: &[(&str, u32, &[u8])]) -> Vec<u8> {
-        let mut out = b"GGUF\x03\0\0\0".to_vec();
-        out.extend(0u64.to_le_bytes());
-        out.extend((keys.len() as u64).to_le_bytes());
-        for (key, kind, value) in keys {
-            out.extend((key.len() as u64).to_le_bytes());
-            out.extend(key.as_bytes());
-            out.extend(kind.to_le_bytes());
-            out.extend(*value);
-        }
-        out
-    }
-
-    fn text(value: &str) -> Vec<u8> {
-        [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat()
-    }
-
-    #[test]
-    fn the_architecture_is_found_behind_other_keys() {
-        let mut list = 8u32.to_le_bytes().to_vec();
-        list.extend(2u64.to_le_bytes());
-        list.extend([text("a"), text("bc")].concat());
-        let file =
-            gguf(&[("x", 9, &list), ("y", 4, &[0; 4]), ("general.architecture", 8, &text("nomic-bert"))]);
-        assert_eq!(Gguf { reader: &file[..] }.architecture().unwrap(), "nomic-bert");
-        assert_eq!(gguf_kind("nomic-bert"), Kind::Embed);
-        for cut in 0..file.len() {
-            assert!(Gguf { reader: &file[..cut] }.architecture().is_err());
-        }
-    }
-
-    #[test]
-    fn lying_lengths_fail_without_memory() {
-        for value in [u64::MAX.to_le_bytes(), (1u64 << 60).to_le_bytes()] {
-            let file = gguf(&[("general.architecture", 8, &value)]);
-            assert!(Gguf { reader: &file[..] }.architecture().is_err());
-            let array = [&5u32.to_le_bytes()[..], &value].concat();
-            assert!(Gguf { reader: &gguf(&[("x", 9, &array)])[..] }.architecture().is_err());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0usize..60) {
-            let mut file = gguf(&[("general.architecture", 8, &text("llama"))]);
-            file.truncate(cut);
-            file.extend(bytes);
-            let _ = Gguf { reader: &file[..] }.architecture();
-        }
-    }
 
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -406,6 +272,11 @@ mod tests {
             fs::write(path, bytes).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn encoders_are_known_by_name() {
+        assert_eq!((gguf_kind("nomic-bert"), gguf_kind("llama")), (Kind::Embed, Kind::Chat));
     }
 
     #[test]
@@ -440,7 +311,26 @@ mod tests {
         ];
         let error = probe(folder(&split).path()).unwrap_err().to_string();
         assert!(error.contains("\"model-2.safetensors\", which is not there"), "{error}");
+
+        let more = [
+            ("model-2.safetensors", &b""[..]),
+            ("consolidated.safetensors", b""),
+            ("chat_template.jinja", b""),
+        ];
+        let mut whole = [&split[..], &more].concat();
+        let error = probe(folder(&whole).path()).unwrap_err().to_string();
+        assert!(error.contains("has no tokenizer.json"), "{error}");
+        whole.push(("tokenizer.json", b"{}"));
+        let found = probe(folder(&whole).path()).unwrap();
+        assert_eq!((found.kind, found.architecture.as_str()), (Kind::Chat, "qwen2"));
+        let weights: Vec<&String> = found.files.iter().filter(|f| f.ends_with(".safetensors")).collect();
+        assert_eq!(weights, ["model-1.safetensors", "model-2.safetensors"], "not the other copy");
+        assert!(found.files.iter().any(|f| f == "chat_template.jinja"));
     }
+
+    const CHAT: &[u8] = br#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}"#;
+    const QUANTISED: &[u8] = br#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"],
+        "quantization_config": {"quant_method": "awq"}}"#;
 
     #[test]
     fn what_cannot_be_served_says_why() {
@@ -454,6 +344,8 @@ mod tests {
                 &[("model.safetensors", b""), ("config.json", br#"{"model_type": "vit"}"#)],
                 "no chat, embedding",
             ),
+            (&[("x.safetensors", b""), ("config.json", CHAT)], "no model.safetensors and no"),
+            (&[("model.safetensors", b""), ("config.json", QUANTISED)], "quantised as \"awq\""),
             (&[("x.gguf", b"")], "import the file in it"),
             (&[("x.txt", b"")], "what can be read is a GGUF file"),
         ] {

@@ -75,14 +75,31 @@ impl Packer {
     /// # Errors
     /// A dimension of 0, or inputs that are no multiple of the type's block.
     pub fn new(dtype: GgmlDType, outputs: usize, inputs: usize, device: &Device) -> Result<Self> {
-        if outputs == 0 || inputs == 0 || !inputs.is_multiple_of(dtype.block_size()) {
-            bail!("({outputs}, {inputs}) is no shape of a {dtype:?} matrix");
+        Self::rounding(dtype, dtype, outputs, inputs, device)
+    }
+
+    /// [`new`](Self::new) for rows that are rounded to the type `wanted` first.
+    ///
+    /// # Errors
+    /// Also inputs that are no multiple of that type's block.
+    pub fn rounding(
+        dtype: GgmlDType,
+        wanted: GgmlDType,
+        outputs: usize,
+        inputs: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let whole = |dtype: GgmlDType| inputs.is_multiple_of(dtype.block_size());
+        if outputs == 0 || inputs == 0 || !whole(dtype) || !whole(wanted) {
+            bail!("({outputs}, {inputs}) is no shape of a {dtype:?} matrix to be kept as {wanted:?}");
         }
         let ours = cpu::serves(device);
-        let exact =
-            if ours { Kind::of(dtype).is_some() } else { !matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) };
-        let floats = matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
-        let kept = if exact || floats { dtype } else { GgmlDType::Q8_0 };
+        let exact = match ours {
+            true => Kind::of(wanted).is_some(),
+            false => !matches!(wanted, GgmlDType::Q8_1 | GgmlDType::Q8K),
+        };
+        let floats = matches!(wanted, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        let kept = if exact || floats { wanted } else { GgmlDType::Q8_0 };
         let target = match Kind::of(kept) {
             _ if floats => Target::Floats(Vec::new()),
             Some(kind) if ours => Target::Packed(Matrix::new(kind, outputs, inputs)?),

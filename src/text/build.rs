@@ -33,7 +33,8 @@ pub(super) const ENDS: &[&str] = &[
 
 /// Tokens that frame a turn: control tokens even where a file says that they are ordinary, since text from
 /// outside must not be able to open a turn.
-const TURN_MARKS: &[&str] = &["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>"];
+pub(super) const TURN_MARKS: &[&str] =
+    &["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>"];
 
 /// The vocabulary of a spec.
 pub(super) fn vocab(spec: &TokenizerSpec<'_>) -> Result<Vocab, Error> {
@@ -67,14 +68,14 @@ pub(super) fn vocab(spec: &TokenizerSpec<'_>) -> Result<Vocab, Error> {
 }
 
 /// The byte that `<0x0A>` names.
-fn byte_of(token: &str) -> Option<u8> {
+pub(super) fn byte_of(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 2)
 }
 
 /// Undoes GPT-2's byte alphabet: printable bytes stand for themselves, the other 68 are U+0100 and on. A text
 /// with any other character is taken as it is.
-fn decode_symbols(token: &str, out: &mut Vec<u8>) {
+pub(super) fn decode_symbols(token: &str, out: &mut Vec<u8>) {
     for c in token.chars() {
         let byte = match u32::from(c) {
             n @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => n,
@@ -89,6 +90,17 @@ fn decode_symbols(token: &str, out: &mut Vec<u8>) {
         };
         out.push(byte as u8);
     }
+}
+
+/// The character that stands for a byte in GPT-2's alphabet.
+pub(super) fn symbol_of(byte: u8) -> char {
+    let shifted = match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => return char::from(byte),
+        0..=0x20 => u32::from(byte),
+        0x7f..=0xa0 => u32::from(byte) - 0x7f + 0x21,
+        0xad => 0x43,
+    };
+    char::from_u32(0x100 + shifted).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// Merges as pairs of ids.

@@ -21,13 +21,7 @@ impl HfTokenizer {
     /// out in a text stay text.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let bad = |problem: String| Error::Json { path: path.to_owned(), problem };
-        let file = File::open(path).map_err(|e| bad(e.to_string()))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(bad(format!("larger than {MAX_BYTES} bytes")));
-        }
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| bad(e.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(read(path)?).map_err(|e| bad(e.to_string()))?;
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         inner.with_padding(None);
         inner.set_encode_special_tokens(true);
@@ -73,6 +67,18 @@ impl HfTokenizer {
     /// Text of tokens, special ones left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         self.inner.decode(ids, true).map_err(|e| Error::Encode(e.to_string()))
+    }
+}
+
+/// The bytes of a `tokenizer.json`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let bad = |problem: String| Error::Json { path: path.to_owned(), problem };
+    let file = File::open(path).map_err(|e| bad(e.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
+    match bytes.len() as u64 > MAX_BYTES {
+        true => Err(bad(format!("larger than {MAX_BYTES} bytes"))),
+        false => Ok(bytes),
     }
 }
 

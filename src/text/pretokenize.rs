@@ -10,6 +10,30 @@ use regex::Regex;
 
 use super::Error;
 
+/// The pattern that a `tokenizer.json` means by `ByteLevel` alone.
+pub(super) const GPT2_WORDS: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// How patterns of a `tokenizer.json` say that a run of spaces gives up its last one.
+const TAIL: &str = r"\s+(?!\S)|\s+";
+/// What else may match space alone: runs that end in a newline.
+const NEWLINES: [&str; 2] = [r"\s*[\r\n]+|", r"\s*[\r\n]|"];
+const MAX_PATTERN: usize = 8192;
+
+/// One pattern of a `tokenizer.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern {
+    pub regex: String,
+    /// What lies between matches is a word, too.
+    pub gaps: bool,
+}
+
+impl Pattern {
+    pub fn new(regex: impl Into<String>) -> Pattern {
+        Pattern { regex: regex.into(), gaps: true }
+    }
+}
+
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const LLAMA3: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 const QWEN2: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
@@ -63,6 +87,10 @@ struct Stage {
     regex: Regex,
     /// Newlines end a match of their own, so a run that ends in one gives nothing up.
     newlines: bool,
+    /// Runs of spaces give up their last one.
+    gives_up: bool,
+    /// What lies between matches is a word, too.
+    gaps: bool,
 }
 
 impl Pretokenizer {
@@ -70,7 +98,7 @@ impl Pretokenizer {
         let family = family(name).ok_or_else(|| Error::PreTokenizer(name.to_owned()))?;
         let stages = family.patterns.iter().map(|pattern| {
             let regex = Regex::new(pattern).map_err(|_| Error::PreTokenizer(name.to_owned()))?;
-            Ok(Stage { regex, newlines: pattern.contains(r"\s*[\r\n]+") })
+            Ok(Stage { regex, newlines: pattern.contains(r"\s*[\r\n]+"), gives_up: true, gaps: true })
         });
         Ok(Pretokenizer {
             stages: stages.collect::<Result<_, Error>>()?,
@@ -79,7 +107,17 @@ impl Pretokenizer {
         })
     }
 
-    /// Gives every word of `text` in order, until `take` breaks. Together the words are the text.
+    /// The pre-tokenizer of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// A pattern with another look-ahead than the one at its end, or that could match space alone in another way.
+    pub fn of(patterns: &[Pattern], whole_words: bool) -> Result<Self, Error> {
+        let stages = patterns.iter().map(Stage::of).collect::<Result<_, _>>()?;
+        Ok(Pretokenizer { stages, whole_words, add_bos: false })
+    }
+
+    /// Gives every word of `text` in order, until `take` breaks. Together the words are the text, but
+    /// for patterns that drop what is between their matches.
     pub fn split<'t>(
         &self,
         text: &'t str,
@@ -99,21 +137,50 @@ fn cut<'t>(
     };
     let mut at = 0;
     while let Some((start, end)) = stage.next(text, at) {
-        cut(rest, &text[at..start], take)?;
+        if stage.gaps {
+            cut(rest, &text[at..start], take)?;
+        }
         cut(rest, &text[start..end], take)?;
         at = end;
     }
-    cut(rest, &text[at..], take)
+    if stage.gaps { cut(rest, &text[at..], take) } else { ControlFlow::Continue(()) }
 }
 
 impl Stage {
+    fn of(pattern: &Pattern) -> Result<Stage, Error> {
+        let refused = || Error::PreTokenizer(pattern.regex.chars().take(300).collect());
+        let compile = |regex: &str| Regex::new(regex).map_err(|_| refused());
+        let text = pattern.regex.as_str();
+        // The engine reads possessive repetitions as repetitions of repetitions.
+        let possessive = compile(r"[?*+]\+|\{\d+(,\d*)?\}\+")?.is_match(text);
+        if possessive || text.len() > MAX_PATTERN {
+            return Err(refused());
+        }
+        let Some(head) = text.strip_suffix(TAIL) else {
+            return Ok(Stage { regex: compile(text)?, newlines: false, gives_up: false, gaps: pattern.gaps });
+        };
+        let own = NEWLINES.iter().find_map(|lines| head.strip_suffix(lines));
+        let others = compile(own.unwrap_or(head).trim_end_matches('|'))?;
+        let spaces = (0..0x3001).filter_map(char::from_u32).filter(|c| c.is_whitespace());
+        let alone = |space: char| {
+            let run = format!("{space}{space}");
+            others.find(&run).is_some_and(|found| !found.is_empty())
+        };
+        if spaces.into_iter().any(alone) {
+            return Err(refused());
+        }
+        let regex = compile(&format!(r"{head}\s+"))?;
+        Ok(Stage { regex, newlines: own.is_some(), gives_up: true, gaps: pattern.gaps })
+    }
+
     /// The next match from `at` on, never empty.
     fn next(&self, text: &str, at: usize) -> Option<(usize, usize)> {
         let found = self.regex.find_at(text, at)?;
         let run = found.as_str();
         let last = run.chars().next_back()?;
         // Only the last alternative matches space alone, except where newlines have their own.
-        let gives_up = found.end() < text.len()
+        let gives_up = self.gives_up
+            && found.end() < text.len()
             && run.len() > last.len_utf8()
             && !(self.newlines && matches!(last, '\r' | '\n'))
             && run.chars().all(char::is_whitespace);

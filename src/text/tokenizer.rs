@@ -1,4 +1,4 @@
-//! Byte-level BPE and SentencePiece, giving the ids that llama.cpp gives.
+//! Byte-level BPE and SentencePiece, giving the ids that llama.cpp gives; and what a `tokenizer.json` describes.
 //!
 //! What it does that llama.cpp does not: control tokens are never made by merging ordinary text, and where two
 //! special tokens overlap in a text the leftmost wins.
@@ -13,6 +13,7 @@ use super::build::{ENDS, SPACE_MARK};
 use super::chat::Control;
 use super::merge::Merger;
 use super::pretokenize::Pretokenizer;
+use super::ranked::Ranked;
 use super::vocab::Vocab;
 use super::{Error, Family, TokenKind, TokenizerSpec};
 
@@ -50,6 +51,32 @@ pub(super) enum Model {
         bytes: Box<[Option<u32>; 256]>,
     },
     Spm(Spm),
+    Ranked(Ranked),
+}
+
+/// A token that is matched in text before all others: always, or where it is a control token, where these are
+/// parsed.
+pub(super) struct Fixed {
+    pub id: u32,
+    pub text: Box<[u8]>,
+    pub control: bool,
+    /// It takes the white space before it, and after it.
+    pub takes_left: bool,
+    pub takes_right: bool,
+}
+
+/// What a tokenizer is made of; ids are those of tokens in the vocabulary.
+pub(super) struct Parts {
+    pub vocab: Vocab,
+    pub model: Model,
+    pub fixed: Vec<Fixed>,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub ends: HashSet<u32>,
+    pub add_bos: bool,
+    pub add_eos: bool,
+    /// The most bytes of text that one token can stand for.
+    pub longest: usize,
 }
 
 pub(super) struct Spm {
@@ -65,7 +92,15 @@ pub(super) struct Spm {
 
 struct Matcher {
     automaton: AhoCorasick,
-    ids: Vec<u32>,
+    tokens: Vec<Match>,
+}
+
+/// What a match is.
+#[derive(Clone, Copy)]
+struct Match {
+    id: u32,
+    takes_left: bool,
+    takes_right: bool,
 }
 
 /// Control tokens of one character are left out: no mark inside could keep a message from spelling them.
@@ -75,22 +110,22 @@ fn is_markable(text: &[u8]) -> bool {
 
 impl Matcher {
     /// Leftmost, then longest.
-    fn new(vocab: &Vocab, wanted: impl Fn(TokenKind) -> bool) -> Result<Option<Matcher>, Error> {
-        let ids: Vec<u32> = (0..vocab.len() as u32)
-            .filter(|&id| vocab.kind(id).is_some_and(&wanted))
-            .filter(|&id| match vocab.kind(id) {
-                Some(TokenKind::UserDefined) => vocab.get(id).is_some_and(|b| !b.is_empty()),
-                _ => vocab.get(id).is_some_and(is_markable),
-            })
-            .collect();
-        if ids.is_empty() {
+    fn new(fixed: &[Fixed], parse: bool) -> Result<Option<Matcher>, Error> {
+        let wanted = |token: &&Fixed| match token.control {
+            true => parse && is_markable(&token.text),
+            false => !token.text.is_empty(),
+        };
+        let wanted: Vec<&Fixed> = fixed.iter().filter(wanted).collect();
+        if wanted.is_empty() {
             return Ok(None);
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(ids.iter().filter_map(|&id| vocab.get(id)))
+            .build(wanted.iter().map(|token| &token.text))
             .map_err(|e| Error::Spec { field: "special tokens", problem: e.to_string() })?;
-        Ok(Some(Matcher { automaton, ids }))
+        let tokens =
+            wanted.iter().map(|t| Match { id: t.id, takes_left: t.takes_left, takes_right: t.takes_right });
+        Ok(Some(Matcher { automaton, tokens: tokens.collect() }))
     }
 }
 
@@ -121,24 +156,16 @@ impl Tokenizer {
         };
         let family_adds_bos = match &model {
             Model::Bpe { words, .. } => words.add_bos,
-            Model::Spm(_) => true,
+            Model::Spm(_) | Model::Ranked(_) => true,
         };
-        let special = |k| matches!(k, TokenKind::Control | TokenKind::Unknown);
         let mut ends: HashSet<u32> = spec.eos.into_iter().chain(spec.eot).collect();
         let named = |id: &u32| {
             vocab.kind(*id) == Some(TokenKind::Control)
                 && vocab.get(*id).is_some_and(|b| ENDS.iter().any(|e| e.as_bytes() == b))
         };
         ends.extend((0..n as u32).filter(named));
-        let control: Vec<&[u8]> = (0..n as u32)
-            .filter(|&id| vocab.kind(id).is_some_and(special))
-            .filter_map(|id| vocab.get(id).filter(|b| is_markable(b)))
-            .collect();
-        Ok(Tokenizer {
-            longest: spec.tokens.iter().map(|t| t.len()).max().unwrap_or(1).max(1),
-            control: if control.is_empty() { None } else { Some(Control::new(&control)?) },
-            always: Matcher::new(&vocab, |k| k == TokenKind::UserDefined)?,
-            parsed: Matcher::new(&vocab, |k| k == TokenKind::UserDefined || special(k))?,
+        Tokenizer::assemble(Parts {
+            fixed: (0..n as u32).filter_map(|id| fixed(&vocab, id)).collect(),
             vocab,
             model,
             bos: spec.bos,
@@ -146,6 +173,27 @@ impl Tokenizer {
             ends,
             add_bos: spec.add_bos.unwrap_or(family_adds_bos),
             add_eos: spec.add_eos.unwrap_or(false),
+            longest: spec.tokens.iter().map(|t| t.len()).max().unwrap_or(1),
+        })
+    }
+
+    /// From parts that fit each other.
+    pub(super) fn assemble(parts: Parts) -> Result<Self, Error> {
+        let Parts { vocab, model, fixed, bos, eos, ends, add_bos, add_eos, longest } = parts;
+        let control: Vec<&[u8]> =
+            fixed.iter().filter(|t| t.control).map(|t| &*t.text).filter(|text| is_markable(text)).collect();
+        Ok(Tokenizer {
+            longest: longest.max(1),
+            control: if control.is_empty() { None } else { Some(Control::new(&control)?) },
+            always: Matcher::new(&fixed, false)?,
+            parsed: Matcher::new(&fixed, true)?,
+            vocab,
+            model,
+            bos,
+            eos,
+            ends,
+            add_bos,
+            add_eos,
         })
     }
 
@@ -194,7 +242,11 @@ impl Tokenizer {
 
     /// Whether ordinary text begins with a space of the tokenizer's own, which decoding must take off again.
     pub fn adds_space(&self) -> bool {
-        matches!(self.model, Model::Spm(Spm { space_prefix: true, .. }))
+        match &self.model {
+            Model::Bpe { .. } => false,
+            Model::Spm(spm) => spm.space_prefix,
+            Model::Ranked(ranked) => ranked.adds_space(),
+        }
     }
 
     /// Tokens of a text. With `frame`, the BOS and EOS tokens are added that the model was trained with.
@@ -260,18 +312,24 @@ impl Tokenizer {
         };
         let mut at = 0;
         for found in matcher.iter().flat_map(|m| m.automaton.find_iter(text)) {
-            self.raw(&text[at..found.start()], mark, sink)?;
-            let id = matcher.as_ref().and_then(|m| m.ids.get(found.pattern().as_usize()));
-            sink.push(id.copied())?;
+            let token = matcher.as_ref().and_then(|m| m.tokens.get(found.pattern().as_usize()));
+            // White space that the last one took is not there for this one.
+            let before = text.get(at..found.start()).unwrap_or_default();
+            let before = if token.is_some_and(|t| t.takes_left) { before.trim_end() } else { before };
+            self.raw(before, at == 0, mark, sink)?;
+            sink.push(token.map(|t| t.id))?;
             at = found.end();
+            if token.is_some_and(|t| t.takes_right) {
+                at = text.len() - text[at..].trim_start().len();
+            }
         }
-        self.raw(&text[at..], mark, sink)
+        self.raw(&text[at..], at == 0, mark, sink)
     }
 
-    /// Text between special tokens.
-    fn raw(&self, text: &str, mark: &str, sink: &mut Sink) -> ControlFlow<()> {
+    /// Text between special tokens; `first` where nothing comes before it.
+    fn raw(&self, text: &str, first: bool, mark: &str, sink: &mut Sink) -> ControlFlow<()> {
         if !mark.is_empty() && text.contains(mark) {
-            return self.raw(&text.replace(mark, ""), "", sink);
+            return self.raw(&text.replace(mark, ""), first, "", sink);
         }
         if text.is_empty() {
             return ControlFlow::Continue(());
@@ -302,23 +360,34 @@ impl Tokenizer {
                 }
                 ControlFlow::Continue(())
             }
+            Model::Ranked(ranked) => ranked.encode(text, first, &self.vocab, sink),
         }
     }
 }
 
-struct Sink {
-    ids: Vec<u32>,
+/// The token as one that is matched, if it is.
+fn fixed(vocab: &Vocab, id: u32) -> Option<Fixed> {
+    let control = match vocab.kind(id)? {
+        TokenKind::Control | TokenKind::Unknown => true,
+        TokenKind::UserDefined => false,
+        _ => return None,
+    };
+    Some(Fixed { id, text: vocab.get(id)?.into(), control, takes_left: false, takes_right: false })
+}
+
+pub(super) struct Sink {
+    pub ids: Vec<u32>,
     limit: usize,
-    merger: Merger,
+    pub merger: Merger,
 }
 
 impl Sink {
-    fn push(&mut self, id: Option<u32>) -> ControlFlow<()> {
+    pub fn push(&mut self, id: Option<u32>) -> ControlFlow<()> {
         self.ids.extend(id);
         self.check()
     }
 
-    fn check(&self) -> ControlFlow<()> {
+    pub fn check(&self) -> ControlFlow<()> {
         if self.ids.len() > self.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
@@ -364,7 +433,7 @@ fn spm_word(word: &str, spm: &Spm, vocab: &Vocab, sink: &mut Sink) -> ControlFlo
 }
 
 /// Where the first word ends: before a space that follows something else.
-fn word_end(text: &str) -> usize {
+pub(super) fn word_end(text: &str) -> usize {
     let word = text.len() - text.trim_start_matches(' ').len();
     text[word..].find(' ').map_or(text.len(), |n| word + n)
 }

@@ -55,7 +55,7 @@ impl Default for Luck {
 
 impl Luck {
     /// What a guess moves it by.
-    const STEP: f64 = 0.1;
+    const STEP: f64 = 0.2;
 
     /// A guess came true, or not.
     pub fn note(&mut self, hit: bool) {

@@ -173,7 +173,7 @@ fn what_repeats_itself_is_guessed_and_takes_fewer_steps() {
     };
     assert_eq!(steps(Guesses::Nobody).0, 50);
     let (steps, speculated) = steps(Guesses::Lookup);
-    assert!(steps < 25, "{steps} steps, {speculated:?}");
+    assert!(steps < 30, "{steps} steps, {speculated:?}");
     assert_eq!(
         speculated.accepted + steps,
         50,

@@ -4,19 +4,22 @@ mod calls;
 pub mod decoder;
 pub mod grammar;
 pub mod guide;
+mod hf_tokenizer;
 pub mod logprobs;
 pub mod output;
 pub mod tokenizer;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
 
 use super::weights::gguf::Gguf;
+use super::weights::safetensors::SafetensorsFolder;
 use super::{Error, Model, Network};
 use crate::ops::KvType;
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::types::model::{Format, Installed};
+use crate::types::model::{Format, Installed, Quantise};
 
 /// The network kind of this module.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub struct Limits {
     pub cache: KvType,
     /// Exactly so many blocks, whatever that takes.
     pub blocks: Option<usize>,
+    /// What matrices are rounded to that are floats in a folder's files.
+    pub quantise: Quantise,
 }
 
 /// A decoder and what its scheduler and callers must know.
@@ -88,8 +93,6 @@ pub struct Loaded {
     pub blocks: usize,
 }
 
-type Load = fn(Gguf, &Device, Limits) -> Result<(Box<dyn Model<Llm>>, Shape), Error>;
-
 /// What loading tells of a decoder's size.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -98,49 +101,84 @@ pub struct Shape {
     pub vocabulary: usize,
 }
 
-/// One row an architecture, by the name in `general.architecture`.
-const REGISTRY: &[(&str, Load)] = &[
-    ("llama", decoder::load),
-    ("qwen2", decoder::load),
-    ("qwen3", decoder::load),
-    ("qwen3moe", decoder::load),
-    ("gemma3", decoder::load),
-    ("phi3", decoder::load),
-];
+/// The architectures of GGUF files, by the name in `general.architecture`.
+const GGUF: [&str; 6] = ["llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3"];
 
-/// Names of the architectures that can be loaded.
-pub fn architectures() -> Vec<&'static str> {
-    REGISTRY.iter().map(|(name, _)| *name).collect()
+/// Names of the architectures that can be loaded from files of a format.
+pub fn architectures(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Gguf => &GGUF,
+        Format::Safetensors => &decoder::MODEL_TYPES,
+        Format::CTranslate2 | Format::Torch => &[],
+    }
 }
 
-/// Loads a GGUF file: weights, tokenizer and chat template.
+/// Loads a model: weights, tokenizer and chat template.
 pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Loaded, Error> {
-    if installed.format != Format::Gguf {
-        return Err(unsupported(&installed.architecture, installed.format));
+    match installed.format {
+        Format::Gguf => load_gguf(&installed.path, device, limits),
+        Format::Safetensors => load_folder(&installed.path, device, limits),
+        format => Err(unsupported(&installed.architecture, format)),
     }
-    let mut gguf = Gguf::open(&installed.path)?;
-    let architecture = gguf.architecture()?.to_owned();
-    let Some((_, load)) = REGISTRY.iter().find(|(name, _)| *name == architecture) else {
-        return Err(unsupported(&architecture, installed.format));
-    };
+}
+
+fn load_gguf(path: &Path, device: &Device, limits: Limits) -> Result<Loaded, Error> {
+    let mut gguf = Gguf::open(path)?;
+    let architecture = gguf.architecture()?;
+    if !GGUF.contains(&architecture) {
+        return Err(unsupported(architecture, Format::Gguf));
+    }
     let tokenizer = tokenizer::tokenizer(&gguf)?;
     let template = tokenizer::chat_template(&gguf, &tokenizer)?;
     tokenizer::LARGE_KEYS.iter().for_each(|key| gguf.forget(key));
-    let (model, shape) = load(gguf, device, limits)?;
+    let (model, shape) = decoder::load(&gguf, device, limits)?;
+    assemble(model, shape, tokenizer, template, "tokenizer.ggml.tokens")
+}
+
+fn load_folder(path: &Path, device: &Device, limits: Limits) -> Result<Loaded, Error> {
+    let folder = SafetensorsFolder::open(path)?;
+    let (tokenizer, template) = hf_tokenizer::read(path)?;
+    let (model, shape) = decoder::load_folder(&folder, device, limits)?;
+    assemble(model, shape, tokenizer, template, "tokenizer.json")
+}
+
+fn assemble(
+    model: Box<dyn Model<Llm>>,
+    shape: Shape,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    place: &str,
+) -> Result<Loaded, Error> {
     if tokenizer.vocab_size() > shape.vocabulary {
         let problem = format!(
             "{} tokens, and the embedding table has {} rows",
             tokenizer.vocab_size(),
             shape.vocabulary
         );
-        return Err(Error::config("tokenizer.ggml.tokens", problem));
+        return Err(Error::config(place, problem));
     }
     let stop = tokenizer.ends().collect();
     let front = Front { tokenizer, template, grammars: Default::default(), context: shape.context, stop };
     Ok(Loaded { model, front, blocks: shape.blocks })
 }
 
+/// Bytes that the weights of a folder take once they are loaded; `None` where its files cannot be read.
+pub fn folder_bytes(path: &Path, quantise: Quantise) -> Option<u64> {
+    // A model that is still to come has no folder yet, which is not the one that this process stands in.
+    let folder = SafetensorsFolder::open(Some(path).filter(|path| !path.as_os_str().is_empty())?).ok()?;
+    let bytes = |shape: &[usize]| {
+        let count = shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+        match (shape, quantise) {
+            ([_], _) => count.saturating_mul(4),
+            ([.., inputs], Quantise::Q8_0) if inputs.is_multiple_of(32) => count.saturating_mul(34) / 32,
+            _ => count.saturating_mul(2),
+        }
+    };
+    let shapes = folder.names().filter_map(|name| folder.shape(name));
+    Some(shapes.map(bytes).fold(0, u64::saturating_add))
+}
+
 fn unsupported(architecture: &str, format: Format) -> Error {
-    let supported = architectures();
+    let supported = architectures(format).to_vec();
     Error::Architecture { architecture: architecture.to_owned(), format: format.as_str(), supported }
 }

@@ -11,6 +11,9 @@ use crate::text::{self, ChatTemplate, Family, Tokenizer, TokenizerSpec};
 pub enum Error {
     #[error(transparent)]
     Weights(#[from] weights::Error),
+    /// A `tokenizer.json`, which the message names.
+    #[error(transparent)]
+    Json(text::Error),
     #[error("{path}: {source}")]
     Text {
         path: String,

@@ -277,7 +277,7 @@ impl Gguf {
 }
 
 /// Index of the first block with an infinite or NaN value or scale.
-fn first_not_finite(bytes: &[u8], ggml_type: GgmlDType) -> Option<usize> {
+pub(super) fn first_not_finite(bytes: &[u8], ggml_type: GgmlDType) -> Option<usize> {
     // Byte offsets of the f16 numbers in a block of the type.
     let halves: &[usize] = match ggml_type {
         GgmlDType::F32 => {

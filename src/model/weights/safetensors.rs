@@ -14,15 +14,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Error, WeightsFile, json};
+use super::{Error, WeightsFile, gguf, json};
+use crate::ops::{Packer, QWeight};
 
 /// The longest header read: some hundred thousand tensors.
 const MAX_HEADER: u64 = 32 << 20;
@@ -159,25 +161,63 @@ impl SafetensorsFolder {
     /// # Errors
     /// As [`tensor`](Self::tensor), but for the device.
     pub fn append_f32(&self, name: &str, expected: &[usize], out: &mut Vec<f32>) -> Result<&Path, Error> {
+        let (shard, info) = self.find(name, expected)?;
+        let at = shard.data + info.data_offsets.0 as u64;
+        let from = out.len();
+        out.resize(from + expected.iter().product::<usize>(), 0.0);
+        shard.values(name, info.dtype, at, &mut out[from..])?;
+        Ok(shard.file.path())
+    }
+
+    /// Reads a matrix (outputs, inputs) of f32, f16 or bf16, a piece at a time, as a weight for products on
+    /// `device`: rounded to `kept`, or to halves where that is `None`.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor); also inputs that are no multiple of the type's block.
+    pub fn qweight(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        kept: Option<GgmlDType>,
+        device: &Device,
+    ) -> Result<QWeight, Error> {
+        let (shard, info) = self.find(name, &shape)?;
+        let dtype = shard.ggml_type(name, info.dtype)?;
+        let failed = |source: candle_core::Error| Error::Device {
+            path: shard.file.path().to_owned(),
+            tensor: name.to_owned(),
+            source: source.into(),
+        };
+        let [outputs, inputs] = shape;
+        let kept = kept.unwrap_or(dtype);
+        let mut packer = Packer::rounding(dtype, kept, outputs, inputs, device).map_err(failed)?;
+        let (mut at, end) = info.data_offsets;
+        let mut piece = vec![0; packer.chunk_bytes().min(end - at)];
+        while at < end {
+            piece.truncate(end - at);
+            shard.floats(name, dtype, at, &mut piece)?;
+            packer.push(&piece).map_err(failed)?;
+            at += piece.len();
+        }
+        packer.finish().map_err(failed)
+    }
+
+    /// The shard that holds a tensor, which must have this shape.
+    fn find(&self, name: &str, expected: &[usize]) -> Result<(&Shard, &TensorInfo), Error> {
         let found = self.names.get(name).and_then(|&i| self.shards.get(i));
         let Some((shard, info)) = found.and_then(|s| Some((s, s.metadata.info(name)?))) else {
             let path = self.shards.first().map_or_else(|| self.dir.clone(), |s| s.file.path().to_owned());
             return Err(Error::Missing { path, field: format!("tensor {name}") });
         };
-        let path = shard.file.path();
         if info.shape != expected {
             return Err(Error::Shape {
-                path: path.to_owned(),
+                path: shard.file.path().to_owned(),
                 tensor: name.to_owned(),
                 expected: expected.to_vec(),
                 found: info.shape.clone(),
             });
         }
-        let at = shard.data + info.data_offsets.0 as u64;
-        let from = out.len();
-        out.resize(from + expected.iter().product::<usize>(), 0.0);
-        shard.values(name, info.dtype, at, &mut out[from..])?;
-        Ok(path)
+        Ok((shard, info))
     }
 }
 
@@ -220,10 +260,7 @@ impl Shard {
             Dtype::BF16 => self.widen(values, at, &field(), |halves, out| {
                 halves.reinterpret_cast::<bf16>().convert_to_f32_slice(out);
             })?,
-            other => {
-                let problem = format!("is of type {other:?}; f32, f16 and bf16 can be read");
-                return Err(Error::unsupported(self.file.path(), field(), problem));
-            }
+            other => return Err(self.no_float(name, other)),
         }
         match first_not_finite(values) {
             None => Ok(()),
@@ -231,6 +268,31 @@ impl Shard {
                 let problem = format!("value {i} is {}", values[i]);
                 Err(Error::malformed(self.file.path(), field(), problem))
             }
+        }
+    }
+
+    fn no_float(&self, name: &str, dtype: Dtype) -> Error {
+        let problem = format!("is of type {dtype:?}; f32, f16 and bf16 can be read");
+        Error::unsupported(self.file.path(), format!("tensor {name}"), problem)
+    }
+
+    /// The type's name in the other format, which shares the layout of floats.
+    fn ggml_type(&self, name: &str, dtype: Dtype) -> Result<GgmlDType, Error> {
+        match dtype {
+            Dtype::F32 => Ok(GgmlDType::F32),
+            Dtype::F16 => Ok(GgmlDType::F16),
+            Dtype::BF16 => Ok(GgmlDType::BF16),
+            other => Err(self.no_float(name, other)),
+        }
+    }
+
+    /// Fills `bytes` with whole floats from byte `at` of the shard's data on, all of which are numbers.
+    fn floats(&self, name: &str, dtype: GgmlDType, at: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        let field = || format!("tensor {name}");
+        self.file.read_exact_at(bytes, self.data + at as u64, &field())?;
+        match gguf::first_not_finite(bytes, dtype) {
+            None => Ok(()),
+            Some(_) => Err(Error::malformed(self.file.path(), field(), "holds a value that is no number")),
         }
     }
 

@@ -1,21 +1,12 @@
-//! Activations in 8 bits: `x = scale * q`, `q` within ±127, on the grids of ggml (`quantize_row_q8_0`, `_q8_1` and
-//! `_q8_K` in `ggml-quants.c`), so that a model says what it says there.
+//! Activations in 8 bits: `x = scale * q` for each block of 32, `q` within ±127.
+//!
+//! The grid is ggml's for weights in blocks of 32 (`quantize_row_q8_0` and `_q8_1` in `ggml-quants.c`), half-precision
+//! scales and totals included, so that a model's logits are those of llama.cpp as far as sums of f32 can be. K-quants go
+//! with the same grid; ggml's for them has one scale for 256 values, which is coarser.
 
 use super::format::BLOCK;
 use crate::ops::multi::multiversion;
 use crate::ops::par;
-
-/// What shares a scale. Each kind of weights goes with one grid: other engines' answers can only be met on theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grid {
-    /// A block of 32. Its scale, and its total, are rounded to half precision.
-    Block,
-    /// Eight blocks: coarser, and what K-quants go with. The scale has the sign that makes the largest value -127.
-    Group,
-}
-
-/// Blocks of [`Grid::Group`].
-const GROUP: usize = 8;
 
 /// Rows of activations, quantised once for every weight that they are multiplied with.
 pub(super) struct Activations {
@@ -35,8 +26,8 @@ pub(super) struct Activations {
 const NS_A_VALUE: f64 = 0.3;
 
 impl Activations {
-    /// `x` is (rows, inputs), `inputs` a multiple of 32, and of 256 for [`Grid::Group`].
-    pub(super) fn new(grid: Grid, x: &[f32], inputs: usize) -> Self {
+    /// `x` is (rows, inputs), `inputs` a multiple of 32.
+    pub(super) fn new(x: &[f32], inputs: usize) -> Self {
         let blocks = inputs / BLOCK;
         let rows = x.len() / inputs.max(1);
         let mut a = Activations {
@@ -59,10 +50,7 @@ impl Activations {
             .zip(a.scales.chunks_mut(share).zip(a.sums.chunks_mut(2 * share)))
             .zip(a.totals.chunks_mut(share))
             .collect();
-        par::each(parts, |(((x, codes), (scales, sums)), totals)| match grid {
-            Grid::Block => quantise_blocks(x, codes, scales, sums, totals),
-            Grid::Group => quantise_groups(x, codes, scales, sums, totals),
-        });
+        par::each(parts, |(((x, codes), (scales, sums)), totals)| quantise(x, codes, scales, sums, totals));
         a
     }
 
@@ -77,53 +65,24 @@ impl Activations {
 }
 
 multiversion! {
-    fn quantise_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) =
-        blocks_body
-}
-
-multiversion! {
-    fn quantise_groups(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) =
-        groups_body
+    fn quantise(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) =
+        quantise_body
 }
 
 #[inline(always)]
-fn blocks_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) {
+fn quantise_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     let rest = scales.iter_mut().zip(sums.as_chunks_mut::<2>().0).zip(totals);
     for ((x, codes), ((scale, sums), total)) in blocks.zip(rest) {
         let largest = magnitude(x);
-        let (inverse, step) = match usable(largest) {
-            true => (127.0 / largest, largest / 127.0),
-            false => (0.0, empty(largest)),
+        // One too small to divide by is 0; one that is not all finite makes every output it takes part in NaN.
+        let (inverse, step) = match largest.is_finite() {
+            true if largest >= 1e-30 => (127.0 / largest, largest / 127.0),
+            finite => (0.0, if finite { 0.0 } else { f32::NAN }),
         };
         *sums = round(x, inverse, codes);
         *scale = to_half(step);
         *total = to_half(step * (sums[0] + sums[1]) as f32);
-    }
-}
-
-#[inline(always)]
-fn groups_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], totals: &mut [f32]) {
-    let groups =
-        x.as_chunks::<{ GROUP * BLOCK }>().0.iter().zip(codes.as_chunks_mut::<{ GROUP * BLOCK }>().0);
-    let rest = scales.as_chunks_mut::<GROUP>().0.iter_mut().zip(sums.as_chunks_mut::<{ 2 * GROUP }>().0);
-    let rest = rest.zip(totals.as_chunks_mut::<GROUP>().0);
-    for ((x, codes), ((scales, sums), totals)) in groups.zip(rest) {
-        let largest = magnitude(x);
-        let (inverse, step) = match usable(largest) {
-            true => {
-                let first = x.iter().copied().find(|v| v.abs() == largest).unwrap_or(largest);
-                let inverse = -127.0 / first;
-                (inverse, 1.0 / inverse)
-            }
-            false => (0.0, empty(largest)),
-        };
-        *scales = [step; GROUP];
-        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-        for ((x, codes), (sums, total)) in blocks.zip(sums.as_chunks_mut::<2>().0.iter_mut().zip(totals)) {
-            *sums = round(x, inverse, codes);
-            *total = step * (sums[0] + sums[1]) as f32;
-        }
     }
 }
 
@@ -132,19 +91,6 @@ fn groups_body(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]
 fn magnitude(x: &[f32]) -> f32 {
     // Magnitudes order like their bits, and integers may be compared in any order: this vectorises.
     f32::from_bits(x.iter().fold(0, |m: u32, v| m.max(v.to_bits() & 0x7fff_ffff)))
-}
-
-/// Whether values up to `largest` can be divided by a step.
-#[inline(always)]
-fn usable(largest: f32) -> bool {
-    largest.is_finite() && largest >= 1e-30
-}
-
-/// The scale of a block that is not [`usable`]: NaN, so that every output it takes part in is NaN, where it is not
-/// all finite; else 0.
-#[inline(always)]
-fn empty(largest: f32) -> f32 {
-    if largest.is_finite() { 0.0 } else { f32::NAN }
 }
 
 /// Codes are the nearest integers of `x * inverse`, even on a tie; gives the sum of either half. An inverse of 0 makes
@@ -207,16 +153,5 @@ mod tests {
         }
         assert_eq!(to_half(1e9), 1e9);
         assert!(to_half(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn the_largest_of_a_group_is_minus_127_whatever_its_sign() {
-        let mut x = vec![0.5f32; 512];
-        (x[7], x[300]) = (2.54, -5.08);
-        let a = Activations::new(Grid::Group, &x, 512);
-        assert_eq!((a.codes[7], a.codes[300]), (-127, -127));
-        assert!((a.scales[0] + 0.02).abs() < 1e-6 && (a.scales[8] - 0.04).abs() < 1e-6);
-        assert_eq!((a.codes[0], a.codes[256]), (-25, 12));
-        assert!((a.totals[1] - 32.0 * 0.5).abs() < 1e-5);
     }
 }

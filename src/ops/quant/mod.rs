@@ -17,7 +17,7 @@ mod tests;
 
 use candle_core::{Result, bail};
 
-use self::activation::{Activations, Grid};
+use self::activation::Activations;
 use self::format::BLOCK;
 pub(crate) use self::format::{Kind, PANEL};
 use self::kernel::Task;
@@ -81,11 +81,6 @@ impl Matrix {
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         (self.codes.len() + self.scales.len()) * size_of::<Line>()
-    }
-
-    /// How activations are rounded that it is multiplied with.
-    fn grid(&self) -> Grid {
-        if self.kind.layout().group == 1 { Grid::Block } else { Grid::Group }
     }
 
     fn blocks(&self) -> usize {
@@ -154,21 +149,9 @@ fn product_on(isa: Isa, x: &[f32], matrices: &[&Matrix]) -> Result<Vec<f32>> {
     }
     let rows = x.len() / inputs;
     let total: usize = matrices.iter().map(|m| m.outputs).sum();
-    let on = |grid: Grid| {
-        let wanted = matrices.iter().any(|m| m.grid() == grid);
-        wanted.then(|| Activations::new(grid, x, inputs))
-    };
-    let (blocks, groups) = (on(Grid::Block), on(Grid::Group));
-    let parts: Vec<Part<'_>> = (matrices.iter())
-        .filter_map(|&matrix| {
-            let x = match matrix.grid() {
-                Grid::Block => blocks.as_ref(),
-                Grid::Group => groups.as_ref(),
-            }?;
-            let l = matrix.kind.layout();
-            let starts = if l.offset == 0 { Vec::new() } else { x.starts(l.offset, l.halves) };
-            Some(Part { matrix, x, starts })
-        })
+    let activations = Activations::new(x, inputs);
+    let starts: Vec<Vec<i32>> = (matrices.iter().map(|m| m.kind.layout()))
+        .map(|l| if l.offset == 0 { Vec::new() } else { activations.starts(l.offset, l.halves) })
         .collect();
     // SAFETY: the pieces cover every panel of every matrix, for every row.
     let mut out = unsafe { par::uninit(rows * total) };
@@ -185,17 +168,9 @@ fn product_on(isa: Isa, x: &[f32], matrices: &[&Matrix]) -> Result<Vec<f32>> {
         let rows = band * height..((band + 1) * height).min(rows);
         let panels = panels * piece / pieces..panels * (piece + 1) / pieces;
         // SAFETY: pieces are disjoint.
-        unsafe { run_piece(isa, &parts, rows, panels, target.get(), total) };
+        unsafe { run_piece(isa, &activations, matrices, &starts, rows, panels, target.get(), total) };
     });
     Ok(out)
-}
-
-/// A matrix and what it is multiplied with.
-struct Part<'a> {
-    matrix: &'a Matrix,
-    x: &'a Activations,
-    /// See [`Activations::starts`]; empty where codes are counted from 0.
-    starts: Vec<i32>,
 }
 
 /// Panels `panels`, counted over all matrices, for `rows`.
@@ -203,16 +178,19 @@ struct Part<'a> {
 /// # Safety
 /// The processor has `isa`; `out` is valid for all rows of `total` values, and nothing else touches these panels'
 /// columns in these rows.
+#[allow(clippy::too_many_arguments)]
 unsafe fn run_piece(
     isa: Isa,
-    parts: &[Part<'_>],
+    x: &Activations,
+    matrices: &[&Matrix],
+    starts: &[Vec<i32>],
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     out: *mut f32,
     total: usize,
 ) {
     let (mut first_panel, mut first_column) = (0, 0);
-    for Part { matrix, x, starts } in parts {
+    for (matrix, starts) in matrices.iter().zip(starts) {
         let count = matrix.outputs.div_ceil(PANEL);
         let from = panels.start.max(first_panel) - first_panel;
         let to = panels.end.min(first_panel + count).saturating_sub(first_panel);

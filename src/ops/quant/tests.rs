@@ -30,13 +30,13 @@ fn weight(dtype: GgmlDType, outputs: usize, inputs: usize, seed: u64) -> (Matrix
     (matrix, tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap())
 }
 
-/// `x w^T` in f64, and how far the rounding of `x` to 8 bits, by blocks of `size`, may move each value.
-fn plain(x: &[f32], w: &[f32], inputs: usize, size: usize) -> Vec<(f64, f64)> {
+/// `x w^T` in f64, and how far the rounding of `x` to 8 bits, may move each value.
+fn plain(x: &[f32], w: &[f32], inputs: usize) -> Vec<(f64, f64)> {
     let mut out = Vec::new();
     for x in x.chunks_exact(inputs) {
         for w in w.chunks_exact(inputs) {
             let (mut sum, mut slack) = (0.0, 1e-4);
-            for (x, w) in x.chunks_exact(size).zip(w.chunks_exact(size)) {
+            for (x, w) in x.chunks_exact(BLOCK).zip(w.chunks_exact(BLOCK)) {
                 let step = f64::from(x.iter().fold(0f32, |m, v| m.max(v.abs()))) / 127.0;
                 let products = || x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
                 sum += products().sum::<f64>();
@@ -72,12 +72,12 @@ proptest! {
             for isa in every() {
                 let x = noise(rows * inputs, seed ^ 1);
                 let got = product_on(isa, &x, &[&matrix]).unwrap();
-                for (got, (want, slack)) in got.iter().zip(plain(&x, &values, inputs, dtype.block_size())) {
+                for (got, (want, slack)) in got.iter().zip(plain(&x, &values, inputs)) {
                     prop_assert!((f64::from(*got) - want).abs() <= slack, "{dtype:?} {isa:?}: {got}, not {want}");
                 }
                 let x = whole(rows * inputs, seed ^ 2);
                 let got = product_on(isa, &x, &[&matrix]).unwrap();
-                for (got, (want, slack)) in got.iter().zip(plain(&x, &values, inputs, dtype.block_size())) {
+                for (got, (want, slack)) in got.iter().zip(plain(&x, &values, inputs)) {
                     prop_assert!((f64::from(*got) - want).abs() <= slack * 1e-4, "{dtype:?} {isa:?}: {got}, not {want}");
                 }
             }

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::config::{Config, Experts};
+use super::source::Tensors;
 use crate::model::Error;
-use crate::model::weights::gguf::Gguf;
 use crate::ops::{Activation, QLinear, gated};
 
 /// The experts of one layer.
@@ -23,22 +23,18 @@ struct Expert {
 impl Mixture {
     /// Loads the experts whose tensors are named `name("ffn_...")`.
     pub fn load(
-        gguf: &Gguf,
+        source: &dyn Tensors,
         c: &Config,
         Experts { count, used }: Experts,
         name: impl Fn(&str) -> String,
         device: &Device,
     ) -> Result<Self, Error> {
-        let router = QLinear::new(vec![gguf.qweight_shaped(
-            &name("ffn_gate_inp.weight"),
-            [count, c.hidden],
-            device,
-        )?])?;
+        let router = source.linear(&[(name("ffn_gate_inp.weight"), count)], c.hidden, device)?;
         let expert = |at: usize| -> Result<Expert, Error> {
-            let part = |tensor: &str, shape| gguf.qweight_slice(&name(tensor), at, shape, device);
-            let inner = [count, c.feed_forward, c.hidden];
+            let part = |tensor: &str, shape| source.expert(&name(tensor), at, count, shape, device);
+            let inner = [c.feed_forward, c.hidden];
             let gate_up = vec![part("ffn_gate_exps.weight", inner)?, part("ffn_up_exps.weight", inner)?];
-            let down = vec![part("ffn_down_exps.weight", [count, c.hidden, c.feed_forward])?];
+            let down = vec![part("ffn_down_exps.weight", [c.hidden, c.feed_forward])?];
             Ok(Expert { gate_up: QLinear::new(gate_up)?, down: QLinear::new(down)? })
         };
         let experts = (0..count).map(expert).collect::<Result<_, _>>()?;

@@ -12,6 +12,7 @@ use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::{Gguf, Value};
 use crate::model::weights::gguf_write::{TensorSpec, Writer};
 use crate::ops::KvType;
+use crate::types::model::Quantise;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -35,8 +36,9 @@ struct Answer {
 const TIE: f32 = 0.5;
 
 fn load(path: &Path) -> Box<dyn Model<Llm>> {
-    let limits = Limits { context: 1024, cache_bytes: 0, cache: KvType::F32, blocks: None };
-    super::load(Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
+    let limits =
+        Limits { context: 1024, cache_bytes: 0, cache: KvType::F32, quantise: Quantise::None, blocks: None };
+    super::load(&Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 
 /// Rows of one token each, so that every one's logits come back, or of the whole prompt.
@@ -97,14 +99,18 @@ fn smollm2() -> Option<PathBuf> {
     Some(crate::testing::only_file(&folder, "gguf"))
 }
 
-/// SmolLM2 with every matrix in `dtype`, rounded from the Q4_1 that is at hand.
-fn requantise(from: &Path, dtype: GgmlDType, to: &Path) {
+/// A model with every matrix in `dtype`, but for those whose width is no multiple of its block.
+pub(super) fn requantise(from: &Path, dtype: GgmlDType, to: &Path) {
     let gguf = Gguf::open(from).unwrap();
     let meta: Vec<(String, Value)> = (gguf.metadata())
         .filter(|(key, _)| *key != "general.alignment")
         .map(|(key, value)| (key.to_owned(), value.clone()))
         .collect();
-    let kept = |shape: &[usize]| if shape.len() == 2 { dtype } else { GgmlDType::F32 };
+    let kept = |shape: &[usize]| match shape {
+        [_, inputs] if inputs.is_multiple_of(dtype.block_size()) => dtype,
+        [_, _] => GgmlDType::F16,
+        _ => GgmlDType::F32,
+    };
     let specs = gguf.tensors().iter().map(|t| TensorSpec::new(t.name.as_str(), &t.shape, kept(&t.shape)));
     let mut writer = Writer::begin(std::fs::File::create(to).unwrap(), to, &meta, specs.collect()).unwrap();
     for tensor in gguf.tensors() {

@@ -4,9 +4,8 @@ use candle_core::{Device, Tensor};
 
 use super::config::Config;
 use super::experts::Mixture;
-use super::linear;
+use super::source::Tensors;
 use crate::model::Error;
-use crate::model::weights::gguf::Gguf;
 use crate::ops::{Activation, KvCache, QLinear, Rope, Rows, Sight, gated, paged_attention, rms_norm_heads};
 
 /// The weights of a block.
@@ -48,16 +47,16 @@ pub(super) struct Step<'a> {
 
 impl Layer {
     /// Loads block `i`.
-    pub fn load(gguf: &Gguf, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
+    pub fn load(source: &dyn Tensors, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let norm = |part: &str| gguf.tensor_f32(&name(part), &[c.hidden], device);
-        let optional = |part: &str| gguf.tensor(&name(part)).is_some().then(|| norm(part)).transpose();
+        let norm = |part: &str| source.vector(&name(part), c.hidden, device);
+        let optional = |part: &str| source.has(&name(part)).then(|| norm(part)).transpose();
         Ok(Layer {
             attention_norm: norm("attn_norm.weight")?,
-            attention: Attention::load(gguf, c, i, device)?,
+            attention: Attention::load(source, c, i, device)?,
             attention_post_norm: optional("post_attention_norm.weight")?,
             feed_forward_norm: norm("ffn_norm.weight")?,
-            feed_forward: FeedForward::load(gguf, c, name, device)?,
+            feed_forward: FeedForward::load(source, c, name, device)?,
             feed_forward_post_norm: optional("post_ffw_norm.weight")?,
         })
     }
@@ -107,10 +106,10 @@ impl Layer {
 }
 
 impl Attention {
-    fn load(gguf: &Gguf, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
+    fn load(source: &dyn Tensors, c: &Config, i: usize, device: &Device) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let parts = match gguf.tensor(&name("attn_qkv.weight")).is_some() {
+        let parts = match source.has(&name("attn_qkv.weight")) {
             true => vec![("attn_qkv", q + 2 * kv)],
             false => vec![("attn_q", q), ("attn_k", kv), ("attn_v", kv)],
         };
@@ -118,24 +117,24 @@ impl Attention {
             parts.iter().map(|(part, n)| (name(&format!("{part}.{end}")), *n)).collect()
         };
         let biases = tensors("bias");
-        let bias = match biases.iter().any(|(name, _)| gguf.tensor(name).is_some()) {
+        let bias = match biases.iter().any(|(name, _)| source.has(name)) {
             false => None,
             true => {
-                let biases = biases.iter().map(|(name, n)| gguf.tensor_f32(name, &[*n], device));
+                let biases = biases.iter().map(|(name, n)| source.vector(name, *n, device));
                 Some(Tensor::cat(&biases.collect::<Result<Vec<_>, _>>()?, 0)?)
             }
         };
-        let head = |part: &str| gguf.tensor_f32(&name(part), &[c.head_dim], device);
-        let norms = match gguf.tensor(&name("attn_q_norm.weight")).is_some() {
+        let head = |part: &str| source.vector(&name(part), c.head_dim, device);
+        let norms = match source.has(&name("attn_q_norm.weight")) {
             true => Some((head("attn_q_norm.weight")?, head("attn_k_norm.weight")?)),
             false => None,
         };
         let sight = Sight { scale: c.attention_scale, window: c.local(i).map(|local| local.window) };
         Ok(Attention {
-            qkv: linear(gguf, &tensors("weight"), c.hidden, device)?,
+            qkv: source.linear(&tensors("weight"), c.hidden, device)?,
             bias,
             norms,
-            output: linear(gguf, &[(name("attn_output.weight"), c.hidden)], q, device)?,
+            output: source.linear(&[(name("attn_output.weight"), c.hidden)], q, device)?,
             heads: c.heads,
             kv_heads: c.kv_heads,
             head_dim: c.head_dim,
@@ -146,19 +145,24 @@ impl Attention {
 }
 
 impl FeedForward {
-    fn load(gguf: &Gguf, c: &Config, name: impl Fn(&str) -> String, device: &Device) -> Result<Self, Error> {
+    fn load(
+        source: &dyn Tensors,
+        c: &Config,
+        name: impl Fn(&str) -> String,
+        device: &Device,
+    ) -> Result<Self, Error> {
         if let Some(experts) = c.experts {
-            return Ok(FeedForward::Mixture(Mixture::load(gguf, c, experts, name, device)?));
+            return Ok(FeedForward::Mixture(Mixture::load(source, c, experts, name, device)?));
         }
         let (gate, up, down) = (name("ffn_gate.weight"), name("ffn_up.weight"), name("ffn_down.weight"));
         // Where there is no gate of its own it lies before the up projection, in one matrix.
-        let parts = match gguf.tensor(&gate).is_some() {
+        let parts = match source.has(&gate) {
             true => vec![(gate, c.feed_forward), (up, c.feed_forward)],
             false => vec![(up, 2 * c.feed_forward)],
         };
         Ok(FeedForward::Dense {
-            gate_up: linear(gguf, &parts, c.hidden, device)?,
-            down: linear(gguf, &[(down, c.hidden)], c.feed_forward, device)?,
+            gate_up: source.linear(&parts, c.hidden, device)?,
+            down: source.linear(&[(down, c.hidden)], c.feed_forward, device)?,
             activation: c.activation,
         })
     }

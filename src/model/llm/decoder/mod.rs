@@ -12,15 +12,23 @@
 pub mod config;
 mod experts;
 mod gguf;
+mod hf_config;
+mod hf_rope;
 mod layer;
 mod rope;
+mod safetensors;
+mod source;
 
 use candle_core::{Device, Tensor};
 
 use self::config::Config;
+pub use self::hf_config::MODEL_TYPES;
 use self::layer::{Layer, Step};
+use self::safetensors::Folder;
+use self::source::Tensors;
 use super::{Batch, Limits, Llm, Logits, Shape};
 use crate::model::weights::gguf::Gguf;
+use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::{Error, Model};
 use crate::ops::{KvCache, QEmbedding, QLinear, Rope, Rows, add_rms_norm, rms_norm};
 
@@ -39,30 +47,35 @@ pub struct Decoder {
     blocks: usize,
 }
 
-/// Loads the weights of a GGUF file; the registry's entry.
-pub fn load(gguf: Gguf, device: &Device, limits: Limits) -> Result<(Box<dyn Model<Llm>>, Shape), Error> {
-    let config = gguf::config(&gguf, limits.context)?;
-    let decoder = Decoder::load(config, &gguf, device, limits)?;
-    let shape = Shape {
-        context: decoder.rope.context(),
-        blocks: decoder.blocks,
-        vocabulary: decoder.config.vocabulary,
-    };
-    Ok((Box::new(decoder), shape))
+/// A decoder and how large it is.
+type Built = (Box<dyn Model<Llm>>, Shape);
+
+/// Loads the weights of a GGUF file.
+pub fn load(gguf: &Gguf, device: &Device, limits: Limits) -> Result<Built, Error> {
+    let config = gguf::config(gguf, limits.context)?;
+    Ok(Decoder::load(config, gguf, device, limits)?.built())
+}
+
+/// Loads the weights of a folder as Hugging Face lays it out.
+pub fn load_folder(folder: &SafetensorsFolder, device: &Device, limits: Limits) -> Result<Built, Error> {
+    let (config, source) = Folder::open(folder, limits)?;
+    let decoder = Decoder::load(config, &source, device, limits)?;
+    source.finish()?;
+    Ok(decoder.built())
 }
 
 impl Decoder {
-    fn load(config: Config, gguf: &Gguf, device: &Device, limits: Limits) -> Result<Self, Error> {
+    fn load(config: Config, source: &dyn Tensors, device: &Device, limits: Limits) -> Result<Self, Error> {
         let c = &config;
         let context = c.context.min(limits.context.max(1));
-        let embedding = gguf.qweight_shaped("token_embd.weight", [c.vocabulary, c.hidden], device)?;
+        let embedding = source.matrix("token_embd.weight", [c.vocabulary, c.hidden], device)?;
         let embedding = QEmbedding::new(embedding)?;
-        let output = match gguf.tensor("output.weight").is_some() {
-            true => linear(gguf, &[("output.weight".to_owned(), c.vocabulary)], c.hidden, device)?,
+        let output = match source.has("output.weight") {
+            true => source.linear(&[("output.weight".to_owned(), c.vocabulary)], c.hidden, device)?,
             false => QLinear::tied(&embedding)?,
         };
-        let layers = (0..c.layers).map(|i| Layer::load(gguf, c, i, device)).collect::<Result<_, _>>()?;
-        let norm = gguf.tensor_f32("output_norm.weight", &[c.hidden], device)?;
+        let layers = (0..c.layers).map(|i| Layer::load(source, c, i, device)).collect::<Result<_, _>>()?;
+        let norm = source.vector("output_norm.weight", c.hidden, device)?;
         let rope = Rope::new(c.rope_style, &c.rope, context, device)?;
         let local_rope = match &c.local {
             Some(local) if local.rope != c.rope => {
@@ -79,6 +92,13 @@ impl Decoder {
         let cache = KvCache::new(limits.cache, c.layers, blocks, (c.kv_heads, c.head_dim), device)?;
         let device = device.clone();
         Ok(Decoder { device, embedding, layers, norm, output, rope, local_rope, cache, blocks, config })
+    }
+
+    /// Itself, for whoever steps it.
+    fn built(self) -> Built {
+        let shape =
+            Shape { context: self.rope.context(), blocks: self.blocks, vocabulary: self.config.vocabulary };
+        (Box::new(self), shape)
     }
 
     /// Checks a batch, and gives each token's position and its slot in the cache.
@@ -167,15 +187,6 @@ impl Model<Llm> for Decoder {
             self.blocks as u64 * KvCache::block_bytes(self.cache.kind(), c.layers, c.kv_heads, c.head_dim);
         self.embedding.bytes() + self.output.bytes() + layers + cache
     }
-}
-
-/// One linear layer over weights that share their input: `(name, outputs)` of each.
-fn linear(gguf: &Gguf, parts: &[(String, usize)], inputs: usize, device: &Device) -> Result<QLinear, Error> {
-    let weights = parts
-        .iter()
-        .map(|(name, outputs)| gguf.qweight_shaped(name, [*outputs, inputs], device))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(QLinear::new(weights)?)
 }
 
 #[cfg(test)]

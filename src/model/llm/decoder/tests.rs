@@ -4,14 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
+use super::greedy_tests::requantise;
 use crate::model::Model;
 use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Limits, Llm, Row};
 use crate::model::weights::gguf::Gguf;
+use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::ops::KvType;
 use crate::ops::testing::composed;
+use crate::types::model::Quantise;
 
 #[derive(Deserialize)]
 struct Case {
@@ -27,8 +31,14 @@ struct Case {
 fn smollm2() -> Option<Box<dyn Model<Llm>>> {
     let path = crate::testing::model("smollm2-135m-instruct")?;
     let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
-    let limits = Limits { context: 2048, cache_bytes: 64 << 20, cache: KvType::F16, blocks: None };
-    Some(super::load(gguf, &Device::Cpu, limits).unwrap().0)
+    let limits = Limits {
+        context: 2048,
+        cache_bytes: 64 << 20,
+        cache: KvType::F16,
+        quantise: Quantise::None,
+        blocks: None,
+    };
+    Some(super::load(&gguf, &Device::Cpu, limits).unwrap().0)
 }
 
 fn cases() -> Vec<Case> {
@@ -151,8 +161,9 @@ fn reference(name: &str) -> Reference {
 
 fn open(name: &str) -> Box<dyn Model<Llm>> {
     let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
-    let limits = Limits { context: 64, cache_bytes: 0, cache: KvType::F16, blocks: None };
-    super::load(gguf, &Device::Cpu, limits).unwrap().0
+    let limits =
+        Limits { context: 64, cache_bytes: 0, cache: KvType::F16, quantise: Quantise::None, blocks: None };
+    super::load(&gguf, &Device::Cpu, limits).unwrap().0
 }
 
 /// The tokens in steps of these lengths; the logits after each step against the reference.
@@ -179,5 +190,61 @@ fn every_architecture_equals_transformers() {
             check_steps(name, &mut *open(name), run.iter().copied());
             composed(|| check_steps(name, &mut *open(name), run));
         }
+    }
+}
+
+fn open_folder(name: &str, quantise: Quantise) -> Box<dyn Model<Llm>> {
+    let folder = SafetensorsFolder::open(&golden(name)).unwrap();
+    let limits = Limits { context: 64, cache_bytes: 0, cache: KvType::F16, quantise, blocks: None };
+    super::load_folder(&folder, &Device::Cpu, limits).unwrap().0
+}
+
+/// What llama.cpp's converter has no place for.
+const FOLDERS_ONLY: [&str; 3] = ["mistral", "qwen3-window", "phi3-partial"];
+
+#[test]
+fn every_folder_equals_transformers() {
+    for name in ARCHITECTURES.into_iter().chain(FOLDERS_ONLY) {
+        for run in [vec![44], vec![1; 44], vec![7, 2, 20, 15]] {
+            check_steps(name, &mut *open_folder(name, Quantise::None), run.iter().copied());
+            composed(|| check_steps(name, &mut *open_folder(name, Quantise::None), run));
+        }
+    }
+}
+
+#[test]
+fn rounded_weights_are_near_and_smaller() {
+    for name in ARCHITECTURES.into_iter().chain(FOLDERS_ONLY) {
+        let (mut whole, mut rounded) = (open_folder(name, Quantise::None), open_folder(name, Quantise::Q8_0));
+        assert!(rounded.bytes() < whole.bytes(), "{name}");
+        let want = reference(name);
+        let row = || vec![Row { len: want.tokens.len(), start: 0, table: vec![0, 1], logits: 1 }];
+        let [exact, near] = [&mut whole, &mut rounded].map(|m| step(&mut **m, &want.tokens, row()).remove(0));
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
+        let off = norm(&mut exact.iter().zip(&near).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+        // 8 bits of weights and of activations are half a percent each; large random weights make more of it.
+        assert!(off > 0.0 && off < 0.15, "{name}: {off} off");
+    }
+}
+
+/// To the last bit: a folder's weights are rounded to what a file of that type has.
+#[test]
+fn a_rounded_folder_is_a_quantised_file() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["qwen2", "qwen3", "gemma3", "phi3"] {
+        let file = dir.path().join(name);
+        requantise(&golden(&format!("{name}.gguf")), GgmlDType::Q8_0, &file);
+        let limits = Limits {
+            context: 64,
+            cache_bytes: 0,
+            cache: KvType::F16,
+            quantise: Quantise::None,
+            blocks: None,
+        };
+        let mut file = super::load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0;
+        let tokens = reference(name).tokens;
+        let row = || vec![Row { len: tokens.len(), start: 0, table: vec![0, 1], logits: 1 }];
+        let want = step(&mut *file, &tokens, row());
+        assert_eq!(step(&mut *open_folder(name, Quantise::Q8_0), &tokens, row()), want, "{name}");
     }
 }
