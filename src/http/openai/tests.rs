@@ -155,6 +155,16 @@ fn wrong_types_and_values_name_their_field() {
         (r#""logprobs":true,"top_logprobs":-1"#, "top_logprobs"),
         (r#""top_logprobs":3"#, "top_logprobs"),
         (r#""logprobs":false,"top_logprobs":3"#, "top_logprobs"),
+    ] {
+        let error = with(field).unwrap_err();
+        assert_eq!(error.status, 400, "{field}");
+        assert_eq!(error.param.as_deref(), Some(param), "{field}: {}", error.message);
+    }
+}
+
+#[test]
+fn wrong_tools_name_their_field() {
+    for (field, param) in [
         (r#""tools":[{"type":"function"}]"#, "tools[0]"),
         (r#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
         (
