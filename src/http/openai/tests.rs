@@ -227,6 +227,23 @@ fn what_would_change_the_answer_is_refused_by_name() {
         let error = with(field).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
     }
+    for field in [
+        r#""use_beam_search":true"#,
+        r#""allowed_token_ids":[1]"#,
+        r#""bad_words":["x"]"#,
+        r#""include_stop_str_in_output":true"#,
+        r#""truncate_prompt_tokens":5"#,
+        r#""prompt_logprobs":1"#,
+    ] {
+        let text = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
+        for error in [with(field).unwrap_err(), text] {
+            let param = error.param.as_deref().unwrap();
+            assert!(
+                error.code == "unsupported_parameter" && field[1..].starts_with(param),
+                "{field}: {param}"
+            );
+        }
+    }
     for (field, param) in
         [(r#""echo":true"#, "echo"), (r#""suffix":"end""#, "suffix"), (r#""best_of":3"#, "best_of")]
     {
