@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::Error;
 use super::logprobs::Waiting;
 use crate::engine::job::Event;
-use crate::engine::lane::llm::Delta as Said;
+use crate::engine::lane::llm::{Delta as Said, Satisfied};
 use crate::model::llm::logprobs::Logprobs;
 use crate::model::llm::{Front, Llm};
 use crate::text::think::{ThinkStream, Thought};
@@ -61,6 +61,8 @@ pub(super) struct Answer {
     reading: Reading,
     /// Closed by dropping it, which cancels the job.
     events: Option<mpsc::Receiver<Event<Llm>>>,
+    /// Said before that where the answer is complete.
+    satisfied: Satisfied,
     ready: VecDeque<Piece>,
     generated: u32,
     /// Of these.
@@ -76,6 +78,7 @@ impl Answer {
         stop: &[String],
         reading: Reading,
         events: mpsc::Receiver<Event<Llm>>,
+        satisfied: Satisfied,
     ) -> Self {
         Answer {
             choice,
@@ -85,6 +88,7 @@ impl Answer {
             logprobs: Waiting::default(),
             reading,
             events: Some(events),
+            satisfied,
             ready: VecDeque::new(),
             generated: 0,
             thought: 0,
@@ -240,6 +244,7 @@ impl Answer {
             ..Usage::default()
         };
         self.ready.push_back(Piece::Usage(usage));
+        self.satisfied.say();
         self.events = None;
     }
 }

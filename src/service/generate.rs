@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::answer::{Answer, Calls, Piece, Reading};
 use super::resolve::joined;
 use super::{Context, Error, Generation, Service};
-use crate::engine::lane::llm::Input;
+use crate::engine::lane::llm::{Input, Satisfied};
 use crate::model::llm::grammar::Matcher;
 use crate::model::llm::guide::{self, Guide};
 use crate::model::llm::{Front, Llm};
@@ -56,6 +56,7 @@ impl Service {
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let mut answers = Vec::with_capacity(request.n as usize);
         for choice in 0..request.n.max(1) {
+            let satisfied = Satisfied::default();
             let input = Input {
                 prompt: prompt.clone(),
                 max_new,
@@ -67,10 +68,11 @@ impl Service {
                 guide: guide.clone(),
                 logprobs: request.logprobs,
                 priority: request.priority,
+                satisfied: satisfied.clone(),
             };
             let events = handle.submit(input, Some(self.options.timeout))?;
             let reading = reading(&front, &tools, thinking.as_ref());
-            answers.push(Answer::new(choice, front.clone(), &request.stop, reading, events));
+            answers.push(Answer::new(choice, front.clone(), &request.stop, reading, events, satisfied));
         }
         let model = handle.id().to_owned();
         Ok(Generation::new(model, deltas(answers, prompt_tokens)))

@@ -114,6 +114,72 @@ def chat_options():
     client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=128_000)
 
 
+def log_probabilities():
+    ask = {"model": "smollm2", "messages": question, "temperature": 0, "max_tokens": 12, "logprobs": True}
+    whole = client.chat.completions.create(top_logprobs=3, **ask).choices[0]
+    tokens = whole.logprobs.content
+
+    def same(these, those):
+        pairs = list(zip(these, those, strict=True))
+        return all(a.token == b.token and abs(a.logprob - b.logprob) < 1e-3 for a, b in pairs)
+
+    assert "".join(t.token for t in tokens) == whole.message.content, whole
+    assert bytes(b for t in tokens for b in t.bytes) == whole.message.content.encode(), tokens
+    for token in tokens:
+        # Greedy takes the likeliest; the three together are not more than everything.
+        chances = [math.exp(t.logprob) for t in token.top_logprobs]
+        assert len(chances) == 3 and chances == sorted(chances, reverse=True) and sum(chances) < 1.0001, token
+        assert token.top_logprobs[0].token == token.token and token.top_logprobs[0].logprob == token.logprob, token
+    # A stream says the same, each token in the chunk that has its text.
+    streamed = []
+    for chunk in client.chat.completions.create(top_logprobs=3, stream=True, **ask):
+        choice = chunk.choices[0]
+        here = choice.logprobs.content if choice.logprobs else []
+        assert "".join(t.token for t in here) == (choice.delta.content or ""), chunk
+        streamed += here
+    assert same(streamed, tokens), (streamed, tokens)
+    # What is done to the choice afterwards does not change them; what a stop string cuts off is not told.
+    hot = client.chat.completions.create(**{**ask, "temperature": 2, "seed": 1, "max_tokens": 1}, top_logprobs=3)
+    assert same(hot.choices[0].logprobs.content[0].top_logprobs, tokens[0].top_logprobs), (hot, tokens[0])
+    cut = client.chat.completions.create(**ask, stop=["Paris"]).choices[0]
+    # A token of which the beginning is shown is told.
+    told = "".join(t.token for t in cut.logprobs.content)
+    assert told in (cut.message.content, cut.message.content.removesuffix(" ") + " Paris"), cut
+    assert client.chat.completions.create(**{**ask, "logprobs": False}).choices[0].logprobs is None
+    # Completions have four lists.
+    text = client.completions.create(
+        model="smollm2", prompt="The capital of France is", temperature=0, max_tokens=6, logprobs=2
+    ).choices[0]
+    lists = text.logprobs
+    assert "".join(lists.tokens) == text.text, text
+    assert lists.text_offset == [len("".join(lists.tokens[:i])) for i in range(len(lists.tokens))], lists
+    for token, logprob, top in zip(lists.tokens, lists.token_logprobs, lists.top_logprobs, strict=True):
+        assert len(top) == 2 and top[token] == max(top.values()) == logprob, lists
+
+
+def vllm_options():
+    ask = {"model": "smollm2", "messages": question, "temperature": 0, "max_tokens": 12}
+
+    def choice(**more):
+        return client.chat.completions.create(**ask, extra_body=more).choices[0]
+
+    plain = choice()
+    assert plain.finish_reason == "stop", plain
+    # Without the model's end it goes on; and an answer that would be shorter gets longer.
+    assert choice(ignore_eos=True).finish_reason == "length"
+    assert choice(min_tokens=12).finish_reason == "length"
+    # One of the answer's own tokens ends it where it comes first.
+    ids = choice(logit_bias={"504": 100}, stop_token_ids=[504])
+    assert ids.message.content == "" and ids.finish_reason == "stop", ids
+    assert choice(priority=100, typical_p=0.5).message.content == plain.message.content
+    for wrong in ({"priority": 101}, {"typical_p": 2}, {"min_tokens": 13}, {"stop_token_ids": [9999999]}):
+        try:
+            choice(**wrong)
+            raise AssertionError(f"{wrong} was taken")
+        except openai.BadRequestError as error:
+            assert error.param in wrong, error
+
+
 def completions():
     answer = client.completions.create(
         model="smollm2", prompt=["The capital of France is", "Two plus two is"], temperature=0, max_tokens=8
@@ -241,8 +307,8 @@ def all_at_once():
 
 
 for case in (
-    models, chat, chat_streamed, chat_second_turn, chat_options, completions, embeddings, transcription, errors,
-    all_at_once,
+    models, chat, chat_streamed, chat_second_turn, chat_options, log_probabilities, vllm_options, completions,
+    embeddings, transcription, errors, all_at_once,
 ):
     start = time.monotonic()
     case()

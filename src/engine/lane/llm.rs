@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::Lane;
@@ -20,6 +21,22 @@ use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
 use crate::types::llm::{FinishReason, Sampling};
 use crate::types::model::Kind;
+
+/// Tells a lane that whoever hangs up has all that was wanted, as when a stop string has come: that is an end like
+/// any other, and no cancellation.
+#[derive(Debug, Clone, Default)]
+pub struct Satisfied(Arc<AtomicBool>);
+
+impl Satisfied {
+    /// To be said before the reader is dropped.
+    pub fn say(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_said(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// What a generation starts from; the prompt's ids are within the vocabulary.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +58,8 @@ pub struct Input {
     pub logprobs: Option<u32>,
     /// Lower numbers go first.
     pub priority: i32,
+    /// Shared with the reader.
+    pub satisfied: Satisfied,
 }
 
 /// What a generation says as it goes.
@@ -136,7 +155,10 @@ impl LlmLane {
         });
         for id in over.collect::<Vec<_>>() {
             self.scheduler.cancel(id);
-            self.jobs.remove(&id);
+            let ended = self.jobs.remove(&id).filter(|active| active.job.input.satisfied.is_said());
+            if let Some(active) = ended {
+                active.timer.finish(now, Ended::Stop, active.prompt_tokens);
+            }
         }
     }
 

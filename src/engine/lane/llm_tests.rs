@@ -12,6 +12,11 @@ use crate::model::fake::{FAIL, FakeLlm, SAY_STOP, STOP};
 use crate::obs::{Exposition, install_metrics};
 use crate::types::key::Owner;
 
+fn input(prompt: &[u32], max_new: usize) -> Input {
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() }
+}
+
 /// A lane whose cache has so many blocks of four tokens.
 struct Measured {
     lane: LlmLane,
@@ -37,12 +42,15 @@ impl Measured {
         Measured { lane, model, exposition }
     }
 
-    fn submit(&mut self, prompt: &[u32], max_new: usize) -> mpsc::Receiver<Event<Llm>> {
+    fn submit(&mut self, input: Input) -> mpsc::Receiver<Event<Llm>> {
+        self.submit_of(Owner::default(), input)
+    }
+
+    fn submit_of(&mut self, owner: Owner, input: Input) -> mpsc::Receiver<Event<Llm>> {
         let (sender, receiver) = mpsc::channel(64);
-        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         let job = Job {
-            input: Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() },
-            owner: Owner::default(),
+            input,
+            owner,
             deadline: None,
             queued: Instant::now(),
             span: tracing::Span::none(),
@@ -94,7 +102,7 @@ fn each_metric_moves_when_what_it_counts_happens() {
     let mut m = Measured::new("measured", 16);
     assert_eq!((m.values(&LOAD), m.values(&COUNTERS), m.ended()), (vec![0.0; 3], vec![0.0; 4], [0.0; 4]));
     // Six tokens of prompt take two of the sixteen blocks.
-    let one = m.submit(&[10; 6], 3);
+    let one = m.submit(input(&[10; 6], 3));
     m.step();
     assert_eq!(m.values(&LOAD), [1.0, 0.0, 2.0 / 16.0]);
     assert_eq!(m.values(&COUNTERS), [6.0, 1.0, 6.0, 0.0]);
@@ -116,28 +124,36 @@ fn each_metric_moves_when_what_it_counts_happens() {
     let tokens = ["request_prompt_tokens_sum", "request_generation_tokens_sum"];
     assert_eq!(m.values(&tokens), [6.0, 3.0]);
     // The same beginning is found again: one whole block of it. The end token is counted as generated.
-    let two = m.submit(&[10, 10, 10, 10, 10, SAY_STOP], 3);
+    let two = m.submit(input(&[10, 10, 10, 10, 10, SAY_STOP], 3));
     m.finish();
     assert_eq!(m.values(&COUNTERS), [12.0, 4.0, 12.0, 4.0]);
     assert_eq!(m.ended(), [1.0, 1.0, 0.0, 0.0]);
     // One that leaves, computed or not, and one that fails.
-    drop(m.submit(&[20; 5], 3));
-    let left = m.submit(&[30; 5], 9);
+    drop(m.submit(input(&[20; 5], 3)));
+    let left = m.submit(input(&[30; 5], 9));
     m.step();
     drop(left);
     m.finish();
     assert_eq!(m.ended(), [1.0, 1.0, 2.0, 0.0]);
     assert_eq!(m.values(&COUNTERS)[..2], [17.0, 5.0], "what was computed counts");
-    let failed = m.submit(&[FAIL], 3);
+    let failed = m.submit(input(&[FAIL], 3));
     m.finish();
     assert_eq!(m.ended(), [1.0, 1.0, 2.0, 1.0]);
+    // One that leaves with all that it wanted.
+    let satisfied = Satisfied::default();
+    let enough = m.submit(Input { satisfied: satisfied.clone(), ..input(&[20; 5], 9) });
+    m.step();
+    satisfied.say();
+    drop(enough);
+    m.finish();
+    assert_eq!(m.ended(), [2.0, 1.0, 2.0, 1.0]);
     drop((one, two, failed));
 }
 
 #[test]
 fn sequences_that_take_turns_with_the_cache_are_counted() {
     let mut m = Measured::new("crowded", 6);
-    let jobs = [10, 20, 30].map(|token| m.submit(&[token; 5], 12));
+    let jobs = [10, 20, 30].map(|token| m.submit(input(&[token; 5], 12)));
     m.step();
     // Two blocks each, and one more for each that runs: the third has to wait.
     assert_eq!(m.values(&LOAD), [2.0, 1.0, 4.0 / 6.0]);
@@ -148,4 +164,34 @@ fn sequences_that_take_turns_with_the_cache_are_counted() {
     assert_eq!(m.ended(), [0.0, 3.0, 0.0, 0.0]);
     assert_eq!(m.values(&COUNTERS)[..2], [15.0, 36.0], "what is computed again is not counted again");
     drop(jobs);
+}
+
+#[test]
+fn turns_are_those_of_owners_and_priorities() {
+    // Room for one at a time.
+    let mut m = Measured::new("turns", 4);
+    let (flood, other) = (Owner::key("flood"), Owner::key("other"));
+    let mut jobs = Vec::new();
+    for (token, (name, owner, priority)) in (10..).zip([
+        ("flood 1", &flood, 0),
+        ("flood 2", &flood, 0),
+        ("late", &other, 3),
+        ("other", &other, 0),
+        ("urgent", &flood, -1),
+    ]) {
+        let job = Input { priority, ..input(&[token; 8], 1) };
+        jobs.push((name, m.submit_of(owner.clone(), job)));
+    }
+    let mut order = Vec::new();
+    while order.len() < 5 {
+        m.step();
+        jobs.retain(|(name, events)| {
+            let waits = events.is_empty();
+            if !waits {
+                order.push(*name);
+            }
+            waits
+        });
+    }
+    assert_eq!(order, ["urgent", "flood 1", "other", "flood 2", "late"]);
 }

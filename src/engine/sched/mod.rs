@@ -3,6 +3,8 @@
 
 pub mod blocks;
 pub mod embed;
+#[cfg(test)]
+mod fairness_tests;
 pub mod guess;
 pub mod llm;
 pub mod queue;

@@ -80,6 +80,19 @@ macro_rules! shared_fields {
             guided_choice: Option<super::format::Choices>,
             /// As `structured_outputs.grammar`.
             guided_grammar: Option<String>,
+
+            #[schema(ignore)]
+            use_beam_search: Option<super::fields::Asked>,
+            #[schema(ignore)]
+            allowed_token_ids: Option<super::fields::Asked>,
+            #[schema(ignore)]
+            bad_words: Option<super::fields::Asked>,
+            #[schema(ignore)]
+            include_stop_str_in_output: Option<super::fields::Asked>,
+            #[schema(ignore)]
+            truncate_prompt_tokens: Option<super::fields::Asked>,
+            #[schema(ignore)]
+            prompt_logprobs: Option<super::fields::Asked>,
         }
     };
 }
@@ -126,8 +139,24 @@ macro_rules! wire {
 shared_fields! { wire {} }
 
 impl Wire {
+    /// Refuses what vLLM takes and this server does not do.
+    fn check_unsupported(&self) -> Result<(), ApiError> {
+        let sent = [
+            ("use_beam_search", &self.use_beam_search),
+            ("allowed_token_ids", &self.allowed_token_ids),
+            ("bad_words", &self.bad_words),
+            ("include_stop_str_in_output", &self.include_stop_str_in_output),
+            ("truncate_prompt_tokens", &self.truncate_prompt_tokens),
+            ("prompt_logprobs", &self.prompt_logprobs),
+        ];
+        let asked: Vec<_> =
+            sent.into_iter().filter_map(|(name, asked)| Some((name, asked.as_ref()?))).collect();
+        fields::refuse(&asked, &[])
+    }
+
     /// Checks the values and makes the request for `prompt`.
     pub fn request(self, default_model: &Option<String>, prompt: Prompt) -> Result<Request, ApiError> {
+        self.check_unsupported()?;
         let n = self.n.unwrap_or(1);
         if !(1..=MAX_N).contains(&n) {
             return Err(ApiError::invalid("n", format!("`n` is {n}; it must be from 1 to {MAX_N}")));

@@ -155,6 +155,16 @@ fn wrong_types_and_values_name_their_field() {
         (r#""logprobs":true,"top_logprobs":-1"#, "top_logprobs"),
         (r#""top_logprobs":3"#, "top_logprobs"),
         (r#""logprobs":false,"top_logprobs":3"#, "top_logprobs"),
+    ] {
+        let error = with(field).unwrap_err();
+        assert_eq!(error.status, 400, "{field}");
+        assert_eq!(error.param.as_deref(), Some(param), "{field}: {}", error.message);
+    }
+}
+
+#[test]
+fn wrong_tools_name_their_field() {
+    for (field, param) in [
         (r#""tools":[{"type":"function"}]"#, "tools[0]"),
         (r#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
         (
@@ -216,6 +226,23 @@ fn what_would_change_the_answer_is_refused_by_name() {
     ] {
         let error = with(field).unwrap_err();
         assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(param)), "{field}");
+    }
+    for field in [
+        r#""use_beam_search":true"#,
+        r#""allowed_token_ids":[1]"#,
+        r#""bad_words":["x"]"#,
+        r#""include_stop_str_in_output":true"#,
+        r#""truncate_prompt_tokens":5"#,
+        r#""prompt_logprobs":1"#,
+    ] {
+        let text = completion(&format!(r#"{{"model":"m","prompt":"x",{field}}}"#)).unwrap_err();
+        for error in [with(field).unwrap_err(), text] {
+            let param = error.param.as_deref().unwrap();
+            assert!(
+                error.code == "unsupported_parameter" && field[1..].starts_with(param),
+                "{field}: {param}"
+            );
+        }
     }
     for (field, param) in
         [(r#""echo":true"#, "echo"), (r#""suffix":"end""#, "suffix"), (r#""best_of":3"#, "best_of")]
