@@ -28,6 +28,7 @@ PROMPTS = [
     "My favourite season is autumn because", "{\"name\": \"Alice\", \"age\":", "Two plus two equals",
 ]
 STEPS = 64
+FIRST, EVERY = [504, 1000, 3575, 19556, 30000], 997
 # The opening of "Pride and Prejudice" (Jane Austen, 1813).
 TEXT = """It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want \
 of a wife. However little known the feelings or views of such a man may be on his first entering a neighbourhood, \
@@ -129,6 +130,15 @@ def exact_loss(ids):
         return exact(tokens, labels=tokens).loss.item()
 
 
+def first(token):
+    # A sequence of one token attends to itself alone: what is left are the products, whose sums are exact in blocks.
+    ctx = context()
+    logits = decode(ctx, [token], 0)[0]
+    L.llama_free(ctx)
+    return {"token": token, "logits": [round(float(x), 5) for x in logits[::EVERY]]}
+
+
 text = tokenize(TEXT)
 answers = [answer(tokenize(p)) for p in PROMPTS]
-json.dump({"answers": answers, "text": text, "loss": mean_loss(text), "exact_loss": exact_loss(text)}, sys.stdout)
+golden = {"answers": answers, "first": [first(t) for t in FIRST], "text": text}
+json.dump(golden | {"loss": mean_loss(text), "exact_loss": exact_loss(text)}, sys.stdout)

@@ -1,4 +1,9 @@
 //! Greedy answers and perplexity against llama.cpp's on real weights, in the quantisations people use.
+//!
+//! Both engines round activations to 8 bits on the same grid (but for K-quants). A sequence of one token has the same
+//! logits in both to the last digits shown. Longer ones do not: where sums of f32 in another order differ in their last
+//! bit, now and then a code falls the other way, and thirty layers make that as large as rounding itself. llama.cpp does
+//! not agree with itself either: of these answers 2 to 6 in 20 are the same when only its cache is f32 instead of f16.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +22,7 @@ use crate::types::model::Quantise;
 #[derive(Deserialize)]
 struct Golden {
     answers: Vec<Answer>,
+    first: Vec<First>,
     text: Vec<u32>,
     /// Mean of `-ln p` of the text's tokens but the first: llama.cpp's, and that of the same weights in f32.
     loss: f64,
@@ -31,8 +37,15 @@ struct Answer {
     margins: Vec<f32>,
 }
 
-/// How far apart the two engines' logits may lie: both round activations to 8 bits, on other grids. A token that led
-/// by less may fall either way.
+/// A sequence of one token.
+#[derive(Deserialize)]
+struct First {
+    token: u32,
+    /// Of every 997th token.
+    logits: Vec<f32>,
+}
+
+/// How far apart the two engines' logits may lie after several tokens. A token that led by less may fall either way.
 const TIE: f32 = 0.5;
 
 fn load(path: &Path) -> Box<dyn Model<Llm>> {
@@ -58,9 +71,24 @@ fn loss(logits: &[f32], token: u32) -> f64 {
     sum.ln() - f64::from(logits[token as usize] - top)
 }
 
-fn check(name: &str, path: &Path, golden: &str) {
+/// The largest difference of each one-token sequence's logits.
+fn check_first(model: &mut dyn Model<Llm>, golden: &Golden) -> Vec<f32> {
+    let off = golden.first.iter().map(|first| {
+        let logits = step(model, &[first.token], 0, false).remove(0);
+        let pairs = logits.iter().step_by(997).zip(&first.logits);
+        pairs.fold(0f32, |most, (got, want)| most.max((got - want).abs()))
+    });
+    off.collect()
+}
+
+fn check(name: &str, path: &Path, golden: &str, same_grid: bool) {
     let golden: Golden = serde_json::from_str(golden).unwrap();
     let mut model = load(path);
+    let first = check_first(&mut *model, &golden);
+    println!("{name}: logits of single tokens off by {first:?}");
+    // One in five may have a code that fell the other way.
+    let equal = first.iter().filter(|off| **off < 1e-3).count();
+    assert!(!same_grid || equal * 5 >= first.len() * 4, "{name}: off by {first:?}");
     let (mut same, mut whole, mut steps) = (0, 0, 0);
     for answer in &golden.answers {
         let mut logits = step(&mut *model, &answer.prompt, 0, false).remove(0);
@@ -90,7 +118,7 @@ fn check(name: &str, path: &Path, golden: &str) {
         100.0 * off,
         100.0 * (ours - golden.loss).exp_m1()
     );
-    assert!(same * 100 >= steps * 97, "{name}: only {same} of {steps} tokens are llama.cpp's");
+    assert!(same * 100 >= steps * 96, "{name}: only {same} of {steps} tokens are llama.cpp's");
     assert!(off.abs() < 0.005, "{name}: perplexity {:.4}, not {:.4}", ours.exp(), golden.exact_loss.exp());
 }
 
@@ -124,7 +152,7 @@ pub(super) fn requantise(from: &Path, dtype: GgmlDType, to: &Path) {
 #[test]
 fn smollm2_as_it_is() {
     let Some(path) = smollm2() else { return };
-    check("SmolLM2 Q4_1", &path, include_str!("../../../../tests/golden/llm/greedy-smollm2-q4_1.json"));
+    check("SmolLM2 Q4_1", &path, include_str!("../../../../tests/golden/llm/greedy-smollm2-q4_1.json"), true);
 }
 
 #[test]
@@ -141,7 +169,7 @@ fn smollm2_requantised() {
         ("q8_0", include_str!("../../../../tests/golden/llm/greedy-smollm2-q8_0.json")),
         ("q4_0", include_str!("../../../../tests/golden/llm/greedy-smollm2-q4_0.json")),
     ] {
-        check(&format!("SmolLM2 {name}"), &file(name), golden);
+        check(&format!("SmolLM2 {name}"), &file(name), golden, true);
     }
 }
 
@@ -149,5 +177,5 @@ fn smollm2_requantised() {
 fn gemma3() {
     let Some(folder) = crate::testing::model("gemma3-270m") else { return };
     let path = crate::testing::only_file(&folder, "gguf");
-    check("Gemma 3 270M", &path, include_str!("../../../../tests/golden/llm/greedy-gemma3-270m.json"));
+    check("Gemma 3 270M", &path, include_str!("../../../../tests/golden/llm/greedy-gemma3-270m.json"), false);
 }
