@@ -19,7 +19,8 @@ use crate::types::llm::{Delta, FinishReason, Prompt, Request, Sampling, Thinking
 
 const MAX_N: u32 = 8;
 
-/// The fields of both requests that say how to sample, as they were sent.
+/// The fields of requests that say how to sample, as they were sent.
+#[derive(Default)]
 pub(super) struct Wire {
     pub temperature: Option<f64>,
     pub top_k: Option<i64>,

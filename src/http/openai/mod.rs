@@ -1,4 +1,5 @@
-//! OpenAI's dialect: the wire forms of chat, completions, embeddings, speech recognition and models.
+//! OpenAI's dialect: the wire forms of chat, completions, responses, embeddings, speech recognition and models, and
+//! vLLM's calls beside them.
 
 pub(super) mod audio;
 pub(super) mod chat;
@@ -10,9 +11,11 @@ mod form;
 mod format;
 mod generate;
 pub(super) mod models;
+pub(super) mod responses;
 #[cfg(test)]
 mod tests;
 mod thinking;
+pub(super) mod tokenize;
 mod tools;
 mod transcript;
 
