@@ -64,6 +64,7 @@ impl ResponseId {
         (digits.len() == DIGITS && digits.bytes().all(hexadecimal)).then(|| ResponseId(text.to_owned()))
     }
 
+    /// Fit for a path and for a log line.
     pub fn as_str(&self) -> &str {
         &self.0
     }

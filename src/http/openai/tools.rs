@@ -65,7 +65,7 @@ pub(crate) struct WireCalled {
 /// `none`, `auto`, `required`, or a function: `{"type": "function", "function": {"name": ...}}`, or flat, as the
 /// Responses API has it, `{"type": "function", "name": ...}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct WireChoice(pub(super) Option<ToolChoice>);
+pub(crate) struct WireChoice(Option<ToolChoice>);
 
 impl<'de> Deserialize<'de> for WireChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

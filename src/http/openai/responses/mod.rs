@@ -9,6 +9,8 @@ mod items;
 mod request;
 pub(in crate::http) mod stored;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};

@@ -7,14 +7,13 @@ use utoipa::ToSchema;
 use super::echo::{ChoiceEcho, Echo, Metadata, ReasoningEcho, TextEcho, ToolEcho};
 use super::input::{TextOrItems, WireInput};
 use super::items::Item;
-use crate::http::ApiError;
-use crate::http::openai::described::ResponseToolChoice;
-use crate::http::openai::fields::{Asked, Bounded, ModelName, refuse};
+use crate::http::openai::described::{ResponseToolChoice, StringOrList};
+use crate::http::openai::fields::{Asked, Bounded, LogitBias, ModelName, Stop, refuse};
 use crate::http::openai::format;
 use crate::http::openai::generate::Wire;
-use crate::http::openai::thinking::{Effort, thinking};
+use crate::http::openai::thinking::{Effort, TemplateOptions, thinking};
 use crate::http::openai::tools::{self, MAX_TOOLS, WireChoice, WireFunction};
-use crate::http::openai::{self};
+use crate::http::{ApiError, openai};
 use crate::service::responses::ResponseId;
 use crate::types::llm::{Constraint, Prompt, Request, Tools};
 
@@ -91,6 +90,45 @@ pub(crate) struct ResponseRequest {
     #[schema(value_type = Option<Vec<String>>)]
     include: Option<Bounded<String, MAX_INCLUDED>>,
 
+    // What this server takes in chat, too, beside OpenAI's fields.
+    /// Up to 16 strings that end the answer; a string or a list of strings.
+    #[serde(default)]
+    #[schema(value_type = Option<StringOrList>)]
+    stop: Option<Stop>,
+    /// The likeliest tokens to choose from; 0 or -1, or absent: all.
+    #[serde(default)]
+    #[schema(minimum = -1)]
+    top_k: Option<i64>,
+    /// Least probability of a token, as a share of the likeliest one's; 0 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f64>,
+    /// Above 1: what was said already, in prompt or answer, becomes less likely. 0.01 to 10; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 0.01, maximum = 10)]
+    repetition_penalty: Option<f64>,
+    /// From token ids to what is added to their logits, -100 to 100; up to 1024.
+    #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    logit_bias: Option<LogitBias>,
+    /// The same seed and input give the same text.
+    #[serde(default)]
+    seed: Option<i64>,
+    /// -2 to 2.
+    #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
+    frequency_penalty: Option<f64>,
+    /// -2 to 2.
+    #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
+    presence_penalty: Option<f64>,
+    /// For models that think: tokens after which thinking is closed. Goes over `reasoning.effort`.
+    #[serde(default)]
+    thinking_budget: Option<u32>,
+    /// What the model's chat template is told: `enable_thinking` alone.
+    #[serde(default)]
+    chat_template_kwargs: Option<TemplateOptions>,
+
     #[serde(default)]
     #[schema(ignore)]
     background: Asked,
@@ -124,7 +162,28 @@ pub(crate) struct ResponseRequest {
     response_format: Asked,
     #[serde(default)]
     #[schema(ignore)]
-    stop: Asked,
+    structured_outputs: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    guided_json: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    guided_regex: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    guided_choice: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    guided_grammar: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    reasoning_effort: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    logprobs: Asked,
+    #[serde(default)]
+    #[schema(ignore)]
+    n: Option<u64>,
 }
 
 /// The form of the answer.
@@ -217,10 +276,20 @@ impl ResponseRequest {
                 ("max_tokens", &self.max_tokens),
                 ("max_completion_tokens", &self.max_completion_tokens),
                 ("response_format", &self.response_format),
-                ("stop", &self.stop),
+                ("structured_outputs", &self.structured_outputs),
+                ("guided_json", &self.guided_json),
+                ("guided_regex", &self.guided_regex),
+                ("guided_choice", &self.guided_choice),
+                ("guided_grammar", &self.guided_grammar),
+                ("reasoning_effort", &self.reasoning_effort),
+                ("logprobs", &self.logprobs),
             ],
             &[],
         )?;
+        if self.n.is_some_and(|n| n != 1) {
+            let message = "a response is one answer; leave `n` out";
+            return Err(ApiError::unsupported("n", message));
+        }
         if let Some(text) = &self.text {
             refuse(&[("text.verbosity", &text.verbosity)], &["medium"])?;
         }
@@ -252,15 +321,23 @@ impl ResponseRequest {
         let wire = Wire {
             temperature: self.temperature,
             top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            logit_bias: self.logit_bias,
+            seed: self.seed,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             max_tokens: ("max_output_tokens", self.max_output_tokens),
+            stop: self.stop,
             ..Wire::default()
         };
         let tools = flat_tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
         let format = self.text.and_then(|text| text.format).unwrap_or_else(TextFormat::free);
         let effort = self.reasoning.and_then(|reasoning| reasoning.effort);
+        let thinking = thinking(self.thinking_budget, effort, self.chat_template_kwargs);
         let blank = wire.request(openai::model(self.model, default)?, Prompt::Chat(Vec::new()))?;
-        let request =
-            Request { constraint: format.constraint()?, thinking: thinking(None, effort, None), ..blank };
+        let request = Request { constraint: format.constraint()?, thinking, ..blank };
         let echo = Echo {
             background: false,
             instructions: self.instructions.clone(),
