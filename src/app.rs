@@ -16,6 +16,7 @@ use crate::http;
 use crate::model::{embed, llm, weights};
 use crate::obs;
 use crate::ops::KvType;
+use crate::service::responses::{self, Responses};
 use crate::service::{self, Service};
 use crate::types::model::{Format, Installed, Kind};
 
@@ -100,11 +101,12 @@ pub async fn serve(
     let listen = |source| Error::Listen { addr: config.addr, source };
     let listener = TcpListener::bind(config.addr).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
-    let engine = Engine::start(models, engine_options(config))?;
-    let service = Service::new(engine.clone(), service_options(config));
     let mut settings = http_settings(config, keys, bound)?;
-    default_models(&mut settings, &preload, &engine);
-    let state = http::State::new(Arc::new(service), settings, metrics.clone());
+    default_models(&mut settings, &preload, &models);
+    let engine = Engine::start(models, engine_options(config))?;
+    let options = service_options(config, settings.default_chat.clone());
+    let service = Service::new(engine.clone(), options);
+    let state = http::State::new(Arc::new(service), responses(config)?, settings, metrics.clone());
     listening(bound);
 
     let loading = {
@@ -247,9 +249,17 @@ pub fn inspect(model: &Installed) -> Result<(), Damaged> {
     Ok(())
 }
 
-fn service_options(config: &Config) -> service::Options {
+/// The responses that are kept in the home folder.
+fn responses(config: &Config) -> Result<Responses, Error> {
+    let limits = responses::Limits { count: config.responses.keep, bytes: config.responses.keep_bytes };
+    Responses::open(&config.home.join("responses"), limits)
+        .map_err(|source| Error::Io { action: "open the folder of responses in the home folder", source })
+}
+
+fn service_options(config: &Config, default_chat: Option<String>) -> service::Options {
     service::Options {
         aliases: config.models.aliases.clone(),
+        default_chat,
         timeout: config.limits.request_timeout,
         audio_seconds: config.limits.audio_seconds,
     }
@@ -282,10 +292,9 @@ fn http_settings(
 }
 
 /// Requests that name no model get what was loaded first of its kind.
-fn default_models(settings: &mut http::Settings, preload: &[String], engine: &Engine) {
-    let first = |kind: Kind| {
-        preload.iter().find(|id| engine.models().iter().any(|m| m.id == **id && m.kind == kind)).cloned()
-    };
+fn default_models(settings: &mut http::Settings, preload: &[String], models: &[Installed]) {
+    let first =
+        |kind: Kind| preload.iter().find(|id| models.iter().any(|m| m.id == **id && m.kind == kind)).cloned();
     settings.default_chat = settings.default_chat.take().or_else(|| first(Kind::Chat));
     settings.default_embed = settings.default_embed.take().or_else(|| first(Kind::Embed));
     settings.default_asr = settings.default_asr.take().or_else(|| first(Kind::Asr));

@@ -62,6 +62,7 @@ pub struct Config {
     pub limits: Limits,
     pub log: Log,
     pub models: Models,
+    pub responses: Responses,
     pub device: Device,
     /// Keys given in the environment, hashed as soon as they were read.
     env_keys: Vec<ApiKey>,
@@ -123,6 +124,15 @@ pub struct Models {
     pub chat: Option<String>,
     pub embed: Option<String>,
     pub asr: Option<String>,
+}
+
+/// Responses that are kept, so that later requests can go on from them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Responses {
+    /// How many; 0 keeps none.
+    pub keep: usize,
+    /// Bytes of all of them together.
+    pub keep_bytes: u64,
 }
 
 /// How much of the machine to use.
@@ -288,6 +298,7 @@ impl Config {
                 embed: None,
                 asr: None,
             },
+            responses: Responses { keep: 10_000, keep_bytes: 1 << 30 },
             device: Device { kind: DeviceKind::Auto, memory_budget_bytes: None, threads: None },
             env_keys: Vec::new(),
             origins: BTreeMap::new(),

@@ -10,6 +10,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts to generate text.
     fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>>;
 
+    /// The tokens of a prompt, without generating.
+    fn tokenize(&self, ctx: Context, request: llm::Tokenize) -> BoxFuture<'_, Result<llm::Tokens, Error>>;
+
+    /// The text of tokens of `model`.
+    fn detokenize(
+        &self,
+        ctx: Context,
+        model: String,
+        tokens: Vec<u32>,
+    ) -> BoxFuture<'_, Result<String, Error>>;
+
     /// Embeds every input.
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
 
@@ -31,6 +42,19 @@ pub trait Backend: Send + Sync + 'static {
 impl Backend for Service {
     fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>> {
         Box::pin(Service::generate(self, ctx, request))
+    }
+
+    fn tokenize(&self, ctx: Context, request: llm::Tokenize) -> BoxFuture<'_, Result<llm::Tokens, Error>> {
+        Box::pin(Service::tokenize(self, ctx, request))
+    }
+
+    fn detokenize(
+        &self,
+        ctx: Context,
+        model: String,
+        tokens: Vec<u32>,
+    ) -> BoxFuture<'_, Result<String, Error>> {
+        Box::pin(Service::detokenize(self, ctx, model, tokens))
     }
 
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {

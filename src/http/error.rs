@@ -125,6 +125,7 @@ impl From<service::Error> for ApiError {
             E::ContextLength { .. } => new(StatusCode::BAD_REQUEST, "context_length_exceeded"),
             E::UnknownModel { .. } => new(StatusCode::NOT_FOUND, "model_not_found").param("model"),
             E::WrongKind { .. } => new(StatusCode::BAD_REQUEST, "model_not_supported").param("model"),
+            E::UnknownResponse { .. } => new(StatusCode::NOT_FOUND, "response_not_found"),
             E::Overloaded { retry_after, .. } | E::OverShare { retry_after, .. } => {
                 new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded").retry_after(retry_after)
             }

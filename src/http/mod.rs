@@ -34,6 +34,7 @@ pub use routes::{Access, Route, table};
 pub use server::{serve, stop_signal};
 
 use crate::obs::Exposition;
+use crate::service::responses::Responses;
 use crate::types::key::ApiKey;
 
 /// What the HTTP side is told by the configuration.
@@ -105,6 +106,7 @@ pub struct State(Arc<Shared>);
 
 struct Shared {
     backend: Arc<dyn Backend>,
+    responses: Responses,
     settings: Settings,
     metrics: Exposition,
     /// Cancelled when the server is told to stop.
@@ -117,11 +119,17 @@ struct Shared {
 }
 
 impl State {
-    /// `backend` answers, `metrics` is what `/metrics` shows.
-    pub fn new(backend: Arc<dyn Backend>, settings: Settings, metrics: Exposition) -> State {
+    /// `backend` answers, `responses` are those that are kept, `metrics` is what `/metrics` shows.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        responses: Responses,
+        settings: Settings,
+        metrics: Exposition,
+    ) -> State {
         let kib = usize::try_from(settings.body_memory_bytes >> 10).unwrap_or(usize::MAX);
         State(Arc::new(Shared {
             backend,
+            responses,
             metrics,
             stopping: CancellationToken::new(),
             active: TaskTracker::new(),
@@ -133,6 +141,10 @@ impl State {
 
     fn backend(&self) -> &dyn Backend {
         self.0.backend.as_ref()
+    }
+
+    fn responses(&self) -> &Responses {
+        &self.0.responses
     }
 
     fn settings(&self) -> &Settings {

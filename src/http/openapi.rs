@@ -4,7 +4,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use super::openai::{audio, chat, completions, embeddings, models};
+use super::openai::responses::{self, stored};
+use super::openai::{audio, chat, completions, embeddings, models, tokenize};
 use super::{Access, routes, system};
 
 #[derive(OpenApi)]
@@ -13,11 +14,17 @@ use super::{Access, routes, system};
     paths(
         chat::create,
         completions::create,
+        responses::create,
+        stored::retrieve,
+        stored::delete,
+        stored::input_items,
         embeddings::create,
         audio::transcribe,
         audio::translate,
         models::list,
         models::retrieve,
+        tokenize::tokenize,
+        tokenize::detokenize,
         system::root,
         system::healthz,
         system::health,

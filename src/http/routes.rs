@@ -1,7 +1,7 @@
 //! The one table of routes. The router, the keys that are asked for, the labels of the metrics and the test
 //! of the API description all read it.
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::State;
 use super::{openai, system};
@@ -38,9 +38,15 @@ const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/v1/models/{*id}", access: Access::Key, handler: || get(openai::models::retrieve) },
     Route { method: "POST", path: "/v1/chat/completions", access: Access::Key, handler: || post(openai::chat::create) },
     Route { method: "POST", path: "/v1/completions", access: Access::Key, handler: || post(openai::completions::create) },
+    Route { method: "POST", path: "/v1/responses", access: Access::Key, handler: || post(openai::responses::create) },
+    Route { method: "GET", path: "/v1/responses/{id}", access: Access::Key, handler: || get(openai::responses::stored::retrieve) },
+    Route { method: "DELETE", path: "/v1/responses/{id}", access: Access::Key, handler: || delete(openai::responses::stored::delete) },
+    Route { method: "GET", path: "/v1/responses/{id}/input_items", access: Access::Key, handler: || get(openai::responses::stored::input_items) },
     Route { method: "POST", path: "/v1/embeddings", access: Access::Key, handler: || post(openai::embeddings::create) },
     Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, handler: || post(openai::audio::transcribe) },
     Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, handler: || post(openai::audio::translate) },
+    Route { method: "POST", path: "/tokenize", access: Access::Key, handler: || post(openai::tokenize::tokenize) },
+    Route { method: "POST", path: "/detokenize", access: Access::Key, handler: || post(openai::tokenize::detokenize) },
 ];
 
 /// Every route.

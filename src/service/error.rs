@@ -30,6 +30,9 @@ pub enum Error {
     /// The model exists and does something else.
     #[error("the model `{model}` is of the kind {kind} and cannot serve this request; use one of: {}", available.join(", "))]
     WrongKind { model: String, kind: &'static str, available: Vec<String> },
+    /// No such response is kept, or it is another key's.
+    #[error("there is no response `{id}`: it was not stored, was deleted, or made room for newer ones")]
+    UnknownResponse { id: String },
     /// The queue is full.
     #[error("the server is busy: {queued} requests wait already; try again in {} s", retry_after.as_secs().max(1))]
     Overloaded { queued: usize, retry_after: Duration },
@@ -57,7 +60,7 @@ impl Error {
             Error::Invalid { .. } | Error::ContextLength { .. } | Error::WrongKind { .. } => {
                 ErrorKind::Invalid
             }
-            Error::UnknownModel { .. } => ErrorKind::NotFound,
+            Error::UnknownModel { .. } | Error::UnknownResponse { .. } => ErrorKind::NotFound,
             Error::Overloaded { .. } | Error::OverShare { .. } => ErrorKind::Overloaded,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::Cancelled => ErrorKind::Cancelled,

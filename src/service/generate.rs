@@ -205,7 +205,7 @@ fn tokenize(front: &Front, prompt: &Prompt, tools: &[Tool], thinking: Thinking) 
     }
 }
 
-fn check_vocabulary(
+pub(super) fn check_vocabulary(
     front: &Front,
     param: &'static str,
     mut tokens: impl Iterator<Item = u32>,

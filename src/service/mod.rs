@@ -7,6 +7,8 @@ pub mod error;
 mod generate;
 mod logprobs;
 mod resolve;
+pub mod responses;
+mod tokenize;
 mod transcribe;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ use crate::types::model::Kind;
 const RECORDINGS: usize = 8;
 /// Forms of answers compiled at a time.
 const GRAMMARS: usize = 2;
+/// Texts tokenised at a time for callers that want to see the tokens: each takes a core.
+const TOKENIZINGS: usize = 2;
 
 /// What is known of a request besides its content.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +104,8 @@ impl Stream for Generation {
 pub struct Options {
     /// Names that callers may use besides a model's own: name to id.
     pub aliases: BTreeMap<String, String>,
+    /// Name of the chat model that `default` stands for, where nothing else has that name.
+    pub default_chat: Option<String>,
     /// From submission to the end of the work.
     pub timeout: Duration,
     /// Longest recording.
@@ -109,7 +115,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let timeout = Duration::from_secs(1800);
-        Options { aliases: BTreeMap::new(), timeout, audio_seconds: 4 * 3600 }
+        Options { aliases: BTreeMap::new(), default_chat: None, timeout, audio_seconds: 4 * 3600 }
     }
 }
 
@@ -120,14 +126,20 @@ pub struct Service {
     options: Arc<Options>,
     recordings: Arc<Semaphore>,
     grammars: Arc<Semaphore>,
+    tokenizings: Arc<Semaphore>,
 }
 
 impl Service {
     /// Serves what `engine` runs.
     pub fn new(engine: Engine, options: Options) -> Service {
-        let (recordings, grammars) = (Semaphore::new(RECORDINGS), Semaphore::new(GRAMMARS));
-        let (recordings, grammars) = (Arc::new(recordings), Arc::new(grammars));
-        Service { engine, options: Arc::new(options), recordings, grammars }
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Service {
+            engine,
+            options: Arc::new(options),
+            recordings: permits(RECORDINGS),
+            grammars: permits(GRAMMARS),
+            tokenizings: permits(TOKENIZINGS),
+        }
     }
 
     /// The models that callers may name.
@@ -136,7 +148,7 @@ impl Service {
         let served = self.engine.models().iter().filter(|m| is_served(m.kind));
         let card = served.map(|m| Card {
             id: m.id.clone(),
-            aliases: resolve::names(m, &self.options.aliases),
+            aliases: self.names(m),
             kind: m.kind,
             created: m.created,
             owner: m.owner.clone(),

@@ -1,6 +1,5 @@
 //! From the name in a request to a loaded model.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Context, Error, Service};
@@ -18,11 +17,8 @@ pub fn is_served(kind: Kind) -> bool {
     matches!(kind, Kind::Chat | Kind::Embed | Kind::Asr)
 }
 
-/// The names besides its id that a model answers to.
-pub(super) fn names(model: &Installed, aliases: &BTreeMap<String, String>) -> Vec<String> {
-    let configured = aliases.iter().filter(|(_, id)| **id == model.id).map(|(name, _)| name);
-    model.aliases.iter().chain(configured).cloned().collect()
-}
+/// What callers may call the chat model of those that name none.
+const DEFAULT: &str = "default";
 
 impl Service {
     /// The model that `name` means for this kind of work, loaded, for the jobs of whoever asks.
@@ -45,18 +41,39 @@ impl Service {
         })
     }
 
-    /// An id before a configured alias before a model's own alias, where one of the right kind goes first.
+    /// The names besides its id that a model answers to.
+    pub(super) fn names(&self, model: &Installed) -> Vec<String> {
+        let configured = self.options.aliases.iter().filter(|(_, id)| **id == model.id).map(|(name, _)| name);
+        let mut names: Vec<String> = model.aliases.iter().chain(configured).cloned().collect();
+        let is_default = || self.find(DEFAULT, model.kind).is_some_and(|found| found.id == model.id);
+        if !names.iter().any(|name| name == DEFAULT) && is_default() {
+            names.push(DEFAULT.to_owned());
+        }
+        names
+    }
+
     fn resolve(&self, name: &str, kind: Kind) -> Result<String, Error> {
+        match self.find(name, kind) {
+            Some(model) if model.kind == kind => Ok(model.id.clone()),
+            Some(model) => Err(self.wrong_kind(name.to_owned(), model.kind, kind)),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    /// A model by any of its names, or by the name for the default one.
+    fn find(&self, name: &str, kind: Kind) -> Option<&Installed> {
+        let default = || self.options.default_chat.as_deref().filter(|_| name == DEFAULT);
+        self.named(name, kind).or_else(|| self.named(default()?, Kind::Chat))
+    }
+
+    /// An id before a configured alias before a model's own alias, where one of the right kind goes first.
+    fn named(&self, name: &str, kind: Kind) -> Option<&Installed> {
         let models = || self.engine.models().iter().filter(|m| is_served(m.kind));
         let configured = self.options.aliases.get(name).map_or(name, String::as_str);
         let exact = models().find(|m| m.id == name).or_else(|| models().find(|m| m.id == configured));
         let by_alias =
             |right: bool| models().find(|m| (m.kind == kind) == right && m.aliases.iter().any(|a| a == name));
-        match exact.or_else(|| by_alias(true)).or_else(|| by_alias(false)) {
-            Some(model) if model.kind == kind => Ok(model.id.clone()),
-            Some(model) => Err(self.wrong_kind(name.to_owned(), model.kind, kind)),
-            None => Err(self.unknown(name)),
-        }
+        exact.or_else(|| by_alias(true)).or_else(|| by_alias(false))
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -96,3 +113,7 @@ impl From<Failure> for Error {
 pub(super) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Error> {
     result.map_err(|e| Error::Internal { detail: format!("a blocking task failed: {e}") })
 }
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

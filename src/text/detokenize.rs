@@ -73,4 +73,20 @@ impl Tokenizer {
         all.push_str(stream.finish().unwrap_or_default());
         all
     }
+
+    /// Decodes a whole text, with control tokens as their spelling. Ids that are no tokens give nothing.
+    pub fn spell(&self, ids: &[u32]) -> String {
+        let mut all = String::new();
+        let mut stream = Detokenizer::new(self, Lead::Strip);
+        for &id in ids {
+            if self.piece(id).is_empty() {
+                all.push_str(stream.finish().unwrap_or_default());
+                all.push_str(&self.token_text(id).unwrap_or_default());
+            } else {
+                all.push_str(stream.push(self, id).unwrap_or_default());
+            }
+        }
+        all.push_str(stream.finish().unwrap_or_default());
+        all
+    }
 }

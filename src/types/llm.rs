@@ -245,6 +245,36 @@ impl Request {
     }
 }
 
+/// A prompt whose tokens are asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tokenize {
+    /// Id or alias of the model.
+    pub model: String,
+    /// [`Prompt::Tokens`] are checked and given back.
+    pub prompt: Prompt,
+    /// For [`Prompt::Chat`] only.
+    pub tools: Vec<Tool>,
+    /// For [`Prompt::Chat`] only.
+    pub thinking: Thinking,
+    /// For [`Prompt::Chat`] only: end with what opens the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// For [`Prompt::Text`] only: frame it as the model was trained. Conversations are framed by their template.
+    pub add_special_tokens: bool,
+    /// Give each token's text too.
+    pub texts: bool,
+}
+
+/// The tokens of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    pub ids: Vec<u32>,
+    /// Of each token, where asked for. Control tokens are as the model's file spells them; bytes that are no UTF-8 are
+    /// U+FFFD.
+    pub texts: Option<Vec<String>>,
+    /// Positions a sequence may have.
+    pub context: usize,
+}
+
 /// How a model that thinks before it answers is to think.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Thinking {

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use stentor::http::{Access, Settings, table};
 use stentor::types::key::ApiKey;
 
-use super::fake::{Fake, app, form, get, post, send, state};
+use super::fake::{Fake, app, delete, form, get, post, send, state};
 
 fn plain() -> axum::Router {
     app(Settings::default())
@@ -347,9 +347,13 @@ async fn who_has_a_key_cannot_go_before_others() {
 async fn every_route_asks_for_a_key_unless_the_table_says_otherwise() {
     let app = with_key();
     for route in table() {
-        let path = route.path.replace("{*id}", "echo");
+        let path = route.path.replace("{*id}", "echo").replace("{id}", "resp_none");
         let request = |key: Option<&str>| {
-            let mut request = if route.method == "GET" { get(&path) } else { post(&path, "{}") };
+            let mut request = match route.method {
+                "GET" => get(&path),
+                "DELETE" => delete(&path),
+                _ => post(&path, "{}"),
+            };
             if let Some(key) = key {
                 let value = format!("Bearer {key}").parse().unwrap();
                 request.headers_mut().insert("authorization", value);

@@ -12,7 +12,17 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        prop::sample::select(vec!["echo", "vectors", "user", "text", "base64"]).prop_map(Value::from),
+        prop::sample::select(vec![
+            "echo",
+            "vectors",
+            "user",
+            "text",
+            "base64",
+            "input_text",
+            "function_call",
+            "reasoning"
+        ])
+        .prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
     ];
     let key = prop_oneof![
@@ -34,6 +44,11 @@ fn value() -> impl Strategy<Value = Value> {
             "encoding_format",
             "tools",
             "stream_options",
+            "call_id",
+            "arguments",
+            "output",
+            "metadata",
+            "tokens",
         ])
         .prop_map(str::to_owned),
     ];
@@ -73,9 +88,9 @@ proptest! {
     }
 
     #[test]
-    fn near_misses(field in "model|messages|prompt|input|stop|n|stream|dimensions", odd in value()) {
+    fn near_misses(field in "model|messages|prompt|input|stop|n|stream|dimensions|tokens|text|tools|reasoning|instructions", odd in value()) {
         let mut body = json!({
-            "model": "echo", "input": "a", "prompt": "a", "messages": [{"role": "user", "content": "a"}],
+            "model": "echo", "input": "a", "prompt": "a", "tokens": [1], "messages": [{"role": "user", "content": "a"}],
         });
         body[field] = odd;
         check(body.to_string().into_bytes());

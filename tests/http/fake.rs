@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use stentor::http::{Backend, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
+use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
@@ -27,6 +28,10 @@ pub const ENDLESS: &str = "endless";
 pub const SLOW: &str = "slow";
 /// Calls two tools.
 pub const CALLS: &str = "calls";
+/// Thinks, answers, and is cut off.
+pub const THINKS: &str = "thinks";
+/// Answers with the conversation that it was given.
+pub const RECALLS: &str = "recalls";
 /// Fails after its first word.
 pub const BREAKS: &str = "breaks";
 
@@ -77,6 +82,25 @@ fn logprobs(choice: u32, text: &str, offset: u32, top: u32) -> Result<Delta, Err
     let scored = |token: &str, logprob| Scored { token: token.to_owned(), bytes: token.into(), logprob };
     let top = (0..top).map(|at| scored(&format!("t{at}"), -2.0 - at as f32)).collect();
     Ok(Delta::Logprobs { choice, tokens: vec![TokenLogprobs { chosen: scored(text, -0.5), top, offset }] })
+}
+
+/// A thought in two pieces, and an answer without its end.
+fn thoughts(usage: Usage) -> Vec<Result<Delta, Error>> {
+    let thought = |text: &str| Ok(Delta::Reasoning { choice: 0, text: text.to_owned() });
+    vec![
+        thought("Let me "),
+        thought("think."),
+        Ok(Delta::Text { choice: 0, text: "It is".to_owned() }),
+        Ok(Delta::Finished { choice: 0, reason: FinishReason::Length }),
+        Ok(Delta::Usage(Usage { reasoning_tokens: 1, ..usage })),
+    ]
+}
+
+fn recall(turn: &llm::Message) -> String {
+    let calls: String =
+        turn.tool_calls.iter().map(|c| format!(" {}={}{}", c.id, c.name, c.arguments)).collect();
+    let answers = turn.tool_call_id.iter().map(|id| format!(" to {id}")).collect::<String>();
+    format!("{}: {}{calls}{answers}", turn.role.as_str(), turn.content)
 }
 
 impl Fake {
@@ -137,6 +161,12 @@ impl Backend for Fake {
                     let failure = Error::Internal { detail: "secret detail".into() };
                     Ok(self.words(vec![word("one"), Err(failure)], Duration::ZERO))
                 }
+                THINKS => Ok(self.words(thoughts(usage), Duration::ZERO)),
+                RECALLS => {
+                    let Prompt::Chat(turns) = &request.prompt else { return Err(unknown(request.model)) };
+                    let said = turns.iter().map(recall).collect::<Vec<_>>().join("; ");
+                    Ok(self.words([word(&said)].into_iter().chain(end).collect(), Duration::ZERO))
+                }
                 CALLS => Ok(self.words(calls(usage), Duration::ZERO)),
                 "panics" => panic!("secret panic"),
                 "full" => Err(Error::Overloaded { queued: 64, retry_after: Duration::from_millis(1500) }),
@@ -154,6 +184,34 @@ impl Backend for Fake {
             }
         }
         .boxed()
+    }
+
+    /// A token a character.
+    fn tokenize(&self, _ctx: Context, request: llm::Tokenize) -> BoxFuture<'_, Result<llm::Tokens, Error>> {
+        async move {
+            if request.model != CHAT {
+                return Err(unknown(request.model));
+            }
+            let mut text = match request.prompt {
+                Prompt::Chat(turns) => turns.into_iter().map(|turn| turn.content).collect(),
+                Prompt::Text(text) => text,
+                Prompt::Tokens(_) => String::new(),
+            };
+            text.push_str(if request.add_generation_prompt { ">" } else { "" });
+            text.push_str(if request.add_special_tokens { "$" } else { "" });
+            let texts = request.texts.then(|| text.chars().map(String::from).collect());
+            Ok(llm::Tokens { ids: text.chars().map(u32::from).collect(), texts, context: 2048 })
+        }
+        .boxed()
+    }
+
+    fn detokenize(
+        &self,
+        _ctx: Context,
+        _model: String,
+        tokens: Vec<u32>,
+    ) -> BoxFuture<'_, Result<String, Error>> {
+        async move { Ok(tokens.into_iter().filter_map(char::from_u32).collect()) }.boxed()
     }
 
     fn embed(&self, _ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
@@ -223,7 +281,13 @@ impl Backend for Fake {
 }
 
 pub fn state(fake: Fake, settings: Settings) -> State {
-    State::new(Arc::new(fake), settings, install_metrics().unwrap())
+    State::new(Arc::new(fake), Responses::none(), settings, install_metrics().unwrap())
+}
+
+/// One that keeps responses.
+pub fn keeping(responses: &Responses, settings: Settings) -> Router {
+    let metrics = install_metrics().unwrap();
+    router(State::new(Arc::new(Fake::default()), responses.clone(), settings, metrics))
 }
 
 pub fn app(settings: Settings) -> Router {
@@ -248,6 +312,15 @@ impl Answer {
         self.text.split("\n\n").filter_map(event).collect()
     }
 
+    /// The name and the data of each event that has a name.
+    pub fn named_events(&self) -> Vec<(String, Value)> {
+        let event = |part: &str| {
+            let (name, data) = part.strip_prefix("event: ")?.split_once("\ndata: ")?;
+            Some((name.to_owned(), serde_json::from_str(data).unwrap()))
+        };
+        self.text.split("\n\n").filter_map(event).collect()
+    }
+
     /// The error's code, after checking that the body is an OpenAI error and nothing is missing.
     pub fn code(&self) -> String {
         let error = self.json()["error"].clone();
@@ -267,6 +340,10 @@ pub async fn send(app: &Router, request: Request<Body>) -> Answer {
 
 pub fn get(path: &str) -> Request<Body> {
     Request::get(path).header("host", "localhost").body(Body::empty()).unwrap()
+}
+
+pub fn delete(path: &str) -> Request<Body> {
+    Request::delete(path).header("host", "localhost").body(Body::empty()).unwrap()
 }
 
 pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {

@@ -6,4 +6,7 @@
 mod api;
 mod arbitrary;
 mod fake;
+mod kept;
+mod responses;
 mod socket;
+mod tokens;

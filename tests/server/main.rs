@@ -3,6 +3,7 @@
 //! Needs what `scripts/check fixtures` fetches; without it each test says so and returns.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests fail their test.
 
+mod clients;
 mod input;
 mod life;
 mod load;

@@ -68,7 +68,7 @@ request! {
         /// For models that think: tokens after which thinking is closed.
         #[serde(default)]
         thinking_budget: Option<u32>,
-        /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096) or `high` (no bound). `thinking_budget` goes over it.
+        /// `none`, `minimal` (256 tokens), `low` (1024), `medium` (4096), or `high`, `xhigh`, `max` (no bound). `thinking_budget` goes over it.
         #[serde(default)]
         reasoning_effort: Option<Effort>,
         /// What the model's chat template is told: `enable_thinking` alone.

@@ -58,6 +58,21 @@ pub(crate) struct NamedTool {
     function: FunctionName,
 }
 
+/// Whether a tool is called, or which; flat, as the Responses API has it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ResponseToolChoice {
+    Word(ToolChoiceWord),
+    Named(FlatNamedTool),
+}
+
+/// A function by its name.
+#[derive(ToSchema)]
+pub(crate) struct FlatNamedTool {
+    r#type: String,
+    name: String,
+}
+
 #[derive(ToSchema)]
 pub(crate) struct FunctionName {
     name: String,

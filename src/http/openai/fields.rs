@@ -13,7 +13,8 @@ use crate::http::ApiError;
 pub(super) const MAX_INPUTS: usize = 2048;
 /// Messages in one conversation.
 pub(super) const MAX_MESSAGES: usize = 8192;
-const MAX_PARTS: usize = 1024;
+/// Parts of one message.
+pub(super) const MAX_PARTS: usize = 1024;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_MODEL_BYTES: usize = 256;

@@ -103,21 +103,26 @@ impl Forms {
 
 impl ResponseFormat {
     fn constraint(self) -> Result<Option<(&'static str, Constraint)>, ApiError> {
-        match self.r#type.as_str() {
-            "text" => Ok(None),
-            "json_object" => Ok(Some(("response_format", Constraint::JsonObject))),
-            "json_schema" => {
-                let param = "response_format.json_schema";
-                let Some(SchemaFormat { schema: Some(schema), .. }) = self.json_schema else {
-                    let message = format!("`{param}.schema` is missing");
-                    return Err(ApiError::invalid(param, message));
-                };
-                Ok(Some((param, Constraint::JsonSchema(schema))))
-            }
-            _ => {
-                let message = "`response_format.type` must be `text`, `json_object` or `json_schema`";
-                Err(ApiError::unsupported("response_format", message))
-            }
+        let schema = self.json_schema.and_then(|format| format.schema);
+        of_type(&self.r#type, schema, "response_format", "response_format.json_schema")
+    }
+}
+
+/// The form that stands at `param`, by its type; its schema stands at `at`.
+pub(super) fn of_type(
+    kind: &str,
+    schema: Option<Value>,
+    param: &'static str,
+    at: &'static str,
+) -> Result<Option<(&'static str, Constraint)>, ApiError> {
+    match (kind, schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some((param, Constraint::JsonObject))),
+        ("json_schema", Some(schema)) => Ok(Some((at, Constraint::JsonSchema(schema)))),
+        ("json_schema", None) => Err(ApiError::invalid(at, format!("`{at}.schema` is missing"))),
+        _ => {
+            let message = format!("`{param}.type` must be `text`, `json_object` or `json_schema`");
+            Err(ApiError::unsupported(param, message))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! OpenAI's dialect: the wire forms of chat, completions, embeddings, speech recognition and models.
+//! OpenAI's dialect: the wire forms of chat, completions, responses, embeddings, speech recognition and models, and
+//! vLLM's calls beside them.
 
 #[macro_use]
 mod shared;
@@ -15,9 +16,11 @@ mod generate;
 mod logprobs;
 mod messages;
 pub(super) mod models;
+pub(super) mod responses;
 #[cfg(test)]
 mod tests;
 mod thinking;
+pub(super) mod tokenize;
 mod tools;
 mod transcript;
 

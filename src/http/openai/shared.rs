@@ -128,6 +128,7 @@ macro_rules! request_with {
 macro_rules! wire {
     ({} $($(#[$doc:meta])* $field:ident: $kind:ty,)*) => {
         /// The shared fields as they were sent, and two that are not quite the same on every route.
+        #[derive(Default)]
         pub(super) struct Wire {
             $(pub $field: $kind,)*
             /// With the name of the field it came from.

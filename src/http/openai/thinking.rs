@@ -1,12 +1,12 @@
 //! How a model that thinks is to think, by the names that clients have for it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::types::llm::Thinking;
 
 /// OpenAI's names for how much is thought.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Effort {
     None,
@@ -14,6 +14,8 @@ pub(crate) enum Effort {
     Low,
     Medium,
     High,
+    Xhigh,
+    Max,
 }
 
 impl Effort {
@@ -24,7 +26,7 @@ impl Effort {
             Effort::Minimal => Some(256),
             Effort::Low => Some(1024),
             Effort::Medium => Some(4096),
-            Effort::High => None,
+            Effort::High | Effort::Xhigh | Effort::Max => None,
         }
     }
 }

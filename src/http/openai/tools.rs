@@ -9,7 +9,7 @@ use super::fields::Bounded;
 use crate::http::ApiError;
 use crate::types::llm::{Tool, ToolCall, ToolChoice, ToolStart, Tools};
 
-const MAX_TOOLS: usize = 128;
+pub(super) const MAX_TOOLS: usize = 128;
 /// Calls of one turn.
 const MAX_CALLS: usize = 128;
 const MAX_NAME: usize = 64;
@@ -32,16 +32,16 @@ pub(crate) struct WireTool {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct WireFunction {
     /// 1 to 64 letters, digits, `_`, `-` or `.`.
-    name: String,
+    pub(super) name: String,
     #[serde(default)]
-    description: Option<String>,
+    pub(super) description: Option<String>,
     /// The JSON schema of its arguments.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    parameters: Option<Value>,
+    pub(super) parameters: Option<Value>,
     /// Where a call is enforced: refuse a schema with keywords that cannot be, instead of passing them over.
     #[serde(default)]
-    strict: Option<bool>,
+    pub(super) strict: Option<bool>,
 }
 
 /// A call in a conversation.
@@ -62,7 +62,8 @@ pub(crate) struct WireCalled {
     arguments: String,
 }
 
-/// `none`, `auto`, `required`, or `{"type": "function", "function": {"name": ...}}`.
+/// `none`, `auto`, `required`, or a function: `{"type": "function", "function": {"name": ...}}`, or flat, as the
+/// Responses API has it, `{"type": "function", "name": ...}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WireChoice(Option<ToolChoice>);
 
@@ -96,6 +97,7 @@ impl<'de> Deserialize<'de> for WireChoice {
                         "type" if map.next_value::<String>()? == "function" => {}
                         "type" => return Err(A::Error::custom("only a function can be named")),
                         "function" => named = Some(map.next_value::<Named>()?.name),
+                        "name" => named = Some(map.next_value()?),
                         _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
                     }
                 }
@@ -114,11 +116,25 @@ pub(super) fn tools(
     parallel: Option<bool>,
 ) -> Result<Tools, ApiError> {
     let list = list.map_or_else(Vec::new, |list| list.0);
+    let tool = |(at, tool): (usize, WireTool)| {
+        check_type(at, &tool.r#type)?;
+        function(&format!("tools[{at}].function"), tool.function)
+    };
     let list = list.into_iter().enumerate().map(tool).collect::<Result<Vec<_>, _>>()?;
+    chosen(list, "function.name", choice, parallel)
+}
+
+/// Tools with the choice among them; `name` is where a tool has its name.
+pub(super) fn chosen(
+    list: Vec<Tool>,
+    name: &str,
+    choice: WireChoice,
+    parallel: Option<bool>,
+) -> Result<Tools, ApiError> {
     for (at, tool) in list.iter().enumerate() {
         if list[..at].iter().any(|other| other.name == tool.name) {
             let message = format!("`tools` has two functions with the name `{}`", tool.name);
-            return Err(ApiError::invalid(format!("tools[{at}].function.name"), message));
+            return Err(ApiError::invalid(format!("tools[{at}].{name}"), message));
         }
     }
     let choice = choice.0.unwrap_or_default();
@@ -135,15 +151,20 @@ pub(super) fn tools(
     }
 }
 
-fn tool((at, tool): (usize, WireTool)) -> Result<Tool, ApiError> {
-    let function = tool.function;
-    if tool.r#type != "function" {
-        let message = "this server has no tools of its own; only tools of the type `function` can be sent";
-        return Err(ApiError::unsupported(format!("tools[{at}].type"), message));
+/// Checks the type of tool `at`.
+pub(super) fn check_type(at: usize, kind: &str) -> Result<(), ApiError> {
+    if kind == "function" {
+        return Ok(());
     }
-    check_name(format!("tools[{at}].function.name"), &function.name)?;
+    let message = "this server has no tools of its own; only tools of the type `function` can be sent";
+    Err(ApiError::unsupported(format!("tools[{at}].type"), message))
+}
+
+/// The function that stands at `path`.
+pub(super) fn function(path: &str, function: WireFunction) -> Result<Tool, ApiError> {
+    check_name(format!("{path}.name"), &function.name)?;
     if function.parameters.as_ref().is_some_and(|schema| !schema.is_object() && !schema.is_null()) {
-        let param = format!("tools[{at}].function.parameters");
+        let param = format!("{path}.parameters");
         return Err(ApiError::invalid(param.clone(), format!("`{param}` must be a JSON schema, an object")));
     }
     Ok(Tool {
@@ -154,7 +175,8 @@ fn tool((at, tool): (usize, WireTool)) -> Result<Tool, ApiError> {
     })
 }
 
-fn check_name(param: String, name: &str) -> Result<(), ApiError> {
+/// Checks the name of a function.
+pub(super) fn check_name(param: String, name: &str) -> Result<(), ApiError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fine) {
         return Ok(());
@@ -173,20 +195,23 @@ pub(super) fn calls(turn: usize, calls: Option<WireCalls>) -> Result<Vec<ToolCal
         }
         check_id(format!("{path}.id"), &call.id)?;
         check_name(format!("{path}.function.name"), &call.function.name)?;
-        let param = format!("{path}.function.arguments");
-        // Clients send an empty text for a function without arguments.
-        let text = if call.function.arguments.trim().is_empty() { "{}" } else { &call.function.arguments };
-        match serde_json::from_str::<Value>(text) {
-            Ok(arguments) if arguments.is_object() => {
-                Ok(ToolCall { id: call.id, name: call.function.name, arguments })
-            }
-            _ => {
-                let message = format!("`{param}` must be a JSON object, as text");
-                Err(ApiError::invalid(param, message))
-            }
-        }
+        let arguments = arguments(format!("{path}.function.arguments"), &call.function.arguments)?;
+        Ok(ToolCall { id: call.id, name: call.function.name, arguments })
     };
     calls.into_iter().enumerate().map(read).collect()
+}
+
+/// The arguments of a call, an object.
+pub(super) fn arguments(param: String, text: &str) -> Result<Value, ApiError> {
+    // Clients send an empty text for a function without arguments.
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    match serde_json::from_str::<Value>(text) {
+        Ok(arguments) if arguments.is_object() => Ok(arguments),
+        _ => {
+            let message = format!("`{param}` must be a JSON object, as text");
+            Err(ApiError::invalid(param, message))
+        }
+    }
 }
 
 /// Checks the id of a call.
