@@ -173,7 +173,8 @@ fn what_repeats_itself_is_guessed_and_takes_fewer_steps() {
     };
     assert_eq!(steps(Guesses::Nobody).0, 50);
     let (steps, speculated) = steps(Guesses::Lookup);
-    assert!(steps < 30, "{steps} steps, {speculated:?}");
+    // Every eleventh token breaks the pattern.
+    assert!(steps < 40, "{steps} steps, {speculated:?}");
     assert_eq!(
         speculated.accepted + steps,
         50,

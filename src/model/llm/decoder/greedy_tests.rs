@@ -48,9 +48,8 @@ struct First {
 /// How far apart the two engines' logits may lie after several tokens. A token that led by less may fall either way.
 const TIE: f32 = 0.5;
 
-fn load(path: &Path) -> Box<dyn Model<Llm>> {
-    let limits =
-        Limits { context: 1024, cache_bytes: 0, cache: KvType::F32, quantise: Quantise::None, blocks: None };
+fn load(path: &Path, cache: KvType) -> Box<dyn Model<Llm>> {
+    let limits = Limits { context: 1024, cache_bytes: 0, cache, quantise: Quantise::None, blocks: None };
     super::load(&Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 
@@ -83,7 +82,8 @@ fn check_first(model: &mut dyn Model<Llm>, golden: &Golden) -> Vec<f32> {
 
 fn check(name: &str, path: &Path, golden: &str, same_grid: bool) {
     let golden: Golden = serde_json::from_str(golden).unwrap();
-    let mut model = load(path);
+    // As llama.cpp was run.
+    let mut model = load(path, KvType::F32);
     let first = check_first(&mut *model, &golden);
     println!("{name}: logits of single tokens off by {first:?}");
     // One in five may have a code that fell the other way.
@@ -104,6 +104,8 @@ fn check(name: &str, path: &Path, golden: &str, same_grid: bool) {
         }
         whole += usize::from(equal);
     }
+    // As people run it.
+    let mut model = load(path, KvType::F16);
     let mut total = 0.0;
     for (i, &token) in golden.text.iter().enumerate().skip(1) {
         total += loss(&step(&mut *model, &golden.text[i - 1..i], i - 1, true)[0], token);
