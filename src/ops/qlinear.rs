@@ -136,7 +136,7 @@ impl Packer {
         let floats = || dequantise(self.dtype, bytes, (count, self.inputs));
         let rounded = match self.kept == self.dtype {
             true => None,
-            false => Some(QTensor::quantize(&floats()?, self.kept)?.data()?.into_owned()),
+            false => Some(round(self.dtype, self.kept, bytes, self.inputs)?),
         };
         let blocks = rounded.as_deref().unwrap_or(bytes);
         match &mut self.target {
@@ -193,6 +193,23 @@ impl Blocks {
         let bytes: &[u8] = &bytemuck::cast_slice(&self.words)[..self.len];
         QTensor::new(QStorage::from_data(bytes.into(), device, dtype)?, shape)
     }
+}
+
+/// Whole rows of `inputs` from one type to another, every thread some of them.
+fn round(from: GgmlDType, to: GgmlDType, bytes: &[u8], inputs: usize) -> Result<Vec<u8>> {
+    let row_bytes = inputs / from.block_size() * from.type_size();
+    let rows = (bytes.len() / row_bytes).div_ceil(par::threads()).max(1);
+    let mut parts: Vec<(&[u8], Result<Vec<u8>>)> =
+        bytes.chunks(rows * row_bytes).map(|part| (part, Ok(Vec::new()))).collect();
+    par::each(parts.iter_mut().collect(), |(part, rounded)| {
+        let floats = dequantise(from, part, (part.len() / row_bytes, inputs));
+        *rounded = floats.and_then(|f| Ok(QTensor::quantize(&f, to)?.data()?.into_owned()));
+    });
+    let mut all = Vec::new();
+    for (_, rounded) in parts {
+        all.extend_from_slice(&rounded?);
+    }
+    Ok(all)
 }
 
 fn dequantise(dtype: GgmlDType, bytes: &[u8], shape: (usize, usize)) -> Result<Tensor> {
