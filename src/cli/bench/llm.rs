@@ -48,6 +48,12 @@ pub struct Args {
     /// Keep the synthetic weights as this GGUF file; else they are written to the temporary folder
     #[arg(long, value_name = "FILE", requires = "synthetic")]
     pub write: Option<PathBuf>,
+    /// Let the model guess what it says next, as the server does; other engines are timed without
+    #[arg(long)]
+    pub speculate: bool,
+    /// Draw what is decoded at this temperature; 0 takes the likeliest, which small models soon repeat
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
     #[command(flatten)]
     pub common: Common,
 }
@@ -61,11 +67,15 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         (None, Some(spec)) => synthesize(spec, args.write.as_deref(), &mut temporary)?,
         (None, None) => bail!("--model or --synthetic is needed"),
     };
-    let (runtime, engine) = start(config, &args.common, &model)?;
+    let mut config = config.clone();
+    config.models.speculate = args.speculate;
+    // Models that guess for others are not loaded here.
+    config.models.drafts.clear();
+    let (runtime, engine) = start(&config, &args.common, &model)?;
     let runs = usize::from(args.common.runs.unwrap_or(1));
     runtime.block_on(async {
         let handle = engine.get::<Llm>(&model.id).await?;
-        measure(&handle, runs, &Report::begin(&args.common, &model)?).await
+        measure(&handle, runs, args.temperature.clamp(0.0, 2.0), &Report::begin(&args.common, &model)?).await
     })
 }
 
@@ -127,7 +137,7 @@ struct Decode {
     tok_s: f64,
 }
 
-async fn measure(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::Result<()> {
+async fn measure(handle: &Handle<Llm>, runs: usize, temperature: f32, report: &Report) -> anyhow::Result<()> {
     let tokens = PROMPT.min(handle.front().context.saturating_sub(1));
     // Faults in the weights and starts the threads.
     prefill(handle, SHORT_PROMPT, usize::MAX / 2).await?;
@@ -142,7 +152,7 @@ async fn measure(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyhow::
     for (sequences, steps) in DECODE {
         let mut best = Duration::MAX;
         for _ in 0..runs {
-            best = best.min(decode(handle, sequences, steps).await?);
+            best = best.min(decode(handle, sequences, steps, temperature).await?);
         }
         let tok_s = (steps * sequences) as f64 / best.as_secs_f64();
         let line = Decode { case: "decode", sequences, tok_s: rounded(tok_s, 1) };
@@ -171,7 +181,7 @@ async fn second_turn(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyh
 async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::Result<Duration> {
     let vocabulary = handle.front().tokenizer.vocab_size().max(1);
     let token = |i: usize| ((first.wrapping_add(i).wrapping_mul(7919) % 30_000 + 100) % vocabulary) as u32;
-    let input = input((0..tokens).map(token).collect(), 1);
+    let input = input((0..tokens).map(token).collect(), 1, 0.0);
     let start = Instant::now();
     let mut events = handle.submit(input, None)?;
     next(&mut events).await?;
@@ -182,12 +192,17 @@ async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::R
 ///
 /// The clock starts when the last sequence gives its first token, and stops when it has given `steps` more.
 /// Those admitted before it are some tokens ahead and go on to the end, so every step timed has all rows.
-async fn decode(handle: &Handle<Llm>, sequences: usize, steps: usize) -> anyhow::Result<Duration> {
+async fn decode(
+    handle: &Handle<Llm>,
+    sequences: usize,
+    steps: usize,
+    temperature: f32,
+) -> anyhow::Result<Duration> {
     let vocabulary = handle.front().tokenizer.vocab_size().max(1);
     let prompt = |s: usize| (0..SHORT_PROMPT).map(|i| ((100 + s + i) % vocabulary) as u32).collect();
     let mut streams = Vec::with_capacity(sequences);
     for s in 0..sequences {
-        streams.push(handle.submit(input(prompt(s), 1 + steps + LEAD), None)?);
+        streams.push(handle.submit(input(prompt(s), 1 + steps + LEAD, temperature), None)?);
     }
     for events in &mut streams {
         next(events).await?;
@@ -201,8 +216,8 @@ async fn decode(handle: &Handle<Llm>, sequences: usize, steps: usize) -> anyhow:
     Ok(start.elapsed())
 }
 
-fn input(prompt: Vec<u32>, max_new: usize) -> Input {
-    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+fn input(prompt: Vec<u32>, max_new: usize, temperature: f32) -> Input {
+    let sampling = Sampling { temperature, ..Sampling::default() };
     Input { prompt, max_new, sampling, ignore_stop: true, ..Input::default() }
 }
 
@@ -235,9 +250,9 @@ mod tests {
         let engine = Engine::start(vec![model.clone()], options).unwrap();
         runtime.block_on(async {
             let handle = engine.get::<Llm>("tiny").await.unwrap();
-            measure(&handle, 2, &Report { json: true }).await.unwrap();
+            measure(&handle, 2, 0.0, &Report { json: true }).await.unwrap();
             // Cancelled sequences leave nothing behind: as many again find room.
-            decode(&handle, 16, 48).await.unwrap();
+            decode(&handle, 16, 48, 0.0).await.unwrap();
         });
         drop(file);
         assert!(!path.exists());
@@ -254,7 +269,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 let handle = engine.get::<Llm>(shape).await.unwrap();
-                decode(&handle, 2, 4).await.unwrap();
+                decode(&handle, 2, 4, 0.0).await.unwrap();
             });
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);

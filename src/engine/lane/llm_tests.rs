@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::engine::job::Outbox;
 use crate::engine::lane::{AnyLane, Turn};
-use crate::engine::sched::llm::Limits;
+use crate::engine::sched::llm::{Guesses, Limits};
 use crate::model::fake::{FAIL, FakeLlm, SAY_STOP, STOP};
 use crate::obs::{Exposition, install_metrics};
 use crate::types::key::Owner;
@@ -26,6 +26,10 @@ struct Measured {
 
 impl Measured {
     fn new(model: &'static str, blocks: usize) -> Measured {
+        Measured::guessing(model, blocks, Guesses::Lookup)
+    }
+
+    fn guessing(model: &'static str, blocks: usize, guesses: Guesses) -> Measured {
         let exposition = install_metrics().unwrap();
         let limits = Limits {
             max_running: 4,
@@ -34,11 +38,13 @@ impl Measured {
             context: 64,
             blocks,
             block_size: 4,
-            guesses: crate::engine::sched::llm::Guesses::Lookup,
+            guesses,
         };
         let fake = Box::new(FakeLlm { step: Duration::from_millis(1) });
+        let small = Box::new(FakeLlm { step: Duration::ZERO });
+        let drafter = (guesses == Guesses::Model).then(|| Drafter::new(small, 30));
         let lane =
-            LlmLane::new(ModelMetrics::new(model), fake, Scheduler::new(limits), None, Arc::from([STOP]));
+            LlmLane::new(ModelMetrics::new(model), fake, Scheduler::new(limits), drafter, Arc::from([STOP]));
         Measured { lane, model, exposition }
     }
 
@@ -194,4 +200,35 @@ fn turns_are_those_of_owners_and_priorities() {
         });
     }
     assert_eq!(order, ["urgent", "flood 1", "other", "flood 2", "late"]);
+}
+
+#[test]
+fn a_small_model_guesses_and_the_answers_stay_what_they_are() {
+    let answers = |model, guesses| {
+        let mut m = Measured::guessing(model, 64, guesses);
+        let mut readers = [10, 30].map(|token| m.submit(input(&[token; 6], 40)));
+        let mut steps = 0;
+        while AnyLane::step(&mut m.lane, Instant::now()) == Turn::Worked {
+            steps += 1;
+            m.lane.scheduler.check_integrity().unwrap();
+        }
+        let said = readers.each_mut().map(|events| {
+            let mut said = Vec::new();
+            while let Ok(event) = events.try_recv() {
+                if let Event::Delta(Delta::Token(token, _)) = event {
+                    said.push(token);
+                }
+            }
+            said
+        });
+        let names = ["drafts", "draft_tokens", "accepted_tokens"];
+        (said, steps, names.map(|name| m.value(&format!("spec_decode_num_{name}_total"), "")))
+    };
+    let (alone, steps, counts) = answers("alone", Guesses::Nobody);
+    assert_eq!((steps, counts, alone[0].len()), (40, [0.0; 3], 40));
+    let (said, steps, [drafts, guesses, accepted]) = answers("helped", Guesses::Model);
+    assert_eq!(said, alone);
+    // It knows the next token always, up to position 30 of what it was trained for.
+    assert!(steps < 30, "{steps} steps");
+    assert!(drafts > 0.0 && guesses >= accepted && accepted > 20.0, "{drafts} {guesses} {accepted}");
 }
