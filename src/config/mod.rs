@@ -279,7 +279,7 @@ impl Config {
                 json_body_bytes: 32 << 20,
                 audio_body_bytes: 512 << 20,
                 audio_seconds: 4 * 3600,
-                queue_depth: 64,
+                queue_depth: 256,
                 max_connections: 1024,
                 request_timeout: Duration::from_secs(1800),
                 shutdown_grace: Duration::from_secs(45),

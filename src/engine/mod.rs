@@ -20,7 +20,6 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use tokio::sync::{oneshot, watch};
 
 use crate::device;
@@ -223,8 +222,8 @@ impl Engine {
             quantise: options.quantise,
         };
         let drafts = drafts(&models, &options)?;
-        let open = move |m: &Installed, d: &Device| open::open(m, drafts.get(&m.id), d, limits);
-        Self::start_on(info, models, options, Box::new(open))
+        let open: Box<worker::Opener> = Box::new(move |m, d| open::open(m, drafts.get(&m.id), d, limits));
+        Self::start_on(info, models, options, open)
     }
 
     /// [`start`](Self::start) with models built in another way.

@@ -131,7 +131,9 @@ mod tests {
     fn books<T>(budget: u64, act: impl FnOnce(&Books) -> T) -> T {
         let home = tempfile::tempdir().unwrap();
         let overrides = Overrides { home: Some(home.path().to_owned()), ..Overrides::default() };
-        let config = Config::load(&overrides).unwrap();
+        let mut config = Config::load(&overrides).unwrap();
+        // By itself it would grow with the budget.
+        config.models.kv_cache_bytes = Some(1 << 29);
         let library = Library::open(home.path()).unwrap();
         let machine = Machine { budget, ..app::machine(&config) };
         act(&Books { config: &config, machine: &machine, library: &library, installed: &[] })

@@ -221,7 +221,7 @@ impl Scheduler {
             stop: start.stop,
             guessable: start.guessable,
             lookup: Lookup::default(),
-            luck: Luck::default(),
+            luck: if self.limits.guesses == Guesses::Model { Luck::of_model() } else { Luck::default() },
             guesses: Vec::new(),
             claim: start.claim,
         };

@@ -349,6 +349,14 @@ impl Before {
     }
 }
 
+/// Guesses, preemption and company change nothing of what is said after prompts of these lengths.
+fn check_texts(texts: &BTreeMap<JobId, Vec<u32>>, prompts: &BTreeMap<JobId, usize>) {
+    for (id, text) in texts {
+        let alone: Vec<u32> = (0..text.len()).map(|i| next_token(*id, prompts[id] + i, i)).collect();
+        assert_eq!(*text, alone);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -394,33 +402,21 @@ proptest! {
                     scheduler.cancel(JobId(id));
                     alive.remove(&JobId(id));
                 }
-                Act::Stall(id) => {
-                    if !stalled.remove(&JobId(id)) {
-                        stalled.insert(JobId(id));
-                    }
-                }
-                Act::Step => {
-                    step(&mut scheduler, &mut alive, &stalled);
-                }
+                Act::Stall(id) => drop(stalled.remove(&JobId(id)) || stalled.insert(JobId(id))),
+                Act::Step => drop(step(&mut scheduler, &mut alive, &stalled)),
             }
             scheduler.check_integrity().map_err(TestCaseError::fail)?;
         }
         // With every reader awake, all that is left ends, in bounded time, preempted or not.
         let none = BTreeSet::new();
-        let mut steps = 0;
-        while !alive.is_empty() {
+        for steps in 0.. {
+            if alive.is_empty() { break; }
             prop_assert!(step(&mut scheduler, &mut alive, &none), "nothing planned and {alive:?} unfinished");
-            steps += 1;
             prop_assert!(steps < 20_000);
             scheduler.check_integrity().map_err(TestCaseError::fail)?;
         }
         prop_assert_eq!(scheduler.usage(), 0.0);
-        // Guesses, preemption and company change nothing of what is said.
-        for (id, text) in texts {
-            let prompt = prompts[&id];
-            let alone: Vec<u32> = (0..text.len()).map(|i| next_token(id, prompt + i, i)).collect();
-            prop_assert_eq!(text, alone);
-        }
+        check_texts(&texts, &prompts);
     }
 
     #[test]
