@@ -31,13 +31,22 @@ pub fn sample(logits: &mut [f32], sampling: &Sampling, seed: u64, tokens: &[u32]
 
 /// Index of the largest value, the lowest on a tie; values that are not numbers never win.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (i, &v) in logits.iter().enumerate() {
-        if v > best.1 {
-            best = (i as u32, v);
+    // Maxima of lanes side by side, then where the largest is: loops that vectorise, which one comparison does not.
+    const LANES: usize = 32;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, v);
         }
     }
-    best.0
+    let top = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    let holds = |chunk: &[f32]| chunk.iter().fold(false, |any, v| any | (*v == top));
+    let from = chunks.iter().position(|chunk| holds(chunk)).unwrap_or(chunks.len()) * LANES;
+    let at = logits[from..].iter().position(|v| *v == top);
+    // With nothing but what is no number, or infinitely unlikely, the first.
+    at.filter(|_| top > f32::NEG_INFINITY).map_or(0, |at| (from + at) as u32)
 }
 
 fn penalise(logits: &mut [f32], sampling: &Sampling, generated: &[u32]) {
@@ -163,6 +172,14 @@ mod tests {
     fn greedy_takes_the_first_of_the_largest_and_never_nan() {
         assert_eq!(sample(&mut [0.0, 3.0, 3.0, f32::NAN], &greedy(), 0, &[], 0), 1);
         assert_eq!(argmax(&[f32::NAN, f32::NAN]), 0);
+        assert_eq!((argmax(&[]), argmax(&[f32::NEG_INFINITY; 70])), (0, 0));
+        for at in 0..100 {
+            let mut logits = vec![f32::NAN; 100];
+            logits[at..].fill(-1.0);
+            logits[(at + 40).min(99)] = 2.0;
+            logits[99] = 2.0;
+            assert_eq!(argmax(&logits), (at as u32 + 40).min(99));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) struct Attend<'a> {
 /// Tokens of one row that a task takes: enough to pay for widening the keys, few enough to share out.
 const TILE: usize = 16;
 /// Multiply-adds below which a second thread costs more than it saves.
-const SERIAL: usize = 1 << 20;
+const SERIAL: usize = 1 << 17;
 
 impl CustomOp3 for Attend<'_> {
     fn name(&self) -> &'static str {

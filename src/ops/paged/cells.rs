@@ -5,12 +5,15 @@
 //! | f32, f16 | `D S` numbers, (D, S) of keys and (S, D) of values |
 //! | 8 bits | `D S` codes in the same order, then `S` scales (f32, little endian): of a position's numbers the largest is 127 |
 
+#![allow(unsafe_code)]
+
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::KvCache;
 use crate::ops::multi::{f32s, multiversion};
+use crate::ops::simd::{Simd, dispatch};
 
 const BLOCK: usize = KvCache::BLOCK;
 
@@ -61,14 +64,23 @@ impl Element for f16 {
     }
 
     fn store(cell: &mut [f16], offset: usize, head: &[f32], transposed: bool) {
-        match transposed {
-            true => put(cell, offset, head.iter().map(|&v| f16::from_f32(v)), true),
-            false => cell[offset * head.len()..][..head.len()].convert_from_f32_slice(head),
+        if !transposed {
+            return cell[offset * head.len()..][..head.len()].convert_from_f32_slice(head);
+        }
+        // One by one the conversion asks each time what the processor can do.
+        let mut halves = [f16::ZERO; BLOCK];
+        for (head, cell) in head.chunks(BLOCK).zip(cell.chunks_mut(BLOCK * BLOCK)) {
+            let halves = &mut halves[..head.len()];
+            halves.convert_from_f32_slice(head);
+            put(cell, offset, halves.iter().copied(), true);
         }
     }
 
     fn widen(cell: &[f16], _: bool, out: &mut [f32]) {
-        cell.convert_to_f32_slice(out);
+        debug_assert!(cell.len() == out.len() && cell.len().is_multiple_of(BLOCK));
+        let count = cell.len().min(out.len()) / BLOCK * BLOCK;
+        // SAFETY: both are valid for `count` numbers, whole blocks, which any set's vectors divide.
+        unsafe { widen_halves(cell.as_ptr().cast(), out.as_mut_ptr(), count) }
     }
 }
 
@@ -100,6 +112,21 @@ impl Element for u8 {
             true => widen_keys(codes, &scales, out),
             false => widen_values(codes, &scales, out),
         }
+    }
+}
+
+dispatch! {
+    /// `count` halves, given as their bits, to `out`.
+    unsafe fn widen_halves(halves: *const u16, out: *mut f32, count: usize) = widen_halves_body
+}
+
+/// # Safety
+/// The processor has `S`; both pointers are valid for `count` numbers, a multiple of its lanes.
+#[inline(always)]
+unsafe fn widen_halves_body<S: Simd>(halves: *const u16, out: *mut f32, count: usize) {
+    for i in (0..count).step_by(S::LANES) {
+        // SAFETY: `i + LANES <= count`; the rest is the caller's contract.
+        unsafe { S::store(out.add(i), S::load_f16(halves.add(i))) };
     }
 }
 
