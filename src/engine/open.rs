@@ -89,7 +89,7 @@ fn open_llm(
             let limits = llm::Limits { blocks: Some(blocks), ..limits };
             let small = llm::load(draft, device, limits)?;
             same_vocabulary(&front, &small.front)
-                .map_err(|problem| Error::config(&format!("models.drafts.{}", installed.id), problem))?;
+                .map_err(|problem| Error::config(format!("models.drafts.{}", installed.id), problem))?;
             Some(small)
         }
         None => None,
