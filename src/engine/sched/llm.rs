@@ -114,6 +114,11 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Its share of a step that computes the next `len` tokens.
+    fn row(&self, len: usize) -> Row {
+        Row { id: self.id, start: self.computed, len, samples: len == self.pending(), guesses: 0 }
+    }
+
     /// Appends a token; says whether that completes the answer.
     fn say(&mut self, token: u32) -> Option<FinishReason> {
         self.tokens.push(token);
@@ -258,7 +263,7 @@ impl Scheduler {
             let seq = &self.running[at];
             if seq.pending() == 1 && !stalled(seq.id) && self.grow_or_preempt(at, 1) {
                 let seq = &self.running[at];
-                rows.push(Row { id: seq.id, start: seq.computed, len: 1, samples: true, guesses: 0 });
+                rows.push(seq.row(1));
             }
             at += 1;
         }
@@ -278,13 +283,7 @@ impl Scheduler {
             // A chunk that would preempt itself or a row already planned waits for blocks instead.
             if seq.pending() > 1 && !stalled(seq.id) && self.grow(at, len) {
                 let seq = &self.running[at];
-                rows.push(Row {
-                    id: seq.id,
-                    start: seq.computed,
-                    len,
-                    samples: len == seq.pending(),
-                    guesses: 0,
-                });
+                rows.push(seq.row(len));
                 budget -= len;
             }
             at += 1;
@@ -295,13 +294,7 @@ impl Scheduler {
             let len = self.running[at].pending().min(budget);
             if self.grow_or_preempt(at, len) {
                 let seq = &self.running[at];
-                rows.push(Row {
-                    id: seq.id,
-                    start: seq.computed,
-                    len,
-                    samples: len == seq.pending(),
-                    guesses: 0,
-                });
+                rows.push(seq.row(len));
                 budget -= len;
             }
         }
@@ -328,13 +321,7 @@ impl Scheduler {
                 seq.cached = Some(seq.computed);
                 self.waiting.charge(&seq.claim, seq.pending());
             }
-            rows.push(Row {
-                id: seq.id,
-                start: seq.computed,
-                len,
-                samples: len == seq.pending(),
-                guesses: 0,
-            });
+            rows.push(seq.row(len));
             budget -= len;
             let at = self.running.partition_point(|other| other.claim.priority <= seq.claim.priority);
             self.running.insert(at, seq);
