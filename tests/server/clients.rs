@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::program::{Program, home_like, models, parts};
+use super::program::{Program, home_like, models, parts, python};
 
 /// Runs a client to its end; what it prints is shown.
 #[track_caller]
@@ -22,10 +22,7 @@ fn script(name: &str) -> String {
 #[test]
 fn the_official_client_speaks_the_responses_api() {
     let Some(shared) = models() else { return };
-    let Some(python) = std::env::var_os("STENTOR_TEST_PYTHON") else {
-        println!("skipped: STENTOR_TEST_PYTHON, a Python with the openai package, is not set");
-        return;
-    };
+    let Some(python) = python() else { return };
     let home = home_like(&shared);
     let server = Program::ready(home.path(), &["--preload", "smollm2-135m-instruct"]);
     run(Command::new(python).arg(script("responses_test.py")).arg(format!("{}/v1", server.base)));

@@ -14,7 +14,7 @@ mod structured;
 use std::process::Command;
 use std::time::Duration;
 
-use program::{Program, clips, home_like, models};
+use program::{Program, clips, home_like, models, python};
 
 /// Weights on disk of what is loaded: the bound on memory is theirs plus this.
 const OVERHEAD: u64 = 300_000_000;
@@ -54,10 +54,7 @@ fn assert_memory(server: &Program, when: &str) {
 #[test]
 fn the_official_client_is_served_and_memory_stays_bounded() {
     let (Some(shared), Some(clips)) = (models(), clips()) else { return };
-    let Some(python) = std::env::var_os("STENTOR_TEST_PYTHON") else {
-        println!("skipped: STENTOR_TEST_PYTHON, a Python with the openai package, is not set");
-        return;
-    };
+    let Some(python) = python() else { return };
     let home = home_like(&shared);
     let server = Program::ready(home.path(), &[]);
     println!("ready {:.2} s after the start", server.age().as_secs_f64());

@@ -25,6 +25,15 @@ pub fn models() -> Option<PathBuf> {
     home.map(PathBuf::from)
 }
 
+/// A Python that has the official client.
+pub fn python() -> Option<std::ffi::OsString> {
+    let python = std::env::var_os("STENTOR_TEST_PYTHON");
+    if python.is_none() {
+        println!("skipped: STENTOR_TEST_PYTHON, a Python with the openai package, is not set");
+    }
+    python
+}
+
 /// The folder of spoken clips.
 pub fn clips() -> Option<PathBuf> {
     let folder = std::env::var_os("STENTOR_TEST_AUDIO");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::program::{Program, home_like, models, parts};
+use super::program::{Program, home_like, models, parts, python};
 use super::schemas::Schemas;
 
 /// Asked for at once.
@@ -127,10 +127,7 @@ fn every_form_is_kept_and_a_wrong_one_is_named() {
 #[test]
 fn fifty_streamed_calls_are_whole_and_valid() {
     let Some(shared) = models() else { return };
-    let Some(python) = std::env::var_os("STENTOR_TEST_PYTHON") else {
-        println!("skipped: STENTOR_TEST_PYTHON, a Python with the openai package, is not set");
-        return;
-    };
+    let Some(python) = python() else { return };
     let home = home_like(&shared);
     let server = Program::ready(home.path(), &["--preload", "smollm2-135m-instruct"]);
     let mut random = Schemas::new(50);

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::Lane;
 use super::draft::Drafter;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
+use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, Start};
 use crate::engine::sched::queue::Claim;
-use crate::engine::sched::{self, JobId};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
@@ -260,7 +260,7 @@ impl LlmLane {
             let Some(seq) = self.scheduler.running(row.id) else {
                 return Err(Failure::Step("a planned sequence is gone".to_owned()));
             };
-            let guesses = checked(row, seq);
+            let guesses = seq.checked(row);
             batch.tokens.extend_from_slice(&seq.tokens[row.start..row.start + row.len]);
             batch.tokens.extend_from_slice(guesses);
             batch.rows.push(Row {
@@ -283,7 +283,7 @@ impl LlmLane {
                 said.push(Err(Failure::Step("a planned sequence is gone".to_owned())));
                 continue;
             };
-            let guesses = checked(row, seq);
+            let guesses = seq.checked(row);
             let logits = logits.by_ref().take(1 + guesses.len());
             said.push(match failed.get(&row.id) {
                 Some(why) => Err(Failure::Step(format!("grammar: {why}"))),
@@ -296,11 +296,6 @@ impl LlmLane {
 
 /// What each row that samples said, the guesses that came true among it, or why it said nothing.
 type Said = Vec<Result<Vec<Sampled>, Failure>>;
-
-/// The guesses that a row checks.
-fn checked<'s>(row: &sched::llm::Row, seq: &'s Sequence) -> &'s [u32] {
-    &seq.guesses()[..row.guesses.min(seq.guesses().len())]
-}
 
 /// One token for each logits as long as it is what was guessed, and one that is not, or is behind all guesses.
 fn choose_while_true<'l>(

@@ -104,10 +104,9 @@ impl Sequence {
         &self.stop
     }
 
-    /// What may follow the tokens: of a row with guesses, the first so many are to be checked, or all if there are
-    /// fewer.
-    pub fn guesses(&self) -> &[u32] {
-        &self.guesses
+    /// The guesses behind its tokens that its row of a plan checks: as many as planned, or all if there are fewer.
+    pub fn checked(&self, row: &Row) -> &[u32] {
+        &self.guesses[..row.guesses.min(self.guesses.len())]
     }
 
     fn pending(&self) -> usize {
@@ -145,7 +144,7 @@ pub struct Row {
     pub len: usize,
     /// Whether these are the last known tokens, so that the next one is to be sampled.
     pub samples: bool,
-    /// Guesses to check behind them, at most: see [`Sequence::guesses`].
+    /// Guesses to check behind them, at most: see [`Sequence::checked`].
     pub guesses: usize,
 }
 

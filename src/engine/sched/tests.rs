@@ -57,7 +57,7 @@ pub(super) fn run(scheduler: &mut Scheduler, plan: &Plan) -> Vec<super::llm::Out
     let said: Vec<Vec<u32>> = (plan.rows.iter().filter(|r| r.samples))
         .map(|row| {
             let sequence = scheduler.running(row.id).unwrap();
-            let guesses = &sequence.guesses()[..row.guesses.min(sequence.guesses().len())];
+            let guesses = sequence.checked(row);
             let mut said = Vec::new();
             for i in 0..=guesses.len() {
                 said.push(next_token(row.id, sequence.tokens.len() + i, sequence.generated().len() + i));
@@ -283,7 +283,8 @@ fn up_to(tokens: &[u32]) -> u64 {
 /// A sequence's tokens, and the guesses that a row checks.
 fn with_guesses(scheduler: &Scheduler, row: &Row) -> Vec<u32> {
     let sequence = scheduler.running(row.id).unwrap();
-    [&sequence.tokens, &sequence.guesses()[..row.guesses]].concat()
+    assert_eq!(sequence.checked(row).len(), row.guesses, "lookup has guessed what is planned");
+    [&sequence.tokens, sequence.checked(row)].concat()
 }
 
 /// Checks a plan, and that every position it reads holds what the same tokens would have written there.

@@ -78,7 +78,7 @@ impl Scheduler {
     pub(super) fn note_guesses(&mut self, at: usize, row: &Row, said: &[u32]) {
         let seq = &mut self.running[at];
         let Some(&first) = said.first() else { return };
-        let checked = row.guesses.min(seq.guesses.len());
+        let checked = seq.checked(row).len();
         if checked > 0 {
             let accepted = (said.len() - 1).min(checked);
             (0..accepted).for_each(|_| seq.luck.note(true));
@@ -99,7 +99,7 @@ impl Scheduler {
     /// A step took so long. Those that compute prompts say nothing of what guesses cost.
     pub fn took(&mut self, plan: &Plan, seconds: f64) {
         if plan.rows.iter().all(|r| r.len == 1 && r.samples) {
-            let guesses = |r: &Row| self.running(r.id).map_or(0, |s| r.guesses.min(s.guesses.len()));
+            let guesses = |r: &Row| self.running(r.id).map_or(0, |seq| seq.checked(r).len());
             let rows = plan.rows.iter().map(|r| 1 + guesses(r)).sum();
             self.pace.note(rows, seconds);
         }
