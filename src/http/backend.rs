@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::service::{Card, Context, Error, Generation, Readiness, Service, Upload};
+use crate::service::{Card, Context, Error, Generation, Readiness, Service, Transcription, Upload};
 use crate::types::{asr, embed, llm};
 
 /// Answers requests. See [`Service`], which is the one that serves.
@@ -24,13 +24,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Embeds every input.
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
 
-    /// Transcribes a recording.
+    /// Reads a recording and begins to transcribe it.
     fn transcribe(
         &self,
         ctx: Context,
         request: asr::Request,
         upload: Upload,
-    ) -> BoxFuture<'_, Result<asr::Transcript, Error>>;
+    ) -> BoxFuture<'_, Result<Transcription, Error>>;
 
     /// The models that callers may name.
     fn models(&self) -> Vec<Card>;
@@ -66,7 +66,7 @@ impl Backend for Service {
         ctx: Context,
         request: asr::Request,
         upload: Upload,
-    ) -> BoxFuture<'_, Result<asr::Transcript, Error>> {
+    ) -> BoxFuture<'_, Result<Transcription, Error>> {
         Box::pin(Service::transcribe(self, ctx, request, upload))
     }
 

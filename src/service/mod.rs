@@ -18,15 +18,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use tokio::sync::Semaphore;
 
 pub use error::{Error, ErrorKind};
 pub use resolve::is_served;
 
 use crate::engine::{Engine, State};
-use crate::types::llm;
 use crate::types::model::Kind;
+use crate::types::{asr, llm};
 
 /// Recordings decoded to features, or waiting with them, at a time. It bounds memory: an hour takes 58 MB. The
 /// others wait as files on disk.
@@ -93,6 +93,49 @@ impl Generation {
 
 impl Stream for Generation {
     type Item = Result<llm::Delta, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Option<Self::Item>> {
+        self.deltas.as_mut().poll_next(cx)
+    }
+}
+
+/// A recording being transcribed. Dropping it stops the work within one step.
+pub struct Transcription {
+    /// Id of the model that hears it.
+    pub model: String,
+    deltas: Pin<Box<dyn Stream<Item = Result<asr::Delta, Error>> + Send>>,
+}
+
+impl Transcription {
+    /// What `model` hears, in the order of [`asr::Delta`].
+    pub fn new(
+        model: String,
+        deltas: impl Stream<Item = Result<asr::Delta, Error>> + Send + 'static,
+    ) -> Transcription {
+        Transcription { model, deltas: Box::pin(deltas) }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// Whatever ended it before its end.
+    pub async fn collect(mut self) -> Result<asr::Transcript, Error> {
+        let (mut length, mut segments) = (0.0, Vec::new());
+        while let Some(delta) = self.deltas.next().await {
+            match delta? {
+                asr::Delta::Begin { duration } => length = duration,
+                asr::Delta::Segment(segment) => segments.push(segment),
+                asr::Delta::End(asr::Ending { language, usage }) => {
+                    return Ok(asr::Transcript { language, duration: length, segments, usage });
+                }
+            }
+        }
+        Err(Error::Internal { detail: "a transcription ended without its end".to_owned() })
+    }
+}
+
+impl Stream for Transcription {
+    type Item = Result<asr::Delta, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Option<Self::Item>> {
         self.deltas.as_mut().poll_next(cx)

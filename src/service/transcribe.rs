@@ -3,43 +3,38 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
 use super::resolve::joined;
-use super::{Context, Error, Service, Upload};
+use super::{Context, Error, Service, Transcription, Upload};
 use crate::audio;
 use crate::engine::job::Event;
 use crate::engine::lane::asr::Input;
 use crate::model::asr::output::Options;
 use crate::model::asr::{Asr, Front};
-use crate::types::asr::{LogMel, Request, Task, Transcript};
+use crate::types::asr::{Delta, LogMel, Request, Task};
 
 impl Service {
-    /// Transcribes a recording. Dropping the future stops decoding and recognition.
+    /// Reads a recording and begins to transcribe it. Dropping the future, or what it gives, stops the work.
     pub async fn transcribe(
         &self,
         ctx: Context,
         request: Request,
         upload: Upload,
-    ) -> Result<Transcript, Error> {
+    ) -> Result<Transcription, Error> {
         let handle = self.model::<Asr>(&ctx, &request.model).await?;
         check(handle.front(), &request)?;
         // Held until the transcript is there: features of waiting recordings are what takes memory.
-        let place = self.recordings.acquire().await;
-        let _place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
+        let place = self.recordings.clone().acquire_owned().await;
+        let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
         let mel = self.listen(upload, handle.front().mels).await?;
         let duration = mel.seconds();
         let input = Input { mel, options: Options::new(&request) };
-        let mut events = handle.submit(input, Some(self.options.timeout))?;
-        let mut segments = Vec::new();
-        loop {
-            match events.recv().await {
-                Some(Event::Delta(segment)) => segments.push(segment),
-                Some(Event::Done(done)) => {
-                    return Ok(Transcript { language: done.language, duration, segments });
-                }
-                Some(Event::Failed(failure)) => return Err(failure.into()),
-                None => return Err(Error::Internal { detail: "the worker dropped the job".to_owned() }),
-            }
-        }
+        let events = handle.submit(input, Some(self.options.timeout))?;
+        let model = handle.id().to_owned();
+        let begin = Some(Delta::Begin { duration });
+        Ok(Transcription::new(model, deltas(Heard { begin, events, _place: place })))
     }
 
     /// Decodes the file and computes its features, away from the threads that serve sockets.
@@ -61,6 +56,29 @@ impl Service {
         });
         joined(work.await)?.map_err(unheard)
     }
+}
+
+/// A recording that is being recognised.
+struct Heard {
+    begin: Option<Delta>,
+    events: mpsc::Receiver<Event<Asr>>,
+    _place: OwnedSemaphorePermit,
+}
+
+fn deltas(heard: Heard) -> impl stream::Stream<Item = Result<Delta, Error>> {
+    stream::unfold(Some(heard), |heard| async {
+        let mut heard = heard?;
+        if let Some(begin) = heard.begin.take() {
+            return Some((Ok(begin), Some(heard)));
+        }
+        let lost = || Error::Internal { detail: "the worker dropped the job".to_owned() };
+        Some(match heard.events.recv().await {
+            Some(Event::Delta(segment)) => (Ok(Delta::Segment(segment)), Some(heard)),
+            Some(Event::Done(ending)) => (Ok(Delta::End(ending)), None),
+            Some(Event::Failed(failure)) => (Err(failure.into()), None),
+            None => (Err(lost()), None),
+        })
+    })
 }
 
 /// Says, when it is dropped, that the result of a blocking task is wanted no more.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use stentor::http::{Backend, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::responses::Responses;
-use stentor::service::{Card, Context, Error, Generation, Readiness, Upload};
+use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
 use stentor::types::{Usage, asr, embed, llm};
@@ -231,7 +231,7 @@ impl Backend for Fake {
         _ctx: Context,
         request: asr::Request,
         mut upload: Upload,
-    ) -> BoxFuture<'_, Result<asr::Transcript, Error>> {
+    ) -> BoxFuture<'_, Result<Transcription, Error>> {
         async move {
             if request.model != "org/ears" && request.model != "whisper-1" {
                 return Err(unknown(request.model));
@@ -245,13 +245,21 @@ impl Backend for Fake {
                 end: 1.5,
                 text: format!(" {} bytes of {}", text.len(), upload.name.unwrap_or_default()),
                 tokens: vec![1, 2],
-                temperature: request.temperature,
+                temperature: request.decoding.temperatures[0],
                 avg_logprob: -0.5,
                 compression_ratio: 1.0,
                 no_speech_prob: 0.25,
+                words: Vec::new(),
+                logprobs: Vec::new(),
             };
-            let language = request.language.unwrap_or_else(|| "en".into());
-            Ok(asr::Transcript { language, duration: 1.5, segments: vec![segment] })
+            let code = request.language.unwrap_or_else(|| "en".into());
+            let language = asr::Language { code, probability: 1.0 };
+            let deltas = [
+                asr::Delta::Begin { duration: 1.5 },
+                asr::Delta::Segment(segment),
+                asr::Delta::End(asr::Ending { language, usage: Usage::default() }),
+            ];
+            Ok(Transcription::new(request.model, stream::iter(deltas.map(Ok))))
         }
         .boxed()
     }

@@ -76,14 +76,9 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn transcribe(service: &Service, model: &str, args: &Args) -> anyhow::Result<Transcript> {
-    let request = Request {
-        model: model.to_owned(),
-        task: Task::Transcribe,
-        language: None,
-        prompt: None,
-        temperature: 0.0,
-    };
+    let mut request = Request::new(model, Task::Transcribe);
+    request.decoding.beam_size = 1;
     let name = args.audio.file_name().map(|name| name.to_string_lossy().into_owned());
     let upload = Upload { file: File::open(&args.audio)?, name };
-    Ok(service.transcribe(Context::default(), request, upload).await?)
+    Ok(service.transcribe(Context::default(), request, upload).await?.collect().await?)
 }

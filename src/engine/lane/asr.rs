@@ -16,7 +16,7 @@ use crate::model::asr::whisper::WINDOW;
 use crate::model::asr::{Asr, Batch, Front, Row, RowLogits};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
 use crate::types::Usage;
-use crate::types::asr::{LogMel, Segment};
+use crate::types::asr::{Ending, Language, LogMel, Segment};
 use crate::types::model::Kind;
 
 /// What a transcription starts from.
@@ -25,19 +25,11 @@ pub struct Input {
     pub options: Options,
 }
 
-/// What is known at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// ISO 639-1 code.
-    pub language: String,
-    pub usage: Usage,
-}
-
 impl Modality for Asr {
     const KIND: Kind = Kind::Asr;
     type Input = Input;
     type Delta = Segment;
-    type Done = Done;
+    type Done = Ending;
     type Front = Front;
 }
 
@@ -127,8 +119,9 @@ impl AsrLane {
         active.timer.prompt(usage.prompt_tokens);
         active.timer.finish(now, Outcome::Stop, usage.prompt_tokens);
         // Silence has no language; English is what the reference falls back to.
-        let language = active.work.language().unwrap_or("en").to_owned();
-        active.job.events.send(Event::Done(Done { language, usage }));
+        let code = active.work.language().unwrap_or("en").to_owned();
+        let language = Language { code, probability: 1.0 };
+        active.job.events.send(Event::Done(Ending { language, usage }));
         self.draining.add(active.job.events);
     }
 

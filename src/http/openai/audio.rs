@@ -56,8 +56,7 @@ impl Fields {
     ) -> Result<Fields, ApiError> {
         let mut named = None;
         let mut format = Format::Json;
-        let mut request =
-            Request { model: String::new(), task, language: None, prompt: None, temperature: 0.0 };
+        let mut request = Request::new("", task);
         for (name, value) in fields {
             let value = value.trim();
             if value.is_empty() {
@@ -75,7 +74,11 @@ impl Fields {
                     return Err(ApiError::invalid("prompt", message));
                 }
                 "prompt" => request.prompt = Some(value.to_owned()),
-                "temperature" => request.temperature = temperature(value)?,
+                "temperature" => {
+                    if let Some(temperature) = Some(temperature(value)?).filter(|t| *t > 0.0) {
+                        request.decoding.temperatures = vec![temperature];
+                    }
+                }
                 _ => refuse(&name, value)?,
             }
         }
@@ -135,7 +138,7 @@ async fn answer(state: State, ctx: Context, form: Form, task: Task) -> Result<Re
     let upload: Upload =
         form.upload.ok_or_else(|| ApiError::invalid("file", "`file` is missing: attach the recording"))?;
     let known = models::resolve(&state, &fields.request.model);
-    let transcript = state.backend().transcribe(ctx, fields.request, upload).await?;
+    let transcript = state.backend().transcribe(ctx, fields.request, upload).await?.collect().await?;
     let mut response = transcript::write(&transcript, fields.format, task);
     if let Some(model) = known {
         response.extensions_mut().insert(model);
@@ -214,7 +217,7 @@ mod tests {
         assert_eq!(fields.request.model, "whisper-1");
         assert_eq!(fields.request.language.as_deref(), Some("pt"));
         assert_eq!(fields.request.prompt.as_deref(), Some("names"));
-        assert_eq!(fields.request.temperature, 0.5);
+        assert_eq!(fields.request.decoding.temperatures, [0.5]);
         assert_eq!(read(&[("language", "")]).unwrap().request.model, "default");
     }
 

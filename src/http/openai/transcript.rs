@@ -118,7 +118,7 @@ pub(super) fn write(transcript: &Transcript, format: Format, task: Task) -> Resp
                 Task::Transcribe => "transcribe",
                 Task::Translate => "translate",
             },
-            language: &transcript.language,
+            language: &transcript.language.code,
             duration: transcript.duration,
             text: transcript.text(),
             segments: transcript.segments.iter().map(VerboseSegment::from).collect(),
@@ -185,6 +185,8 @@ mod tests {
             avg_logprob: -0.25,
             compression_ratio: 1.5,
             no_speech_prob: 0.5,
+            words: Vec::new(),
+            logprobs: Vec::new(),
         }
     }
 

@@ -31,8 +31,6 @@ const MIN_AVG_LOGPROB: f32 = -1.0;
 const MAX_NO_SPEECH: f32 = 0.6;
 /// Above this temperature a text is no context for the next window.
 const RESET_TEMPERATURE: f32 = 0.5;
-/// Temperatures tried in turn where the caller asked for none.
-const LADDER: [f32; 6] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
 
 /// How to decode.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,10 +55,7 @@ impl Options {
             task: request.task,
             language: request.language.clone(),
             prompt: request.prompt.clone(),
-            temperatures: match request.temperature > 0.0 {
-                true => vec![request.temperature],
-                false => LADDER.to_vec(),
-            },
+            temperatures: request.decoding.temperatures.clone(),
             condition_on_previous: true,
             seed: 0,
         }
@@ -352,6 +347,8 @@ impl LongForm {
             avg_logprob: outcome.avg_logprob,
             compression_ratio: outcome.compression_ratio,
             no_speech_prob,
+            words: Vec::new(),
+            logprobs: Vec::new(),
         });
         self.next_id = self.next_id.saturating_add(1);
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::types::asr::Decoding;
 
 /// Token ids of the small vocabulary: letters 0..26, a space, the empty string, then the special ones.
 const SPACE: u32 = 26;
@@ -72,7 +73,7 @@ fn options() -> Options {
         task: Task::Transcribe,
         language: Some("en".into()),
         prompt: None,
-        temperatures: LADDER.to_vec(),
+        temperatures: Decoding::default().temperatures,
         condition_on_previous: true,
         seed: 7,
     }
