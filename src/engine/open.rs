@@ -25,8 +25,8 @@ const MIXED_TOKENS: usize = 128;
 const MAX_RUNNING: usize = 64;
 /// Tokens of a batch of texts. More does not make a CPU faster, and delays other models.
 const EMBED_TOKENS: usize = 4_096;
-/// Recordings decoded at once; the others wait.
-const ASR_SLOTS: usize = 4;
+/// Windows of 30 s that a speech model decodes side by side, and what their keys and values may take.
+const ASR_LIMITS: asr::Limits = asr::Limits { windows: 8, window_bytes: 512 << 20 };
 
 /// What the device grants a chat model.
 #[derive(Debug, Clone, Copy)]
@@ -59,10 +59,13 @@ pub fn open(
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
         }
         Kind::Asr => {
-            let loaded = asr::load(installed, device, ASR_SLOTS)?;
+            let loaded = asr::load(installed, device, ASR_LIMITS)?;
             let bytes = loaded.model.bytes();
             let front = Arc::new(loaded.front);
-            let lane = AsrLane::new(metrics, loaded.model, front.clone(), ASR_SLOTS);
+            metrics.set_cache_config(KvCache::BLOCK, front.blocks);
+            let scheduler =
+                sched::asr::Scheduler::new(front.windows, front.rows, front.blocks, KvCache::BLOCK);
+            let lane = AsrLane::new(metrics, loaded.model, front.clone(), scheduler);
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Asr(front), bytes })
         }
         Kind::Vad | Kind::Speaker | Kind::Segment => Err(Error::Architecture {

@@ -11,6 +11,7 @@ use candle_core::DType;
 
 pub mod attention;
 pub(crate) mod cpu;
+pub mod cross;
 pub mod elementwise;
 pub mod gate;
 pub(crate) mod gemm;
@@ -29,6 +30,7 @@ pub mod simd;
 pub mod softmax;
 
 pub use attention::{Mask, attention, attention_varlen};
+pub use cross::{CrossCache, Span};
 pub use elementwise::gelu_erf;
 pub use gate::{Activation, gated};
 pub use half_linear::HalfLinear;

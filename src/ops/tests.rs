@@ -270,3 +270,27 @@ fn refused() {
     assert!(rope.apply(&qkv, 4, 16, &[0, 1, 10]).is_err() && rope.apply(&qkv, 5, 16, &[0, 1, 2]).is_err());
     assert!(KvCache::new(KvType::F16, 1, usize::MAX, (2, 16), &Device::Cpu).is_err());
 }
+
+#[test]
+fn copied_blocks_attend_alike() {
+    let run = |kind: KvType| {
+        let cache = KvCache::new(kind, 2, 3, (2, 16), &Device::Cpu).unwrap();
+        let qkv = Tensor::from_vec(noise(40 * 96, 3), (40, 96), &Device::Cpu).unwrap();
+        let slots: Vec<u32> = (0..40).collect();
+        cache.write(1, &qkv, 32, &slots).unwrap();
+        cache.copy(&[(1, 2)]).unwrap();
+        let attend = |table: &[u32]| {
+            let rows = [Rows { first: 0, len: 1, start: 39, table }];
+            let sight = Sight { scale: 0.25, window: None };
+            let q = qkv.narrow(0, 0, 1).unwrap();
+            let out = paged_attention(&cache, 1, &q, 2, sight, &rows).unwrap();
+            out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(attend(&[0, 1]), attend(&[0, 2]));
+        assert!(cache.copy(&[(0, 3)]).is_err());
+    };
+    for kind in [KvType::F32, KvType::F16, KvType::Q8] {
+        run(kind);
+        testing::composed(|| run(kind));
+    }
+}

@@ -11,7 +11,7 @@ use super::{Context, Error, Service, Transcription, Upload};
 use crate::audio;
 use crate::engine::job::Event;
 use crate::engine::lane::asr::Input;
-use crate::model::asr::output::Options;
+use crate::model::asr::output::{Cut, Options};
 use crate::model::asr::{Asr, Front};
 use crate::types::asr::{Delta, LogMel, Request, Task};
 
@@ -30,7 +30,7 @@ impl Service {
         let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
         let mel = self.listen(upload, handle.front().mels).await?;
         let duration = mel.seconds();
-        let input = Input { mel, options: Options::new(&request) };
+        let input = Input { mel, cut: Cut::Whole, options: Options::new(&request), priority: 0 };
         let events = handle.submit(input, Some(self.options.timeout))?;
         let model = handle.id().to_owned();
         let begin = Some(Delta::Begin { duration });

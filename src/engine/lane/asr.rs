@@ -1,28 +1,43 @@
 //! Speech recognition.
 //!
-//! Recordings take slots of the model in order of arrival. Decoding comes first: a step appends one token (or
-//! a prompt) to every recording that is in the middle of a window. When none is, the next window is encoded.
+//! Every recording says which windows it can be heard in next; they get the model's slots by turns of their owners,
+//! and of one owner's the recording that holds the fewest, the oldest first. Windows of all recordings are decoded
+//! together, a token a step; one that is done makes room for the next, which is encoded first, so that the step is
+//! kept full.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
+
 use super::Lane;
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
+use crate::engine::sched::JobId;
+use crate::engine::sched::asr::Scheduler;
+use crate::engine::sched::queue::{Claim, FairQueue};
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
-use crate::model::asr::output::{LongForm, Need, Options};
+use crate::model::asr::output::{Considered, Cut, Options, Parent, Recording, Setting, Window};
 use crate::model::asr::whisper::WINDOW;
-use crate::model::asr::{Asr, Batch, Front, Row, RowLogits};
+use crate::model::asr::{Asr, Batch, Decode, Front, Row, RowOutput};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
 use crate::types::Usage;
-use crate::types::asr::{Ending, Language, LogMel, Segment};
+use crate::types::asr::{Ending, LogMel, Segment};
 use crate::types::model::Kind;
+
+/// Windows that a step encodes: more do not go faster on a CPU, and what waits for the device waits longer.
+const ENCODED: usize = 1;
+/// Steps between two looks over the books of the blocks.
+const AUDIT: u64 = 64;
 
 /// What a transcription starts from.
 pub struct Input {
     pub mel: LogMel,
+    pub cut: Cut,
     pub options: Options,
+    /// Lower goes first.
+    pub priority: i32,
 }
 
 impl Modality for Asr {
@@ -38,195 +53,371 @@ pub struct AsrLane {
     metrics: ModelMetrics,
     model: Box<dyn Model<Asr>>,
     front: Arc<Front>,
-    waiting: VecDeque<(Job<Asr>, RequestTimer)>,
+    scheduler: Scheduler,
+    recordings: BTreeMap<JobId, Active>,
+    next: u64,
+    /// One item for every recording that waits for a slot.
+    turns: FairQueue<Claim>,
     /// By slot.
-    active: BTreeMap<usize, Active>,
-    slots: usize,
+    windows: Vec<Option<Heard>>,
     draining: Draining<Asr>,
+    steps: u64,
 }
 
 struct Active {
     job: Job<Asr>,
-    work: LongForm,
-    began: Instant,
+    work: Recording,
+    claim: Claim,
+    began: Option<Instant>,
     timer: RequestTimer,
+    /// Windows that hold a slot.
+    windows: usize,
+    waits: bool,
+}
+
+/// A window in its slot.
+struct Heard {
+    recording: JobId,
+    claim: Claim,
+    setting: Arc<Setting>,
+    window: Window,
+    encoded: bool,
 }
 
 /// A step, by slots.
 pub enum Plan {
-    Encode(usize),
+    Encode(Vec<usize>),
     Decode(Vec<usize>),
 }
 
+/// What the rows of each slot came to.
+pub type Output = Vec<Result<Vec<Considered>, Failure>>;
+
 impl AsrLane {
-    /// A lane without jobs, for a model with so many slots.
-    pub fn new(metrics: ModelMetrics, model: Box<dyn Model<Asr>>, front: Arc<Front>, slots: usize) -> Self {
+    /// A lane without jobs.
+    pub fn new(
+        metrics: ModelMetrics,
+        model: Box<dyn Model<Asr>>,
+        front: Arc<Front>,
+        scheduler: Scheduler,
+    ) -> Self {
+        let windows = (0..front.windows).map(|_| None).collect();
         AsrLane {
             metrics,
             model,
             front,
-            waiting: VecDeque::new(),
-            active: BTreeMap::new(),
-            slots,
+            scheduler,
+            recordings: BTreeMap::new(),
+            next: 0,
+            turns: FairQueue::default(),
+            windows,
             draining: Draining::default(),
+            steps: 0,
         }
     }
 
-    /// Lets go of the jobs nobody waits for, and gives free slots to those that wait.
+    /// Lets go of the jobs nobody waits for, delivers what readers were behind on, and fills free slots.
     fn settle(&mut self, now: Instant) {
         self.draining.flush();
-        self.waiting.retain_mut(|(job, _)| !job.is_over(now));
-        self.active.retain(|_, active| {
+        let over = self.recordings.iter_mut().filter_map(|(id, active)| {
             active.job.events.flush();
-            !active.job.is_over(now)
+            active.job.is_over(now).then_some(*id)
         });
-        while self.active.len() < self.slots {
-            let Some((mut job, mut timer)) = self.waiting.pop_front() else { break };
-            let Some(slot) = (0..self.slots).find(|s| !self.active.contains_key(s)) else { break };
-            timer.start(now);
-            let options = job.input.options.clone();
-            match LongForm::new(&job.input.mel, self.front.vocab.clone(), self.front.context, options) {
-                Ok(work) => {
-                    self.active.insert(slot, Active { job, work, began: now, timer });
-                    self.advance(slot);
-                }
-                Err(error) => {
-                    timer.finish(now, Outcome::Error, 0);
-                    job.events.send(Event::Failed(Failure::Rejected(error.to_string())));
-                }
+        for id in over.collect::<Vec<_>>() {
+            self.forget(id);
+        }
+        for active in self.recordings.values_mut() {
+            if !active.waits && active.work.has_window() && !active.job.events.is_behind() {
+                active.waits = true;
+                self.turns.push(&active.claim, active.claim.clone());
             }
         }
-        self.metrics.set_load(self.active.len(), self.waiting.len());
+        while self.give_turn(now) {}
+        let running = self.recordings.values().filter(|a| a.windows > 0).count();
+        self.metrics.set_load(running, self.recordings.len() - running);
+        self.metrics.set_kv_usage(self.scheduler.usage());
     }
 
-    /// Sends what a recording has finished; ends it when that is all.
-    fn advance(&mut self, slot: usize) {
-        let Some(active) = self.active.get_mut(&slot) else { return };
-        while let Some(segment) = active.work.take_segment() {
-            active.job.events.send(Event::Delta(segment));
+    /// Gives a free slot to whose turn it is; false where there is none, or nobody waits.
+    fn give_turn(&mut self, now: Instant) -> bool {
+        if self.turns.is_empty() || self.windows.iter().all(Option::is_some) {
+            return false;
         }
-        if active.work.next() != Need::Done {
-            return;
-        }
-        let Some(mut active) = self.active.remove(&slot) else { return };
-        let now = Instant::now();
-        let (prompt, sampled) = active.work.tokens();
-        let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        let usage =
-            Usage { prompt_tokens: count(prompt), completion_tokens: count(sampled), ..Usage::default() };
-        let audio = Duration::try_from_secs_f64(active.job.input.mel.seconds()).unwrap_or_default();
-        self.metrics.transcribed(audio, now - active.began);
-        active.timer.prompt(usage.prompt_tokens);
-        active.timer.finish(now, Outcome::Stop, usage.prompt_tokens);
-        // Silence has no language; English is what the reference falls back to.
-        let code = active.work.language().unwrap_or("en").to_owned();
-        let language = Language { code, probability: 1.0 };
-        active.job.events.send(Event::Done(Ending { language, usage }));
-        self.draining.add(active.job.events);
+        let Some(claim) = self.turns.pop() else { return false };
+        let waiting = self.recordings.iter_mut().filter(|(_, a)| a.waits && a.claim == claim);
+        let Some((&id, active)) = waiting.min_by_key(|(id, a)| (a.windows, **id)) else {
+            self.turns.leave(&claim);
+            return true;
+        };
+        let Some(slot) = self.scheduler.open(active.work.setting().rows()) else {
+            self.turns.put_back(&claim, claim.clone());
+            return false;
+        };
+        active.waits = false;
+        let Some(window) = active.work.next_window() else {
+            self.scheduler.close(slot);
+            self.turns.leave(&claim);
+            return true;
+        };
+        active.windows += 1;
+        active.began.get_or_insert(now);
+        active.timer.start(now);
+        self.turns.charge(&claim, WINDOW);
+        let setting = active.work.setting().clone();
+        self.windows[slot] = Some(Heard { recording: id, claim, setting, window, encoded: false });
+        true
     }
 
-    fn break_off(&mut self, slot: usize, failure: &Failure) {
-        if let Some(mut active) = self.active.remove(&slot) {
+    /// Takes a window out of its slot.
+    fn close(&mut self, slot: usize) -> Option<Heard> {
+        let heard = self.windows.get_mut(slot)?.take()?;
+        self.scheduler.close(slot);
+        self.turns.leave(&heard.claim);
+        if let Some(active) = self.recordings.get_mut(&heard.recording) {
+            active.windows -= 1;
+        }
+        Some(heard)
+    }
+
+    /// Drops a recording and all it holds.
+    fn forget(&mut self, id: JobId) -> Option<Active> {
+        for slot in 0..self.windows.len() {
+            if self.windows[slot].as_ref().is_some_and(|h| h.recording == id) {
+                self.close(slot);
+            }
+        }
+        let active = self.recordings.remove(&id)?;
+        if active.waits {
+            self.turns.remove(|claim| *claim == active.claim);
+        }
+        Some(active)
+    }
+
+    fn break_off(&mut self, id: JobId, failure: &Failure) {
+        if let Some(mut active) = self.forget(id) {
             active.timer.finish(Instant::now(), Outcome::Error, 0);
             active.job.events.send(Event::Failed(failure.clone()));
             self.draining.add(active.job.events);
         }
     }
 
-    fn rows(&self, slots: &[usize]) -> Vec<Row> {
-        let row = |slot: &usize| match self.active.get(slot)?.work.next() {
-            Need::Decode { tokens, position, probe } => {
-                Some(Row { slot: *slot, tokens: tokens.to_vec(), position, probe })
+    /// Sends what a recording has finished; ends it when that is all.
+    fn advance(&mut self, id: JobId, now: Instant) {
+        let Some(active) = self.recordings.get_mut(&id) else { return };
+        while let Some(segment) = active.work.take_segment() {
+            active.job.events.send(Event::Delta(segment));
+        }
+        if !active.work.is_done() {
+            return;
+        }
+        let Some(mut active) = self.forget(id) else { return };
+        let (prompt, sampled) = active.work.tokens();
+        let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let usage =
+            Usage { prompt_tokens: count(prompt), completion_tokens: count(sampled), ..Usage::default() };
+        let audio = Duration::try_from_secs_f64(active.job.input.mel.seconds()).unwrap_or_default();
+        self.metrics.transcribed(audio, now - active.began.unwrap_or(now));
+        active.timer.prompt(usage.prompt_tokens);
+        active.timer.finish(now, Outcome::Stop, usage.prompt_tokens);
+        active.job.events.send(Event::Done(Ending { language: active.work.language(), usage }));
+        self.draining.add(active.job.events);
+    }
+
+    fn is_behind(&self, heard: &Heard) -> bool {
+        self.recordings.get(&heard.recording).is_none_or(|a| a.job.events.is_behind())
+    }
+
+    fn encode(&mut self, slots: &[usize]) -> Result<(), Failure> {
+        let mut batch = Vec::with_capacity(slots.len());
+        for &slot in slots {
+            let heard = self.windows[slot].as_ref();
+            let found = heard.and_then(|h| Some((h, self.recordings.get(&h.recording)?)));
+            let (heard, active) = found.ok_or_else(|| Failure::Step("a planned window is gone".to_owned()))?;
+            let mut values = vec![0f32; self.front.mels * WINDOW];
+            active.work.hear(&active.job.input.mel, &heard.window, &mut values);
+            batch.push((slot, values));
+        }
+        let done = self.model.step(&Batch::Encode(batch));
+        done.map(drop).map_err(|e| Failure::Step(e.to_string()))
+    }
+
+    fn decode(&mut self, slots: &[usize]) -> Result<Output, Failure> {
+        let mut step = Decode { copies: self.scheduler.take_copies(), rows: Vec::new() };
+        let mut counts = Vec::with_capacity(slots.len());
+        for &slot in slots {
+            let Some(heard) = self.windows[slot].as_ref() else {
+                return Err(Failure::Step("a planned window is gone".to_owned()));
+            };
+            let asks = heard.window.rows(&heard.setting);
+            counts.push(asks.len());
+            for ask in asks {
+                let covered = self.scheduler.cover(slot, ask.text, ask.position, ask.tokens.len());
+                let table = covered.map_err(|e| Failure::Step(e.to_string()))?;
+                let (tokens, position, want) = (ask.tokens, ask.position, ask.want);
+                step.rows.push(Row { slot, tokens, position, table, want });
             }
-            _ => None,
+        }
+        let outputs = self.model.step(&Batch::Decode(step)).map_err(|e| Failure::Step(e.to_string()))?;
+        let mut outputs = outputs.into_iter();
+        let rows: Vec<Vec<RowOutput>> =
+            counts.iter().map(|&count| outputs.by_ref().take(count).collect()).collect();
+        Ok(self.consider(slots, rows))
+    }
+
+    /// What each row comes to; a vocabulary is long enough to share the rows out among the cores.
+    fn consider(&self, slots: &[usize], rows: Vec<Vec<RowOutput>>) -> Output {
+        let windows = &self.windows;
+        let one = |(slot, at, output): (usize, usize, RowOutput)| {
+            let heard = windows[slot].as_ref();
+            let heard = heard.ok_or_else(|| Failure::Step("a planned window is gone".to_owned()))?;
+            let considered = heard.window.consider(&heard.setting, at, output);
+            considered.map_err(|e| Failure::Step(e.to_string()))
         };
-        slots.iter().filter_map(row).collect()
+        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let flat: Vec<(usize, usize, RowOutput)> = (slots.iter().zip(rows))
+            .flat_map(|(&slot, rows)| rows.into_iter().enumerate().map(move |(at, row)| (slot, at, row)))
+            .collect();
+        let all: Vec<_> = flat.into_par_iter().with_max_len(1).map(one).collect();
+        let mut all = all.into_iter();
+        counts.iter().map(|&count| all.by_ref().take(count).collect()).collect()
+    }
+
+    /// Applies what the rows of one slot came to.
+    fn apply(&mut self, slot: usize, outputs: Vec<Considered>, now: Instant) -> Result<(), Failure> {
+        let Some(heard) = self.windows[slot].as_mut() else { return Ok(()) };
+        let Some(active) = self.recordings.get_mut(&heard.recording) else { return Ok(()) };
+        active.timer.token(now);
+        let id = heard.recording;
+        let step = |e: &dyn std::fmt::Display| Failure::Step(e.to_string());
+        let languages = heard.window.advance(&heard.setting, outputs).map_err(|e| step(&e))?;
+        if let Some(languages) = languages
+            && !active.work.decide(&mut heard.window, languages)
+        {
+            self.close(slot);
+            return Ok(());
+        }
+        if let Some(parents) = heard.window.parents() {
+            let parents: Vec<Option<usize>> = parents
+                .into_iter()
+                .map(|parent| match parent {
+                    Parent::Root => None,
+                    Parent::Row(row) => Some(row),
+                })
+                .collect();
+            self.scheduler.follow(slot, &parents).map_err(|e| step(&e))?;
+        }
+        if heard.window.is_done()
+            && let Some(heard) = self.close(slot)
+        {
+            if let Some(active) = self.recordings.get_mut(&id) {
+                active.work.finish(heard.window);
+            }
+            self.advance(id, now);
+        }
+        Ok(())
+    }
+
+    fn audit(&self) {
+        if let Err(broken) = self.scheduler.check_integrity() {
+            tracing::error!(broken, "{}", super::llm::UNBALANCED);
+        }
     }
 }
 
 impl Lane for AsrLane {
     type Plan = Plan;
-    type Output = Vec<RowLogits>;
+    type Output = Output;
 
     fn submit(&mut self, job: AnyJob) {
-        let AnyJob::Asr(job) = job else { return job.reject() };
-        let timer = self.metrics.request(job.queued);
-        self.waiting.push_back((job, timer));
+        let AnyJob::Asr(mut job) = job else { return job.reject() };
+        let Input { mel, cut, options, priority } = &job.input;
+        let work = Recording::new(mel, cut, self.front.vocab.clone(), self.front.context, options.clone());
+        let rejected = match work {
+            Ok(work) if work.setting().rows() <= self.scheduler.most_rows() => {
+                let claim = Claim { priority: *priority, owner: job.owner.clone() };
+                let timer = self.metrics.request(job.queued);
+                let id = JobId(self.next);
+                self.next += 1;
+                let active = Active { job, work, claim, began: None, timer, windows: 0, waits: false };
+                self.recordings.insert(id, active);
+                return self.advance(id, Instant::now());
+            }
+            Ok(_) => format!("the model follows at most {} texts side by side", self.scheduler.most_rows()),
+            Err(error) => error.to_string(),
+        };
+        self.metrics.request(job.queued).finish(Instant::now(), Outcome::Error, 0);
+        job.events.send(Event::Failed(Failure::Rejected(rejected)));
     }
 
     fn plan(&mut self, now: Instant) -> Option<Plan> {
         self.settle(now);
-        let ready = |slot: &usize, need: fn(&Need<'_>) -> bool| {
-            self.active.get(slot).is_some_and(|a| !a.job.events.is_behind() && need(&a.work.next()))
-        };
-        let slots = || self.active.keys().copied();
-        let decode: Vec<usize> = slots().filter(|s| ready(s, |n| matches!(n, Need::Decode { .. }))).collect();
-        if !decode.is_empty() {
-            return Some(Plan::Decode(decode));
+        let (mut fresh, mut ready) = (Vec::new(), Vec::new());
+        for (slot, heard) in self.windows.iter().enumerate() {
+            let Some(heard) = heard.as_ref().filter(|h| !self.is_behind(h)) else { continue };
+            if heard.encoded { ready.push(slot) } else { fresh.push(slot) }
         }
-        slots().find(|s| ready(s, |n| matches!(n, Need::Encode { .. }))).map(Plan::Encode)
+        if !fresh.is_empty() {
+            fresh.truncate(ENCODED);
+            return Some(Plan::Encode(fresh));
+        }
+        (!ready.is_empty()).then_some(Plan::Decode(ready))
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<Vec<RowLogits>, Failure> {
-        let batch = match plan {
-            Plan::Decode(slots) => Batch::Decode(self.rows(slots)),
-            Plan::Encode(slot) => {
-                let Some((active, Need::Encode { seek })) = self.active.get(slot).map(|a| (a, a.work.next()))
-                else {
-                    return Err(Failure::Step("a planned recording is gone".to_owned()));
-                };
-                let mut window = vec![0f32; self.front.mels * WINDOW];
-                active.job.input.mel.window(seek, WINDOW, &mut window);
-                Batch::Encode(vec![(*slot, window)])
-            }
-        };
-        self.model.step(&batch).map_err(|e| Failure::Step(e.to_string()))
-    }
-
-    fn commit(&mut self, plan: Plan, output: Vec<RowLogits>) {
+    fn run(&mut self, plan: &Plan) -> Result<Output, Failure> {
         match plan {
-            Plan::Encode(slot) => {
-                if let Some(active) = self.active.get_mut(&slot) {
-                    active.work.encoded();
+            Plan::Encode(slots) => self.encode(slots).map(|()| Vec::new()),
+            Plan::Decode(slots) => self.decode(slots),
+        }
+    }
+
+    fn commit(&mut self, plan: Plan, output: Output) {
+        match plan {
+            Plan::Encode(slots) => {
+                for slot in slots {
+                    if let Some(heard) = &mut self.windows[slot] {
+                        heard.encoded = true;
+                    }
                 }
             }
             Plan::Decode(slots) => {
                 let now = Instant::now();
-                for (slot, mut logits) in slots.into_iter().zip(output) {
-                    let Some(active) = self.active.get_mut(&slot) else { continue };
-                    active.timer.token(now);
-                    match active.work.feed(&mut logits.last, logits.probe.as_deref()) {
-                        Ok(()) => self.advance(slot),
-                        Err(error) => self.break_off(slot, &Failure::Step(error.to_string())),
+                for (slot, outputs) in slots.into_iter().zip(output) {
+                    let id = self.windows[slot].as_ref().map(|h| h.recording);
+                    let applied = outputs.and_then(|outputs| self.apply(slot, outputs, now));
+                    if let (Err(failure), Some(id)) = (applied, id) {
+                        self.break_off(id, &failure);
                     }
                 }
             }
         }
+        self.steps += 1;
+        if self.steps.is_multiple_of(AUDIT) {
+            self.audit();
+        }
     }
 
     fn fail(&mut self, plan: Plan, failure: &Failure) {
-        match plan {
-            Plan::Encode(slot) => self.break_off(slot, failure),
-            Plan::Decode(slots) => slots.into_iter().for_each(|slot| self.break_off(slot, failure)),
+        let (Plan::Encode(slots) | Plan::Decode(slots)) = plan;
+        for slot in slots {
+            if let Some(id) = self.windows[slot].as_ref().map(|h| h.recording) {
+                self.break_off(id, failure);
+            }
         }
     }
 
     fn num_jobs(&self) -> usize {
-        self.active.len() + self.waiting.len() + self.draining.len()
+        self.recordings.len() + self.draining.len()
     }
 
     fn fail_all(&mut self, failure: &Failure) {
-        for slot in 0..self.slots {
-            self.break_off(slot, failure);
-        }
-        for (mut job, timer) in self.waiting.drain(..) {
-            timer.finish(Instant::now(), Outcome::Error, 0);
-            job.events.send(Event::Failed(failure.clone()));
+        for id in self.recordings.keys().copied().collect::<Vec<_>>() {
+            self.break_off(id, failure);
         }
     }
 
     fn rest(&mut self) {
-        if self.active.is_empty() {
+        self.audit();
+        if self.recordings.is_empty() {
             self.model.rest();
         }
     }

@@ -113,6 +113,27 @@ impl BlockPool {
         true
     }
 
+    /// A second table over the first `positions` of `table`: whole blocks are shared, of a last one that is not whole
+    /// it gets a block of its own. That one is to be copied before either is written: from, to. `None`: no block is
+    /// left, and nothing has changed.
+    pub fn fork(
+        &mut self,
+        table: &[BlockId],
+        positions: usize,
+    ) -> Option<(Vec<BlockId>, Option<(BlockId, BlockId)>)> {
+        let whole = positions / self.block_size;
+        let mut forked: Vec<BlockId> = table[..whole].to_vec();
+        let part = table.get(whole).copied().filter(|_| !positions.is_multiple_of(self.block_size));
+        // Held first: taking a block may give up idle ones, and these are not to be among them.
+        forked.iter().for_each(|&block| self.hold(block));
+        if part.is_some() && !self.grow(&mut forked, positions) {
+            self.release(&mut forked);
+            return None;
+        }
+        let copy = part.zip(forked.last().copied());
+        Some((forked, copy))
+    }
+
     /// Notes that block `at` of `table`, and all before it, are computed, and that it holds `tokens`. Where another
     /// block has the same content already, the table takes that one and gives its own back.
     pub fn seal(&mut self, table: &mut [BlockId], at: usize, tokens: &[u32]) {
@@ -185,6 +206,22 @@ impl BlockPool {
         &self,
         sequences: impl Iterator<Item = (&'a [BlockId], usize)>,
     ) -> Result<(), String> {
+        self.check(sequences, true)
+    }
+
+    /// The same where sequences never seal what they compute.
+    pub fn check_unsealed<'a>(
+        &self,
+        sequences: impl Iterator<Item = (&'a [BlockId], usize)>,
+    ) -> Result<(), String> {
+        self.check(sequences, false)
+    }
+
+    fn check<'a>(
+        &self,
+        sequences: impl Iterator<Item = (&'a [BlockId], usize)>,
+        seals: bool,
+    ) -> Result<(), String> {
         let mut holders = vec![0u32; self.total()];
         for (table, computed) in sequences {
             for (at, &block) in table.iter().enumerate() {
@@ -194,7 +231,7 @@ impl BlockPool {
                 *count += 1;
                 let state = &self.blocks[block as usize];
                 let full = (at + 1) * self.block_size <= computed;
-                if full != state.content.is_some() {
+                if (full && seals) != state.content.is_some() {
                     return Err(format!("block {block} is full: {full}, but sealed: {}", !full));
                 }
                 if !full && state.holders > 1 {

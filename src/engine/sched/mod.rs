@@ -1,6 +1,7 @@
 //! Scheduling policies, pure: no tensors, no threads, no clock. What they decide on is passed in, so property
 //! tests drive them alone.
 
+pub mod asr;
 pub mod blocks;
 pub mod embed;
 #[cfg(test)]

@@ -63,38 +63,82 @@ pub struct Asr;
 
 impl Network for Asr {
     type Batch = Batch;
-    type Output = Vec<RowLogits>;
+    type Output = Vec<RowOutput>;
 }
 
 /// One step: windows to encode, or tokens to append.
 #[derive(Debug)]
 pub enum Batch {
-    /// A slot and its window, bin-major as [`crate::types::asr::LogMel::window`] gives it. Gives no logits.
+    /// A slot and its window, bin-major as [`crate::types::asr::LogMel::window`] gives it. Gives nothing.
     Encode(Vec<(usize, Vec<f32>)>),
-    /// Gives the logits of each row.
-    Decode(Vec<Row>),
+    Decode(Decode),
 }
 
-/// Tokens to append to the sequence in a slot.
+/// Tokens to append to sequences.
+#[derive(Debug, Default)]
+pub struct Decode {
+    /// Blocks to copy first: from, to.
+    pub copies: Vec<(u32, u32)>,
+    /// Those of one slot lie together.
+    pub rows: Vec<Row>,
+}
+
+/// Tokens to append to one sequence.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// The window that it listens to.
     pub slot: usize,
     pub tokens: Vec<u32>,
-    /// Position of the first token; at most the number of tokens already there. Going back forgets what
-    /// followed.
+    /// Position of the first token; those before it have been computed.
     pub position: usize,
-    /// Index in `tokens` whose logits are wanted besides the last one's.
-    pub probe: Option<usize>,
+    /// Blocks of [`KvCache::BLOCK`](crate::ops::KvCache::BLOCK) positions that hold its keys and values.
+    pub table: Vec<u32>,
+    pub want: Want,
 }
 
-/// What a row gave: logits over the vocabulary, f32.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RowLogits {
-    /// After the last token.
-    pub last: Vec<f32>,
-    /// After the token asked for; `None` if none was.
-    pub probe: Option<Vec<f32>>,
+/// What a row is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// The logits after the last token.
+    Last,
+    /// Those, and the logits after the token of this index in the row.
+    Probe(usize),
+    /// How the row's tokens look at the first `keys` positions of the window (20 ms each).
+    Alignment { keys: usize },
 }
+
+/// What a row gave.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowOutput {
+    /// Logits over the vocabulary, f32.
+    Logits { last: Vec<f32>, probe: Option<Vec<f32>> },
+    Alignment(Alignment),
+}
+
+/// Weights of the attention heads that follow the speech: of each token over the positions it looks at, they add up
+/// to 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alignment {
+    pub heads: usize,
+    pub tokens: usize,
+    pub keys: usize,
+    /// `(heads, tokens, keys)`
+    pub weights: Vec<f32>,
+}
+
+/// What a model may have room for at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Windows that are held at most.
+    pub windows: usize,
+    /// Bytes of their keys and values; one window is held in any case.
+    pub window_bytes: u64,
+}
+
+/// Sequences side by side at one window, on average: the beams of the usual search.
+const ROWS_A_WINDOW: usize = 5;
+/// Sequences that one window may have at most, whatever there is room for.
+const MOST_ROWS: usize = 16;
 
 /// What callers and the scheduler need of a loaded model.
 pub struct Front {
@@ -103,6 +147,11 @@ pub struct Front {
     pub mels: usize,
     /// Positions of prompt and text together in a window: 448.
     pub context: usize,
+    /// What it has room for.
+    pub windows: usize,
+    pub rows: usize,
+    /// Blocks of the key-value cache.
+    pub blocks: usize,
 }
 
 /// A model and what its callers must know.
@@ -111,16 +160,16 @@ pub struct Loaded {
     pub front: Front,
 }
 
-/// Loads a folder onto a device, with room for so many sequences at a time.
-pub type Load = fn(&Path, Format, &Device, usize) -> Result<Loaded, Error>;
+/// Loads a folder onto a device.
+pub type Load = fn(&Path, Format, &Device, Limits) -> Result<Loaded, Error>;
 
 /// The architectures, a row each.
 pub const REGISTRY: &[(&str, Load)] = &[("whisper", whisper::load)];
 
 /// Loads a model with the architecture that it was installed as.
-pub fn load(installed: &Installed, device: &Device, slots: usize) -> Result<Loaded, Error> {
+pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Loaded, Error> {
     match REGISTRY.iter().find(|(name, _)| *name == installed.architecture) {
-        Some((_, load)) => load(&installed.path, installed.format, device, slots),
+        Some((_, load)) => load(&installed.path, installed.format, device, limits),
         None => Err(Error::Architecture {
             name: installed.architecture.clone(),
             known: REGISTRY.iter().map(|(name, _)| *name).collect(),

@@ -77,9 +77,7 @@ impl Vocab {
         let [always, begin] = ct2.or(hf).unwrap_or_default();
         vocab.suppress = if always.is_empty() { vocab.non_speech() } else { always };
         vocab.suppress_begin = if begin.is_empty() { vocab.blank() } else { begin };
-        let s = &vocab.special;
-        vocab.suppress.extend([s.transcribe, s.translate, s.sot, s.sot_prev, s.no_speech]);
-        vocab.suppress.extend(vocab.tokenizer.token_to_id("<|startoflm|>"));
+        vocab.suppress.extend(vocab.steering());
         vocab.suppress.sort_unstable();
         vocab.suppress.dedup();
         Ok(vocab)
@@ -124,6 +122,19 @@ impl Vocab {
         self.tokenizer.decode(&text, false).unwrap_or_default()
     }
 
+    /// Tokens that steer the network and are never text.
+    pub fn steering(&self) -> Vec<u32> {
+        let s = &self.special;
+        let known = [s.transcribe, s.translate, s.sot, s.sot_prev, s.no_speech];
+        known.into_iter().chain(self.tokenizer.token_to_id("<|startoflm|>")).collect()
+    }
+
+    /// The bytes of a token of text, which alone need not be UTF-8; none for one that is no text.
+    pub fn bytes(&self, token: u32) -> Vec<u8> {
+        let symbols = self.tokenizer.id_to_token(token).filter(|_| token < self.special.eot).unwrap_or_default();
+        symbols.chars().filter_map(byte).collect()
+    }
+
     fn non_speech(&self) -> Vec<u32> {
         let mut tokens: Vec<u32> =
             [" -", " '"].iter().filter_map(|s| self.encode(s).first().copied()).collect();
@@ -144,6 +155,16 @@ impl Vocab {
         let mut tokens = self.encode(" ");
         tokens.push(self.special.eot);
         tokens
+    }
+}
+
+/// The byte that a symbol of a byte-level vocabulary stands for (GPT-2's `bytes_to_unicode`): printable bytes of
+/// Latin-1 are themselves, the others follow from U+0100 on in their order.
+fn byte(symbol: char) -> Option<u8> {
+    let is_printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(symbol) {
+        code @ 0..=0xff => u8::try_from(code).ok().filter(|&b| is_printable(b)),
+        code => (0..=u8::MAX).filter(|&b| !is_printable(b)).nth(usize::try_from(code - 0x100).ok()?),
     }
 }
 

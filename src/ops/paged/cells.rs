@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -195,6 +195,38 @@ impl Write<'_> {
                 let cell = &mut dst[(at * heads + h) * size..][..size];
                 E::store(cell, offset, &row[self.first + h * dim..][..dim], self.transposed);
             }
+        }
+    }
+}
+
+/// Copies blocks onto others, one pair after the other; all are within the cache's `blocks`.
+pub(super) struct CopyBlocks<'a> {
+    pub pairs: &'a [(u32, u32)],
+    pub blocks: usize,
+}
+
+impl InplaceOp1 for CopyBlocks<'_> {
+    fn name(&self) -> &'static str {
+        "kv_copy"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        match storage {
+            CpuStorage::F32(all) => self.all(all),
+            CpuStorage::F16(all) => self.all(all),
+            CpuStorage::U8(all) => self.all(all),
+            _ => bail!("kv copy: no cache is of this type"),
+        }
+        Ok(())
+    }
+}
+
+impl CopyBlocks<'_> {
+    fn all<E: Copy>(&self, all: &mut [E]) {
+        let size = all.len() / self.blocks.max(1);
+        for &(from, to) in self.pairs {
+            let from = from as usize * size;
+            all.copy_within(from..from + size, to as usize * size);
         }
     }
 }

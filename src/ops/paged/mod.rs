@@ -100,6 +100,28 @@ impl KvCache {
         2 * layers as u64 * heads as u64 * cell as u64
     }
 
+    /// Copies whole blocks in every layer, one pair after the other: from, to.
+    ///
+    /// # Errors
+    /// A block that is not there.
+    pub fn copy(&self, pairs: &[(u32, u32)]) -> Result<()> {
+        if let Some((from, to)) = pairs.iter().find(|(from, to)| (*from).max(*to) as usize >= self.blocks) {
+            bail!("kv copy: from block {from} to {to} of {}", self.blocks);
+        }
+        for tensor in self.layers.iter().flat_map(|(keys, values)| [keys, values]) {
+            match self.form {
+                Form::Cells => tensor.inplace_op1(&cells::CopyBlocks { pairs, blocks: self.blocks })?,
+                Form::Rows => {
+                    for &(from, to) in pairs {
+                        let rows = tensor.narrow(0, from as usize * Self::BLOCK, Self::BLOCK)?.copy()?;
+                        tensor.slice_set(&rows, 0, to as usize * Self::BLOCK)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Stores the keys and values of new tokens. `qkv` (tokens, columns) f32 has queries, keys and values side
     /// by side; `first` is the column of the first key. `slots[t]` is `block * BLOCK + offset` for token `t`.
     pub fn write(&self, layer: usize, qkv: &Tensor, first: usize, slots: &[u32]) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The features that speech networks hear.
 
+use std::ops::Range;
+
 use super::SAMPLE_RATE;
 
 /// Log10 mel energies of a whole recording, before Whisper's clamp and scale.
@@ -44,11 +46,6 @@ impl LogMel {
         self.samples as f64 / f64::from(SAMPLE_RATE)
     }
 
-    /// Whether every energy is at the floor: digital silence, or nothing at all.
-    pub fn is_silent(&self) -> bool {
-        self.max == 0
-    }
-
     /// Sets the number of samples that the frames were made from.
     pub fn set_samples(&mut self, samples: u64) {
         self.samples = samples;
@@ -72,17 +69,33 @@ impl LogMel {
         }
     }
 
-    /// Writes the window of `frames` frames that starts at `seek` into `out`, bin-major (`bins` x `frames`),
-    /// as Whisper hears it: clamped to 8 below the recording's maximum, then `(x + 4) / 4`. Frames past the
-    /// end are zero, as the reference pads after scaling.
-    pub fn window(&self, seek: usize, frames: usize, out: &mut [f32]) {
+    /// The loudest energy, as [`window`](Self::window) takes it; 0 is silence.
+    pub fn loudest(&self) -> u16 {
+        self.max
+    }
+
+    /// The loudest of these frames, as far as there are such.
+    pub fn loudest_of(&self, frames: Range<usize>) -> u16 {
+        let end = frames.end.min(self.frames());
+        let energies = self.data.get(frames.start * self.bins..end * self.bins);
+        energies.unwrap_or_default().iter().copied().max().unwrap_or_default()
+    }
+
+    /// Writes a window of `frames` frames into `out`, bin-major (`bins` x `frames`): those of `stretches` one after
+    /// the other as Whisper hears them, clamped to 8 below the `loudest`, then `(x + 4) / 4`. What is left of the
+    /// window is zero, as the reference pads after scaling.
+    pub fn window(
+        &self,
+        stretches: impl Iterator<Item = Range<usize>>,
+        frames: usize,
+        loudest: u16,
+        out: &mut [f32],
+    ) {
         debug_assert_eq!(out.len(), self.bins * frames);
         out.fill(0.0);
-        let floor = Self::value(self.max) - 8.0;
-        let have = self.frames().saturating_sub(seek).min(frames);
-        for t in 0..have {
-            let frame = &self.data[(seek + t) * self.bins..][..self.bins];
-            for (m, &step) in frame.iter().enumerate() {
+        let floor = Self::value(loudest) - 8.0;
+        for (t, frame) in stretches.flatten().take_while(|&f| f < self.frames()).take(frames).enumerate() {
+            for (m, &step) in self.data[frame * self.bins..][..self.bins].iter().enumerate() {
                 out[m * frames + t] = (Self::value(step).max(floor) + 4.0) / 4.0;
             }
         }

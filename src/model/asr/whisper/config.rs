@@ -29,14 +29,8 @@ pub struct Config {
     pub audio_context: usize,
     /// Tokens of prompt and answer together: 448.
     pub text_context: usize,
-}
-
-impl Config {
-    /// Bytes of one sequence's keys and values: its own tokens' and the window's, f32.
-    pub fn slot_bytes(&self) -> usize {
-        let positions = self.text_context + self.audio_context;
-        self.decoder_layers * 2 * positions * self.width * size_of::<f32>()
-    }
+    /// Layer and head of the decoder's attention that follow the speech in time.
+    pub alignment_heads: Vec<(usize, usize)>,
 }
 
 /// What Hugging Face's `config.json` says.
@@ -98,6 +92,7 @@ impl Config {
             vocab: dim("decoder/embeddings/weight", 0)?,
             audio_context: WINDOW / 2,
             text_context: dim("decoder/position_encodings/encodings", 0)?,
+            alignment_heads: Vec::new(),
         };
         if encoder_heads != heads {
             let reason = format!("{encoder_heads} heads in the encoder, {heads} in the decoder");
@@ -134,8 +129,37 @@ impl Config {
             vocab: hf.vocab_size,
             audio_context: hf.max_source_positions,
             text_context: hf.max_target_positions,
+            alignment_heads: Vec::new(),
         };
         config.checked(file)
+    }
+
+    /// Takes the heads that a JSON file lists under `alignment_heads` (CTranslate2's `config.json`, Hugging Face's
+    /// `generation_config.json`); where it lists none they are all of the decoder's later half, as in the reference.
+    pub fn with_alignment_heads(mut self, file: &Path) -> Result<Config, Error> {
+        #[derive(Deserialize)]
+        struct Listed {
+            alignment_heads: Option<Vec<(usize, usize)>>,
+        }
+        let fail = |reason: String| Error::Config { file: file.to_path_buf(), reason };
+        let listed = match std::fs::read(file) {
+            Ok(bytes) => {
+                let listed: Listed = serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?;
+                listed.alignment_heads.unwrap_or_default()
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(fail(format!("cannot be read: {e}"))),
+        };
+        if let Some((layer, head)) = listed.iter().find(|(l, h)| *l >= self.decoder_layers || *h >= self.heads) {
+            return Err(fail(format!("alignment_heads names head {head} of layer {layer}, which is not there")));
+        }
+        self.alignment_heads = match listed.is_empty() {
+            false => listed,
+            true => (self.decoder_layers / 2..self.decoder_layers)
+                .flat_map(|layer| (0..self.heads).map(move |head| (layer, head)))
+                .collect(),
+        };
+        Ok(self)
     }
 
     fn checked(self, file: &Path) -> Result<Config, Error> {

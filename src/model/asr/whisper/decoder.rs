@@ -1,16 +1,16 @@
 //! Whisper's decoder over rows of different sequences at different positions.
 //!
-//! The tokens of all rows are packed into one matrix, so every product runs once; only attention goes row by
-//! row, over its slot's keys and values. Those lie in tensors of fixed size, written in place: a step
-//! allocates nothing that grows with the sequence.
+//! The tokens of all rows are packed into one matrix, so every product runs once. A row's own keys and values lie in
+//! blocks of the paged cache that the chat models have; those of its window in a slot of the cross cache, which rows
+//! of one window (the beams of a search) read together.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::config::Config;
 use super::layers::{Matrix, Norm, Precision};
 use super::weights::Source;
-use crate::model::asr::Error;
-use crate::ops;
+use crate::model::asr::{Alignment, Error, Row, Want};
+use crate::ops::{self, CrossCache, KvCache, Rows, Sight, Span};
 
 pub(super) struct Decoder {
     /// `(vocab, width)`: the embedding and the projection to logits are the same matrix.
@@ -20,6 +20,8 @@ pub(super) struct Decoder {
     blocks: Vec<Block>,
     norm: Norm,
     heads: usize,
+    /// By layer, the heads that follow the speech.
+    alignment_heads: Vec<Vec<usize>>,
 }
 
 struct Block {
@@ -35,27 +37,23 @@ struct Block {
     down: Matrix,
 }
 
-/// Keys and values of one sequence: for each layer two of `(1, text_context, width)` for its own tokens, and
-/// `(1, 1500, 2 x width)` for the window, keys beside values.
-pub(super) struct Cache {
-    own: Vec<(Tensor, Tensor)>,
-    window: Vec<Tensor>,
+/// A step: its rows, and where their keys and values lie.
+struct Step<'a> {
+    rows: &'a [Row],
+    own: &'a KvCache,
+    heard: &'a CrossCache,
+    paged: Vec<Rows<'a>>,
+    spans: Vec<Span>,
+    /// Of each token, its place in the blocks.
+    slots: Vec<u32>,
 }
 
-impl Cache {
-    /// Whether a window has been encoded into it.
-    pub(super) fn has_window(&self) -> bool {
-        !self.window.is_empty()
-    }
-}
-
-/// Tokens to append to one sequence.
-pub(super) struct Step<'a> {
-    pub cache: &'a Cache,
-    /// Not empty, each below the vocabulary's size.
-    pub tokens: &'a [u32],
-    /// Position of the first token; `position + tokens.len()` is within the context.
-    pub position: usize,
+/// What a step gave.
+pub(super) struct Output {
+    /// Logits of the places asked for, `(places, vocab)`; `None` if none were.
+    pub logits: Option<Tensor>,
+    /// Of the rows that want one, in order.
+    pub alignments: Vec<Alignment>,
 }
 
 impl Decoder {
@@ -72,12 +70,19 @@ impl Decoder {
         }
         let embedding = source.embedding(config)?;
         let positions = source.decoder_positions(config)?;
+        let mut alignment_heads = vec![Vec::new(); config.decoder_layers];
+        for &(layer, head) in &config.alignment_heads {
+            if let Some(heads) = alignment_heads.get_mut(layer) {
+                heads.push(head);
+            }
+        }
         Ok(Decoder {
             embedding: ops::HalfLinear::new(&embedding, None, config.vocab, width, device)?,
             positions: Tensor::from_vec(positions, (config.text_context, width), device)?,
             blocks,
             norm: source.norm("decoder/layer_norm", "model.decoder.layer_norm", width, device)?,
             heads: config.heads,
+            alignment_heads,
         })
     }
 
@@ -90,42 +95,65 @@ impl Decoder {
         self.embedding.bytes() + self.blocks.iter().map(block).sum::<usize>()
     }
 
-    /// Room for one sequence.
-    pub(super) fn cache(&self, config: &Config, device: &Device) -> Result<Cache> {
-        let shape = (1, config.text_context, config.width);
-        let room = || Tensor::zeros(shape, DType::F32, device);
-        let own = (0..config.decoder_layers).map(|_| Ok((room()?, room()?))).collect::<Result<_>>()?;
-        Ok(Cache { own, window: Vec::new() })
+    /// Computes a window's keys and values from the encoder's output `(1500, width)` into a slot.
+    pub(super) fn hear(&self, heard: &mut CrossCache, slot: usize, encoded: &Tensor) -> Result<()> {
+        heard.write(slot, self.blocks.iter().map(|b| b.cross_kv.forward(encoded)))
     }
 
-    /// Computes a window's keys and values from the encoder's output `(1500, width)`.
-    pub(super) fn set_window(&self, cache: &mut Cache, encoded: &Tensor) -> Result<()> {
-        // Freed first: only one window's keys and values are held at a time.
-        cache.window.clear();
-        let encoded = encoded.unsqueeze(0)?;
-        cache.window = self.blocks.iter().map(|b| b.cross_kv.forward(&encoded)).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Appends tokens to sequences, each in a cache of its own. Gives the logits `(wanted.len(), vocab)` at
-    /// the places `wanted` in the packed tokens.
-    pub(super) fn forward(&self, steps: &[Step<'_>], wanted: &[u32]) -> Result<Tensor> {
+    /// Appends the rows' tokens to their sequences. `wanted` are places in the packed tokens, ascending.
+    pub(super) fn forward(
+        &self,
+        rows: &[Row],
+        own: &KvCache,
+        heard: &CrossCache,
+        wanted: &[u32],
+    ) -> Result<Output> {
         let device = self.positions.device();
-        let tokens: Vec<u32> = steps.iter().flat_map(|s| s.tokens.iter().copied()).collect();
+        let tokens: Vec<u32> = rows.iter().flat_map(|r| r.tokens.iter().copied()).collect();
         let positions: Vec<u32> =
-            steps.iter().flat_map(|s| (s.position..s.position + s.tokens.len()).map(|p| p as u32)).collect();
+            rows.iter().flat_map(|r| (r.position..r.position + r.tokens.len()).map(|p| p as u32)).collect();
         let count = tokens.len();
+        let step = Step::new(rows, own, heard);
         let embedded = self.embedding.rows(&tokens)?;
         let mut x =
             (embedded + self.positions.index_select(&Tensor::from_vec(positions, count, device)?, 0)?)?;
+        let mut weights = vec![Vec::new(); rows.len()];
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, layer, steps, self.heads)?;
+            x = block.forward(&x, layer, &step, self.heads, &self.alignment_heads[layer], &mut weights)?;
+        }
+        let heads = self.alignment_heads.iter().map(Vec::len).sum();
+        let aligned = rows.iter().zip(weights).filter_map(|(row, weights)| match row.want {
+            Want::Alignment { keys } => Some(Alignment { heads, tokens: row.tokens.len(), keys, weights }),
+            _ => None,
+        });
+        let alignments = aligned.collect();
+        if wanted.is_empty() {
+            return Ok(Output { logits: None, alignments });
         }
         let x = match wanted.iter().map(|&w| w as usize).eq(0..count) {
             true => x,
             false => x.index_select(&Tensor::new(wanted, device)?, 0)?,
         };
-        self.embedding.forward(&self.norm.forward(&x)?)
+        Ok(Output { logits: Some(self.embedding.forward(&self.norm.forward(&x)?)?), alignments })
+    }
+}
+
+impl<'a> Step<'a> {
+    fn new(rows: &'a [Row], own: &'a KvCache, heard: &'a CrossCache) -> Step<'a> {
+        let (mut paged, mut spans, mut slots) = (Vec::with_capacity(rows.len()), Vec::<Span>::new(), Vec::new());
+        let mut first = 0;
+        for row in rows {
+            let len = row.tokens.len();
+            paged.push(Rows { first, len, start: row.position, table: &row.table });
+            let place = |p: usize| row.table[p / KvCache::BLOCK] * KvCache::BLOCK as u32 + (p % KvCache::BLOCK) as u32;
+            slots.extend((row.position..row.position + len).map(place));
+            match spans.last_mut() {
+                Some(last) if last.slot == row.slot => last.len += len,
+                _ => spans.push(Span { slot: row.slot, first, len }),
+            }
+            first += len;
+        }
+        Step { rows, own, heard, paged, spans, slots }
     }
 }
 
@@ -170,60 +198,49 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, layer: usize, steps: &[Step<'_>], heads: usize) -> Result<Tensor> {
-        let own = self.attend_own(&self.self_norm.forward(x)?, layer, steps, heads)?;
+    /// Rows that want an alignment find the weights of `aligned` heads added to theirs.
+    fn forward(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        step: &Step<'_>,
+        heads: usize,
+        aligned: &[usize],
+        weights: &mut [Vec<f32>],
+    ) -> Result<Tensor> {
+        let scale = scale(x.dim(1)?, heads);
+        let own = self.attend_own(&self.self_norm.forward(x)?, layer, step, heads, scale)?;
         let x = (x + self.self_out.forward(&own)?)?;
-        let window = self.attend_window(&self.cross_norm.forward(&x)?, layer, steps, heads)?;
-        let x = (x + self.cross_out.forward(&window)?)?;
+        let q = self.cross_q.forward(&self.cross_norm.forward(&x)?)?;
+        for ((row, rows), weights) in step.rows.iter().zip(&step.paged).zip(weights) {
+            if let Want::Alignment { keys } = row.want
+                && !aligned.is_empty()
+            {
+                let span = Span { slot: row.slot, first: rows.first, len: rows.len };
+                weights.extend(step.heard.weights(layer, &q, scale, span, aligned, keys)?);
+            }
+        }
+        let heard = step.heard.attend(layer, &q, scale, &step.spans)?;
+        let x = (x + self.cross_out.forward(&heard)?)?;
         let hidden = self.up.forward_gelu(&self.ffn_norm.forward(&x)?)?;
         x + self.down.forward(&hidden)?
     }
 
-    /// Self-attention: writes the new keys and values into the slots, then attends to all up to them.
-    fn attend_own(&self, x: &Tensor, layer: usize, steps: &[Step<'_>], heads: usize) -> Result<Tensor> {
-        let (_, width) = x.dims2()?;
-        let qkv = self.qkv.forward(x)?.unsqueeze(0)?;
-        let mask = ops::Mask { kv_lens: None, causal: true };
-        per_row(steps, |step, from, len| {
-            let row = qkv.narrow(1, from, len)?;
-            let (keys, values) = &step.cache.own[layer];
-            keys.slice_set(&row.narrow(2, width, width)?.contiguous()?, 1, step.position)?;
-            values.slice_set(&row.narrow(2, 2 * width, width)?.contiguous()?, 1, step.position)?;
-            let end = step.position + len;
-            let (keys, values) = (keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?);
-            ops::attention(&row.narrow(2, 0, width)?, &keys, &values, heads, scale(width, heads), mask)
-        })
-    }
-
-    fn attend_window(&self, x: &Tensor, layer: usize, steps: &[Step<'_>], heads: usize) -> Result<Tensor> {
-        let (_, width) = x.dims2()?;
-        let q = self.cross_q.forward(x)?.unsqueeze(0)?;
-        per_row(steps, |step, from, len| {
-            let kv = &step.cache.window[layer];
-            let (keys, values) = (kv.narrow(2, 0, width)?, kv.narrow(2, width, width)?);
-            let mask = ops::Mask::default();
-            ops::attention(&q.narrow(1, from, len)?, &keys, &values, heads, scale(width, heads), mask)
-        })
+    /// Self-attention: writes the new keys and values into the blocks, then attends to all up to them.
+    fn attend_own(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        step: &Step<'_>,
+        heads: usize,
+        scale: f32,
+    ) -> Result<Tensor> {
+        let qkv = self.qkv.forward(x)?;
+        step.own.write(layer, &qkv, x.dim(1)?, &step.slots)?;
+        ops::paged_attention(step.own, layer, &qkv, heads, Sight { scale, window: None }, &step.paged)
     }
 }
 
 fn scale(width: usize, heads: usize) -> f32 {
     1.0 / ((width / heads) as f32).sqrt()
-}
-
-/// Runs `attend(step, first packed token, tokens)` for each row and packs the results again.
-fn per_row(
-    steps: &[Step<'_>],
-    mut attend: impl FnMut(&Step<'_>, usize, usize) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let mut from = 0;
-    let mut outputs = Vec::with_capacity(steps.len());
-    for step in steps {
-        outputs.push(attend(step, from, step.tokens.len())?);
-        from += step.tokens.len();
-    }
-    match outputs.len() {
-        1 => outputs.swap_remove(0).squeeze(0),
-        _ => Tensor::cat(&outputs, 1)?.squeeze(0),
-    }
 }

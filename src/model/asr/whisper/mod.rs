@@ -1,7 +1,7 @@
 //! Whisper (Radford et al., 2022; reference implementation openai/whisper), every size.
 //!
-//! Data in and out is plain: a scheduler that owns slots encodes a window into a slot, then appends tokens to
-//! any number of slots a call, each at a position of its own.
+//! Data in and out is plain: a scheduler that owns slots and blocks encodes a window into a slot, then appends tokens
+//! to any number of sequences a call, each at a position of its own.
 
 mod config;
 mod decoder;
@@ -17,56 +17,63 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use crate::model::asr::vocab::Vocab;
-use crate::model::asr::{Asr, Batch, Error, Front, Loaded, Row, RowLogits};
+use crate::model::asr::{
+    Asr, Batch, Decode, Error, Front, Limits, Loaded, MOST_ROWS, ROWS_A_WINDOW, Row, RowOutput, Want,
+};
 use crate::model::{self, Model};
+use crate::ops::{CrossCache, KvCache, KvType};
 use crate::types::model::Format;
 
 pub use config::{Config, WINDOW};
-use decoder::{Cache, Decoder, Step};
+use decoder::{Decoder, Output};
 use encoder::Encoder;
 use layers::Precision;
 use weights::Source;
 
-/// Most slots a model may be given.
-const MAX_SLOTS: usize = 256;
+/// Most windows a model may be given.
+const MAX_WINDOWS: usize = 256;
 
-/// A loaded model and the state of its sequences.
+/// A loaded model and the keys and values of its sequences.
 pub struct WhisperModel {
     config: Config,
     encoder: Encoder,
     decoder: Decoder,
-    slots: Vec<Slot>,
+    heard: CrossCache,
+    own: KvCache,
+    rows: usize,
+    blocks: usize,
     device: Device,
 }
 
-/// One sequence's state. Invariant: positions below `filled` of its cache hold the window's tokens.
-#[derive(Default)]
-struct Slot {
-    cache: Option<Cache>,
-    filled: usize,
-}
-
 impl WhisperModel {
-    /// Loads a model folder, with room for `slots` sequences (their memory is taken when first used).
-    pub fn load(folder: &Path, format: Format, device: &Device, slots: usize) -> Result<WhisperModel, Error> {
-        WhisperModel::load_with(folder, format, device, slots, Precision::Half)
+    /// Loads a model folder. Memory for windows and sequences is taken when it is first used.
+    pub fn load(folder: &Path, format: Format, device: &Device, limits: Limits) -> Result<WhisperModel, Error> {
+        WhisperModel::load_with(folder, format, device, limits, Precision::Half)
     }
 
     fn load_with(
         folder: &Path,
         format: Format,
         device: &Device,
-        slots: usize,
+        limits: Limits,
         precision: Precision,
     ) -> Result<WhisperModel, Error> {
-        if !(1..=MAX_SLOTS).contains(&slots) {
-            return Err(call(format!("{slots} slots asked for, 1 to {MAX_SLOTS} are possible")));
-        }
         let (source, config) = Source::open(folder, format)?;
+        let (layers, length) = (config.decoder_layers, config.audio_context);
+        let a_window = CrossCache::slot_bytes(layers, length, config.width);
+        let windows = usize::try_from(limits.window_bytes / a_window.max(1)).unwrap_or(usize::MAX);
+        let windows = windows.min(limits.windows).clamp(1, MAX_WINDOWS);
+        let rows = (windows * ROWS_A_WINDOW).max(MOST_ROWS);
+        // Every sequence at its longest, and of each window the last block of its prompt.
+        let blocks = rows * config.text_context.div_ceil(KvCache::BLOCK) + windows;
+        let shape = (config.heads, config.head_dim());
         Ok(WhisperModel {
             encoder: Encoder::load(&source, &config, device)?,
             decoder: Decoder::load(&source, &config, precision, device)?,
-            slots: (0..slots).map(|_| Slot::default()).collect(),
+            heard: CrossCache::new(windows, layers, length, shape, device)?,
+            own: KvCache::new(KvType::F16, layers, blocks, shape, device)?,
+            rows,
+            blocks,
             device: device.clone(),
             config,
         })
@@ -77,22 +84,11 @@ impl WhisperModel {
         &self.config
     }
 
-    /// How many sequences there is room for.
-    pub fn slots(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Encodes a window of `mels` x 3000, bin-major as [`crate::types::asr::LogMel::window`] gives it, for
-    /// the sequence in `slot`, which starts anew.
-    pub fn encode(&mut self, slot: usize, mel: &[f32]) -> Result<(), Error> {
-        self.encode_batch(&[(slot, mel)])
-    }
-
-    /// Encodes windows for several slots at once.
-    pub fn encode_batch(&mut self, windows: &[(usize, &[f32])]) -> Result<(), Error> {
+    /// Encodes windows of `mels` x 3000, bin-major as [`crate::types::asr::LogMel::window`] gives them, into slots.
+    pub fn encode(&mut self, windows: &[(usize, &[f32])]) -> Result<(), Error> {
         let needed = self.config.mels * WINDOW;
         for (i, (slot, mel)) in windows.iter().enumerate() {
-            if *slot >= self.slots.len() || windows.iter().take(i).any(|(other, _)| other == slot) {
+            if *slot >= self.heard.slots() || windows.iter().take(i).any(|(other, _)| other == slot) {
                 return Err(call(format!("slot {slot} is not there, or named twice")));
             }
             if mel.len() != needed {
@@ -102,39 +98,41 @@ impl WhisperModel {
         let mels: Vec<&[f32]> = windows.iter().map(|(_, mel)| *mel).collect();
         let encoded = self.encoder.forward(&mels, &self.device)?;
         for (i, &(slot, _)) in windows.iter().enumerate() {
-            let slot = &mut self.slots[slot];
-            slot.filled = 0;
-            let cache = match &mut slot.cache {
-                Some(cache) => cache,
-                empty => empty.insert(self.decoder.cache(&self.config, &self.device)?),
-            };
-            self.decoder.set_window(cache, &encoded.get(i)?)?;
+            self.decoder.hear(&mut self.heard, slot, &encoded.get(i)?)?;
         }
         Ok(())
     }
 
-    /// Appends tokens to sequences, one row a slot; gives each row's logits in the same order.
-    pub fn decode(&mut self, rows: &[Row]) -> Result<Vec<RowLogits>, Error> {
-        self.check(rows)?;
-        let mut steps = Vec::with_capacity(rows.len());
+    /// Appends tokens to sequences; gives what each row wants, in the same order.
+    pub fn decode(&mut self, step: &Decode) -> Result<Vec<RowOutput>, Error> {
+        self.check(&step.rows)?;
+        self.own.copy(&step.copies)?;
         let mut wanted = Vec::new();
         let mut packed = 0;
-        for row in rows {
-            let cache = self.slots[row.slot].cache.as_ref();
-            let cache = cache.ok_or_else(|| call(format!("slot {} has no window", row.slot)))?;
-            steps.push(Step { cache, tokens: &row.tokens, position: row.position });
-            wanted.extend(row.probe.map(|p| (packed + p) as u32));
+        for row in &step.rows {
+            let first = packed;
             packed += row.tokens.len();
-            wanted.push((packed - 1) as u32);
+            match row.want {
+                Want::Last => wanted.push((packed - 1) as u32),
+                Want::Probe(at) => wanted.extend([(first + at) as u32, (packed - 1) as u32]),
+                Want::Alignment { .. } => {}
+            }
         }
-        let mut logits = self.decoder.forward(&steps, &wanted)?.to_vec2::<f32>()?.into_iter();
-        let mut next = || logits.next().unwrap_or_default();
-        let outputs =
-            rows.iter().map(|row| RowLogits { probe: row.probe.map(|_| next()), last: next() }).collect();
-        for row in rows {
-            self.slots[row.slot].filled = row.position + row.tokens.len();
-        }
-        Ok(outputs)
+        let Output { logits, alignments } = self.decoder.forward(&step.rows, &self.own, &self.heard, &wanted)?;
+        let mut logits = logits.map(|l| l.to_vec2::<f32>()).transpose()?.unwrap_or_default().into_iter();
+        let mut alignments = alignments.into_iter();
+        let mut output = |row: &Row| {
+            let mut next = || logits.next().unwrap_or_default();
+            match row.want {
+                Want::Last => Some(RowOutput::Logits { last: next(), probe: None }),
+                Want::Probe(_) => {
+                    let probe = Some(next());
+                    Some(RowOutput::Logits { last: next(), probe })
+                }
+                Want::Alignment { .. } => alignments.next().map(RowOutput::Alignment),
+            }
+        };
+        Ok(step.rows.iter().filter_map(&mut output).collect())
     }
 
     fn check(&self, rows: &[Row]) -> Result<(), Error> {
@@ -142,18 +140,20 @@ impl WhisperModel {
             return Err(call("no rows to decode".into()));
         }
         for (i, row) in rows.iter().enumerate() {
-            let slot = self.slots.get(row.slot).filter(|s| s.cache.as_ref().is_some_and(Cache::has_window));
-            let filled = slot.map(|s| s.filled);
-            let problem = if filled.is_none() {
+            let end = row.position.saturating_add(row.tokens.len());
+            let problem = if !self.heard.is_filled(row.slot) {
                 "the slot has no window"
-            } else if rows.iter().take(i).any(|other| other.slot == row.slot) {
-                "the slot has two rows"
-            } else if row.tokens.is_empty() || row.probe.is_some_and(|p| p >= row.tokens.len()) {
+            } else if row.tokens.is_empty() || matches!(row.want, Want::Probe(p) if p >= row.tokens.len()) {
                 "a row without tokens, or a probe past them"
-            } else if filled.is_some_and(|filled| row.position > filled) {
-                "a gap before the row's position"
-            } else if row.position + row.tokens.len() > self.config.text_context {
+            } else if matches!(row.want, Want::Alignment { keys } if keys == 0 || keys > self.config.audio_context)
+            {
+                "an alignment with what is not there"
+            } else if end > self.config.text_context {
                 "the context is full"
+            } else if row.table.len() * KvCache::BLOCK < end
+                || row.table.iter().any(|&b| b as usize >= self.blocks)
+            {
+                "blocks that are missing"
             } else if row.tokens.iter().any(|&t| t as usize >= self.config.vocab) {
                 "a token past the vocabulary"
             } else {
@@ -170,33 +170,50 @@ fn call(reason: String) -> Error {
 }
 
 /// Loads a folder and its vocabulary; the registry's entry.
-pub fn load(folder: &Path, format: Format, device: &Device, slots: usize) -> Result<Loaded, Error> {
+pub fn load(folder: &Path, format: Format, device: &Device, limits: Limits) -> Result<Loaded, Error> {
     let vocab = Arc::new(Vocab::load(folder)?);
-    let model = WhisperModel::load(folder, format, device, slots)?;
-    let front = Front { vocab, mels: model.config.mels, context: model.config.text_context };
+    let model = WhisperModel::load(folder, format, device, limits)?;
+    let front = Front {
+        vocab,
+        mels: model.config.mels,
+        context: model.config.text_context,
+        windows: model.heard.slots(),
+        rows: model.rows,
+        blocks: model.blocks,
+    };
     Ok(Loaded { model: Box::new(model), front })
 }
 
 impl Model<Asr> for WhisperModel {
-    fn step(&mut self, batch: &Batch) -> Result<Vec<RowLogits>, model::Error> {
+    fn step(&mut self, batch: &Batch) -> Result<Vec<RowOutput>, model::Error> {
         match batch {
             Batch::Encode(windows) => {
                 let windows: Vec<(usize, &[f32])> =
                     windows.iter().map(|(s, mel)| (*s, mel.as_slice())).collect();
-                self.encode_batch(&windows)?;
+                self.encode(&windows)?;
                 Ok(Vec::new())
             }
-            Batch::Decode(rows) => Ok(self.decode(rows)?),
+            Batch::Decode(step) => Ok(self.decode(step)?),
         }
     }
 
-    /// Every window's keys and values: 48 MB a slot for the base size.
+    /// Every window's keys and values (18 MB a window of the base size), and every sequence's.
     fn rest(&mut self) {
-        self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
+        self.heard.clear();
+        let shape = (self.config.heads, self.config.head_dim());
+        // The cache there is stays where a new one cannot be had.
+        if let Ok(own) =
+            KvCache::new(KvType::F16, self.config.decoder_layers, self.blocks, shape, &self.device)
+        {
+            self.own = own;
+        }
     }
 
     fn bytes(&self) -> u64 {
-        let slots = self.slots.len() * self.config.slot_bytes();
-        (self.encoder.bytes() + self.decoder.bytes() + slots) as u64
+        let Config { decoder_layers: layers, audio_context: length, width, heads, .. } = self.config;
+        let kind = KvCache::kept(KvType::F16, &self.device);
+        let windows = self.heard.slots() as u64 * CrossCache::slot_bytes(layers, length, width);
+        let own = self.blocks as u64 * KvCache::block_bytes(kind, layers, heads, width / heads);
+        (self.encoder.bytes() + self.decoder.bytes()) as u64 + windows + own
     }
 }

@@ -31,11 +31,12 @@ impl Source {
         match format {
             Format::CTranslate2 => {
                 let ct2 = Ct2::open(folder, "WhisperSpec")?;
-                let config = Config::from_ct2(&ct2)?;
+                let config = Config::from_ct2(&ct2)?.with_alignment_heads(&folder.join("config.json"))?;
                 Ok((Source::Ct2(ct2), config))
             }
             Format::Safetensors => {
-                let config = Config::from_json(&folder.join("config.json"))?;
+                let config = Config::from_json(&folder.join("config.json"))?
+                    .with_alignment_heads(&folder.join("generation_config.json"))?;
                 Ok((Source::Hf(SafetensorsFolder::open(folder)?), config))
             }
             format => Err(Error::Format { format }),
