@@ -60,6 +60,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     /// Loads IEEE halves, given as their bits, and widens them.
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Has the line at `p` brought into the cache; `p` need not be valid.
+    unsafe fn prefetch(p: *const u16);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -111,6 +113,8 @@ impl Simd for Portable {
         // SAFETY: valid for four values by the trait's contract; read unaligned.
         unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|bits| half::f16::from_bits(bits).to_f32())
     }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u16) {}
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         zip(a, b, |x, y| x + y)
@@ -227,6 +231,7 @@ mod x86 {
             };
             store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
             load_f16(p: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
+            prefetch(p: *const u16) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         }
     }
 
@@ -252,6 +257,7 @@ mod x86 {
             largest(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
             store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
             load_f16(p: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()));
+            prefetch(p: *const u16) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         }
     }
 }

@@ -81,12 +81,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     })
 }
 
-async fn transcribe(
-    service: &Service,
-    model: &str,
-    args: &Args,
-    case: &str,
-) -> anyhow::Result<Transcript> {
+async fn transcribe(service: &Service, model: &str, args: &Args, case: &str) -> anyhow::Result<Transcript> {
     let mut request = Request::new(model, Task::Transcribe);
     request.decoding.beam_size = if case == "beam5" { 5 } else { 1 };
     request.words = case == "words";

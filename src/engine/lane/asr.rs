@@ -232,7 +232,8 @@ impl AsrLane {
         for &slot in slots {
             let heard = self.windows[slot].as_ref();
             let found = heard.and_then(|h| Some((h, self.recordings.get(&h.recording)?)));
-            let (heard, active) = found.ok_or_else(|| Failure::Step("a planned window is gone".to_owned()))?;
+            let (heard, active) =
+                found.ok_or_else(|| Failure::Step("a planned window is gone".to_owned()))?;
             let mut values = vec![0f32; self.front.mels * WINDOW];
             active.work.hear(&active.job.input.mel, &heard.window, &mut values);
             batch.push((slot, values));

@@ -146,7 +146,10 @@ impl Scheduler {
         let held = || self.slots.iter().flatten();
         let promised: usize = held().map(|h| h.promised).sum();
         if promised != self.promised || promised > self.rows {
-            return Err(format!("{promised} rows are promised, {} counted, {} there", self.promised, self.rows));
+            return Err(format!(
+                "{promised} rows are promised, {} counted, {} there",
+                self.promised, self.rows
+            ));
         }
         let tables = held().flat_map(|h| h.texts.iter().chain([&h.root]));
         self.pool.check_unsealed(tables.map(|t| (t.blocks.as_slice(), t.positions)))
@@ -186,7 +189,9 @@ mod tests {
         }
 
         fn read(&self, table: &[BlockId], len: usize) -> Vec<u32> {
-            (0..len).map(|at| self.0.get(&(table[at / BLOCK], at % BLOCK)).copied().unwrap_or(u32::MAX)).collect()
+            (0..len)
+                .map(|at| self.0.get(&(table[at / BLOCK], at % BLOCK)).copied().unwrap_or(u32::MAX))
+                .collect()
         }
     }
 

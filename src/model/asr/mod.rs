@@ -111,7 +111,10 @@ pub enum Want {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RowOutput {
     /// Logits over the vocabulary, f32.
-    Logits { last: Vec<f32>, probe: Option<Vec<f32>> },
+    Logits {
+        last: Vec<f32>,
+        probe: Option<Vec<f32>>,
+    },
     Alignment(Alignment),
 }
 

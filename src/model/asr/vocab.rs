@@ -131,7 +131,8 @@ impl Vocab {
 
     /// The bytes of a token of text, which alone need not be UTF-8; none for one that is no text.
     pub fn bytes(&self, token: u32) -> Vec<u8> {
-        let symbols = self.tokenizer.id_to_token(token).filter(|_| token < self.special.eot).unwrap_or_default();
+        let symbols =
+            self.tokenizer.id_to_token(token).filter(|_| token < self.special.eot).unwrap_or_default();
         symbols.chars().filter_map(byte).collect()
     }
 

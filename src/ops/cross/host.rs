@@ -11,6 +11,9 @@ use crate::ops::{par, softmax};
 
 /// Keys of a panel.
 pub(super) const PANEL: usize = 16;
+/// Halves of a cache line, and how far ahead of their use values are fetched.
+const LINE: usize = 32;
+const AHEAD: usize = 2048;
 /// Rows that share each widened vector.
 const ROWS: usize = 6;
 
@@ -190,7 +193,12 @@ unsafe fn score_tile<S: Simd, const R: usize, const N: usize>(
         for d in 0..t.dim {
             let mut key = [S::splat(0.0); N];
             for n in 0..N {
-                key[n] = S::load_f16(keys[n].add(d * PANEL));
+                let at = keys[n].add(d * PANEL);
+                // A line is two dimensions of a panel.
+                if d.is_multiple_of(2) {
+                    S::prefetch(at.wrapping_add(N * t.dim * PANEL));
+                }
+                key[n] = S::load_f16(at);
             }
             for r in 0..R {
                 let query = S::splat(*q.add(r * t.dim + d));
@@ -258,7 +266,11 @@ unsafe fn mix_tile<S: Simd, const R: usize, const N: usize>(
             let row = t.values.add(i * t.dim + d);
             let mut value = [S::splat(0.0); N];
             for n in 0..N {
-                value[n] = S::load_f16(row.add(n * S::LANES));
+                let at = row.add(n * S::LANES);
+                if (n * S::LANES).is_multiple_of(LINE) {
+                    S::prefetch(at.wrapping_add(AHEAD));
+                }
+                value[n] = S::load_f16(at);
             }
             for r in 0..R {
                 let weight = S::splat(*weights.add(r * padded + i));

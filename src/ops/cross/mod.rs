@@ -61,7 +61,9 @@ impl CrossCache {
     ) -> Result<CrossCache> {
         let count = [layers, length, heads, dim, 16].iter().try_fold(slots, |n, &d| n.checked_mul(d));
         if count.is_none_or(|n| n == 0) {
-            bail!("no cache of {slots} slots, {layers} layers of {length} positions, {heads} heads of {dim} can be");
+            bail!(
+                "no cache of {slots} slots, {layers} layers of {length} positions, {heads} heads of {dim} can be"
+            );
         }
         let slots = (0..slots).map(|_| Slot::Empty).collect();
         Ok(CrossCache { slots, layers, heads, dim, length, device: device.clone() })
@@ -92,11 +94,7 @@ impl CrossCache {
     ///
     /// # Errors
     /// No such slot, or another shape.
-    pub fn write(
-        &mut self,
-        slot: usize,
-        layers: impl Iterator<Item = Result<Tensor>>,
-    ) -> Result<()> {
+    pub fn write(&mut self, slot: usize, layers: impl Iterator<Item = Result<Tensor>>) -> Result<()> {
         let width = self.heads * self.dim;
         if slot >= self.slots.len() {
             bail!("cross write: slot {slot} of {}", self.slots.len());
@@ -167,7 +165,8 @@ impl CrossCache {
             match &self.slots[span.slot] {
                 Slot::Host(heard) => tasks.push((&heard[layer], *span)),
                 Slot::Device(tensors) => {
-                    let (weights, values) = (self.composed(tensors, layer, q, scale, *span, self.length)?, &tensors[layer].1);
+                    let (weights, values) =
+                        (self.composed(tensors, layer, q, scale, *span, self.length)?, &tensors[layer].1);
                     let out = weights.matmul(&values.to_dtype(DType::F32)?)?;
                     parts.push(out.transpose(0, 1)?.reshape((span.len, self.heads * self.dim))?);
                 }

@@ -16,7 +16,8 @@ fn naive(q: &[f32], kv: &[f32], dim: usize, keys: usize, scale: f32) -> (Vec<Vec
     for h in 0..HEADS {
         let score = |t: usize| -> f64 {
             let key = &kv[t * 2 * width + h * dim..][..dim];
-            q[h * dim..][..dim].iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() * f64::from(scale)
+            q[h * dim..][..dim].iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+                * f64::from(scale)
         };
         let raw: Vec<f64> = (0..keys).map(|t| score(t).exp()).collect();
         let sum: f64 = raw.iter().sum();

@@ -135,7 +135,9 @@ impl Recording {
         let decoding = &options.decoding;
         let none = decoding.temperatures.is_empty() || decoding.beam_size == 0 || decoding.best_of == 0;
         if none || context < 16 {
-            return Err(Error::Call { reason: "no temperature or text to try, or no room to decode in".into() });
+            return Err(Error::Call {
+                reason: "no temperature or text to try, or no room to decode in".into(),
+            });
         }
         let encode = |text: &Option<String>| match text.as_deref().map(str::trim) {
             Some(text) if !text.is_empty() => vocab.encode(&format!(" {text}")),
@@ -225,7 +227,12 @@ impl Recording {
         let hotwords: &[u32] = if prefix.is_empty() { &self.setting.hotwords } else { &[] };
         let context: Vec<u32> = hotwords.iter().chain(&track.history).copied().collect();
         let language = self.language.as_ref().map(|(code, token, _)| (code.clone(), *token));
-        window.open(&self.setting, &context, language.filter(|_| self.setting.vocab.is_multilingual()), prefix);
+        window.open(
+            &self.setting,
+            &context,
+            language.filter(|_| self.setting.vocab.is_multilingual()),
+            prefix,
+        );
     }
 
     /// Takes how likely each language is in a window that was asked. Whether the window goes on; if not it is over.
@@ -305,7 +312,8 @@ impl Recording {
 /// The language that most windows hold likeliest, and how likely at best; of equals the one heard first.
 fn most_heard(heard: &[(String, f32)]) -> Option<(String, f32)> {
     let count = |code: &String| heard.iter().filter(|(other, _)| other == code).count();
-    let (code, _) = heard.iter().reduce(|best, next| if count(&next.0) > count(&best.0) { next } else { best })?;
+    let (code, _) =
+        heard.iter().reduce(|best, next| if count(&next.0) > count(&best.0) { next } else { best })?;
     let best = heard.iter().filter(|(other, _)| other == code).map(|(_, p)| *p).fold(0.0, f32::max);
     Some((code.clone(), best))
 }

@@ -24,7 +24,9 @@ impl Rules {
         let mut suppress = match &decoding.suppress {
             None => vocab.suppress().to_vec(),
             // Tokens that steer the network are no text, whatever a caller wants to hear.
-            Some(only) => only.iter().copied().filter(|&t| t != special.eot).chain(vocab.steering()).collect(),
+            Some(only) => {
+                only.iter().copied().filter(|&t| t != special.eot).chain(vocab.steering()).collect()
+            }
         };
         suppress.sort_unstable();
         suppress.dedup();

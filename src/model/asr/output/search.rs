@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn samples_end_one_by_one() {
         let how = How::Sample { count: 3 };
-        let (mut search, moves) = Search::begin(how, &[], 3, 1.0, EOT, vec![c(1, -1.0), c(EOT, -2.0), c(2, -1.5)]);
+        let (mut search, moves) =
+            Search::begin(how, &[], 3, 1.0, EOT, vec![c(1, -1.0), c(EOT, -2.0), c(2, -1.5)]);
         assert_eq!((moves.len(), search.rows().len()), (2, 2));
         assert_eq!(search.advance(vec![vec![c(3, -0.1)], vec![c(EOT, -0.1)]]), [0]);
         // At its limit the last one ends as it is.

@@ -80,7 +80,13 @@ impl Track {
         self.history.drain(..self.history.len().saturating_sub(room));
     }
 
-    fn words(&mut self, setting: &Setting, mut pieces: Vec<Piece>, outcome: &mut Outcome, seek: usize) -> Vec<Said> {
+    fn words(
+        &mut self,
+        setting: &Setting,
+        mut pieces: Vec<Piece>,
+        outcome: &mut Outcome,
+        seek: usize,
+    ) -> Vec<Said> {
         let eot = setting.vocab.special().eot;
         let timings = std::mem::take(&mut outcome.timings);
         if timings.is_empty() {

@@ -201,7 +201,11 @@ impl Window {
         match (&self.state, output) {
             (State::Detect, RowOutput::Logits { last, .. }) => {
                 let languages = rules::languages(&last, &setting.vocab);
-                if languages.is_empty() { Err(self.unusable(0)) } else { Ok(Considered::Languages(languages)) }
+                if languages.is_empty() {
+                    Err(self.unusable(0))
+                } else {
+                    Ok(Considered::Languages(languages))
+                }
             }
             (State::Prompt, RowOutput::Logits { last, probe: Some(probe) }) => {
                 let no_speech = rules::probability(&probe, setting.vocab.special().no_speech);
@@ -226,7 +230,14 @@ impl Window {
                 let probs: Vec<f32> = spoken.map(|(_, p)| p.exp()).collect();
                 let language = self.language.as_ref().map_or("en", |(code, _)| code);
                 let before = self.before(setting).len();
-                Ok(Considered::Timed(Words(words::time(&alignment, before, &text, &probs, &setting.vocab, language))))
+                Ok(Considered::Timed(Words(words::time(
+                    &alignment,
+                    before,
+                    &text,
+                    &probs,
+                    &setting.vocab,
+                    language,
+                ))))
             }
             _ => Err(Error::Call { reason: "an output that was not asked for".into() }),
         }

@@ -111,7 +111,21 @@ fn add_median(row: &[f32], sum: &mut [f32]) {
 fn median(w: &[f32]) -> f32 {
     let mut v = [0f32; MEDIAN];
     v.copy_from_slice(w);
-    for (a, b) in [(0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4)] {
+    for (a, b) in [
+        (0, 5),
+        (0, 3),
+        (1, 6),
+        (2, 4),
+        (0, 1),
+        (3, 5),
+        (2, 6),
+        (2, 3),
+        (3, 6),
+        (4, 5),
+        (1, 4),
+        (1, 3),
+        (3, 4),
+    ] {
         let (x, y) = (v[a], v[b]);
         v[a] = if x < y { x } else { y };
         v[b] = if x < y { y } else { x };
@@ -345,11 +359,7 @@ mod tests {
     #[test]
     fn the_path_follows_the_largest_values() {
         // Row 0 belongs to columns 0 and 1, row 1 to 2, row 2 to 3 and 4.
-        let matrix = [
-            [9.0, 9.0, 0.0, 0.0, 0.0],
-            [0.0, 0.0, 9.0, 0.0, 0.0],
-            [0.0, 0.0, 0.0, 9.0, 9.0],
-        ];
+        let matrix = [[9.0, 9.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0, 9.0]];
         assert_eq!(warp(matrix.as_flattened(), 3, 5), [0, 2, 3]);
         assert_eq!(warp(&[1.0], 1, 1), [0]);
         assert_eq!(warp(&[0.0; 6], 6, 1), [0; 6]);

@@ -150,8 +150,12 @@ impl Config {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(fail(format!("cannot be read: {e}"))),
         };
-        if let Some((layer, head)) = listed.iter().find(|(l, h)| *l >= self.decoder_layers || *h >= self.heads) {
-            return Err(fail(format!("alignment_heads names head {head} of layer {layer}, which is not there")));
+        if let Some((layer, head)) =
+            listed.iter().find(|(l, h)| *l >= self.decoder_layers || *h >= self.heads)
+        {
+            return Err(fail(format!(
+                "alignment_heads names head {head} of layer {layer}, which is not there"
+            )));
         }
         self.alignment_heads = match listed.is_empty() {
             false => listed,

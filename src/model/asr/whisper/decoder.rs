@@ -140,12 +140,15 @@ impl Decoder {
 
 impl<'a> Step<'a> {
     fn new(rows: &'a [Row], own: &'a KvCache, heard: &'a CrossCache) -> Step<'a> {
-        let (mut paged, mut spans, mut slots) = (Vec::with_capacity(rows.len()), Vec::<Span>::new(), Vec::new());
+        let (mut paged, mut spans, mut slots) =
+            (Vec::with_capacity(rows.len()), Vec::<Span>::new(), Vec::new());
         let mut first = 0;
         for row in rows {
             let len = row.tokens.len();
             paged.push(Rows { first, len, start: row.position, table: &row.table });
-            let place = |p: usize| row.table[p / KvCache::BLOCK] * KvCache::BLOCK as u32 + (p % KvCache::BLOCK) as u32;
+            let place = |p: usize| {
+                row.table[p / KvCache::BLOCK] * KvCache::BLOCK as u32 + (p % KvCache::BLOCK) as u32
+            };
             slots.extend((row.position..row.position + len).map(place));
             match spans.last_mut() {
                 Some(last) if last.slot == row.slot => last.len += len,

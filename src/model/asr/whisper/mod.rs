@@ -47,7 +47,12 @@ pub struct WhisperModel {
 
 impl WhisperModel {
     /// Loads a model folder. Memory for windows and sequences is taken when it is first used.
-    pub fn load(folder: &Path, format: Format, device: &Device, limits: Limits) -> Result<WhisperModel, Error> {
+    pub fn load(
+        folder: &Path,
+        format: Format,
+        device: &Device,
+        limits: Limits,
+    ) -> Result<WhisperModel, Error> {
         WhisperModel::load_with(folder, format, device, limits, Precision::Half)
     }
 
@@ -118,7 +123,8 @@ impl WhisperModel {
                 Want::Alignment { .. } => {}
             }
         }
-        let Output { logits, alignments } = self.decoder.forward(&step.rows, &self.own, &self.heard, &wanted)?;
+        let Output { logits, alignments } =
+            self.decoder.forward(&step.rows, &self.own, &self.heard, &wanted)?;
         let mut logits = logits.map(|l| l.to_vec2::<f32>()).transpose()?.unwrap_or_default().into_iter();
         let mut alignments = alignments.into_iter();
         let mut output = |row: &Row| {
