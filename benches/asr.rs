@@ -13,12 +13,13 @@ use candle_nn::{VarBuilder, VarMap};
 use candle_transformers::models::whisper::Config;
 use candle_transformers::models::whisper::model::Whisper as Stock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stentor::model::asr::Row;
 use stentor::model::asr::whisper::{WINDOW, WhisperModel};
+use stentor::model::asr::{Decode, Limits, Row, RowOutput, Want};
 use stentor::types::model::Format;
 
 const PROMPT: [u32; 4] = [50258, 50259, 50359, 50363];
 const STEPS: usize = 48;
+const LIMITS: Limits = Limits { windows: 1, window_bytes: u64::MAX };
 
 /// The configuration of openai/whisper-base, as its repository has it.
 const BASE: &str = r#"{"model_type": "whisper", "num_mel_bins": 80, "max_source_positions": 1500, "d_model": 512,
@@ -44,8 +45,12 @@ fn ours(model: &mut WhisperModel) -> Vec<f32> {
     let (mut tokens, mut position) = (PROMPT.to_vec(), 0);
     let mut last = Vec::new();
     for i in 0..STEPS {
-        let row = Row { slot: 0, tokens: tokens.clone(), position, probe: None };
-        last = model.decode(&[row]).unwrap().remove(0).last;
+        let table = (0..14).collect();
+        let row = Row { slot: 0, tokens: tokens.clone(), position, table, want: Want::Last };
+        let step = Decode { copies: Vec::new(), rows: vec![row] };
+        if let RowOutput::Logits { last: logits, .. } = model.decode(&step).unwrap().remove(0) {
+            last = logits;
+        }
         position += tokens.len();
         tokens = vec![1000 + i as u32];
     }
@@ -60,12 +65,12 @@ fn asr(c: &mut Criterion) {
     let mut theirs = Stock::load(&builder, config).unwrap();
     weights.save(dir.path().join("model.safetensors")).unwrap();
     std::fs::write(dir.path().join("config.json"), BASE).unwrap();
-    let mut mine = WhisperModel::load(dir.path(), Format::Safetensors, &Device::Cpu, 1).unwrap();
+    let mut mine = WhisperModel::load(dir.path(), Format::Safetensors, &Device::Cpu, LIMITS).unwrap();
 
     let mel: Vec<f32> = (0..80 * WINDOW).map(|i| ((i % 251) as f32 / 125.0 - 1.0) * 0.7).collect();
     let window = Tensor::from_slice(&mel, (1, 80, WINDOW), &Device::Cpu).unwrap();
     let features = theirs.encoder.forward(&window, true).unwrap();
-    mine.encode(0, &mel).unwrap();
+    mine.encode(&[(0, &mel)]).unwrap();
     let off = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     // Decoder weights are rounded to half precision, and stock GELU is the tanh form.
     let (a, b) = (ours(&mut mine), stock(&mut theirs, &features));
@@ -73,7 +78,7 @@ fn asr(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("encode 30 s");
     group.sample_size(10).throughput(Throughput::Elements(30));
-    group.bench_function("ours", |b| b.iter(|| mine.encode(0, black_box(&mel)).unwrap()));
+    group.bench_function("ours", |b| b.iter(|| mine.encode(&[(0, black_box(&mel))]).unwrap()));
     group.bench_function("candle-transformers", |b| {
         b.iter(|| black_box(theirs.encoder.forward(&window, true).unwrap()))
     });

@@ -1,4 +1,5 @@
-//! One vector type over three instruction sets, chosen at run time.
+//! One vector type over three instruction sets, chosen at run time. The file is over 500 lines because the sets and
+//! the functions built on them belong side by side.
 //!
 //! Kernels are written once, generic over [`Simd`], and instantiated inside functions that carry the matching
 //! `#[target_feature]`; [`dispatch!`](crate::ops::simd::dispatch) picks one by [`isa`]. Everything between the

@@ -7,7 +7,7 @@
 //! A window never waits for blocks once it has its slot: rows are promised when it begins, and there are blocks for
 //! every promised row at its longest.
 
-use super::blocks::{BlockId, BlockPool};
+use super::blocks::{BlockCopy, BlockId, BlockPool};
 
 /// A sequence's blocks, and how many leading positions of them count.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub struct Scheduler {
     rows: usize,
     promised: usize,
     /// Blocks to copy before the next step: from, to.
-    copies: Vec<(BlockId, BlockId)>,
+    copies: Vec<BlockCopy>,
 }
 
 /// A window's scheduler was asked for what it has not promised: a fault of this program.
@@ -132,7 +132,7 @@ impl Scheduler {
     }
 
     /// Blocks to copy before anything else of the next step, in this order.
-    pub fn take_copies(&mut self) -> Vec<(BlockId, BlockId)> {
+    pub fn take_copies(&mut self) -> Vec<BlockCopy> {
         std::mem::take(&mut self.copies)
     }
 
@@ -172,7 +172,7 @@ mod tests {
     struct Cache(HashMap<(BlockId, usize), u32>);
 
     impl Cache {
-        fn copy(&mut self, pairs: &[(BlockId, BlockId)]) {
+        fn copy(&mut self, pairs: &[BlockCopy]) {
             for &(from, to) in pairs {
                 for offset in 0..BLOCK {
                     if let Some(&token) = self.0.get(&(from, offset)) {
@@ -235,10 +235,8 @@ mod tests {
                         models.remove(&slot);
                     } else {
                         let from_root = what == 2 || model.texts.is_empty();
-                        let count = pick(model.rows + 1, 4);
-                        let parents: Vec<Option<usize>> = (0..count)
-                            .map(|i| (!from_root).then(|| pick(model.texts.len(), 5 + i as u64)))
-                            .collect();
+                        let parent = |i| (!from_root).then(|| pick(model.texts.len(), 5 + i as u64));
+                        let parents: Vec<_> = (0..pick(model.rows + 1, 4)).map(parent).collect();
                         scheduler.follow(slot, &parents).unwrap();
                         model.texts = parents
                             .iter()
@@ -256,10 +254,10 @@ mod tests {
                     }
                 }
                 for (&slot, model) in &models {
-                    for (i, text) in model.texts.iter().enumerate() {
-                        let held = scheduler.slots[slot].as_ref().unwrap();
-                        prop_assert_eq!(&cache.read(&held.texts[i].blocks, text.len()), text);
-                    }
+                    let held = scheduler.slots[slot].as_ref().unwrap();
+                    let read = |(table, text): (&Table, &Vec<u32>)| cache.read(&table.blocks, text.len());
+                    let kept: Vec<Vec<u32>> = held.texts.iter().zip(&model.texts).map(read).collect();
+                    prop_assert_eq!(&kept, &model.texts);
                 }
                 prop_assert_eq!(scheduler.check_integrity(), Ok(()));
             }

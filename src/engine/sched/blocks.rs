@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Index of a block of [`BlockPool::block_size`] token positions in the device's key-value cache.
 pub type BlockId = u32;
 
+/// A block to copy, and where to.
+pub type BlockCopy = (BlockId, BlockId);
+
 /// Names a content; never reused. 0 is what comes before the first block.
 type ContentId = u64;
 
@@ -116,11 +119,7 @@ impl BlockPool {
     /// A second table over the first `positions` of `table`: whole blocks are shared, of a last one that is not whole
     /// it gets a block of its own. That one is to be copied before either is written: from, to. `None`: no block is
     /// left, and nothing has changed.
-    pub fn fork(
-        &mut self,
-        table: &[BlockId],
-        positions: usize,
-    ) -> Option<(Vec<BlockId>, Option<(BlockId, BlockId)>)> {
+    pub fn fork(&mut self, table: &[BlockId], positions: usize) -> Option<(Vec<BlockId>, Option<BlockCopy>)> {
         let whole = positions / self.block_size;
         let mut forked: Vec<BlockId> = table[..whole].to_vec();
         let part = table.get(whole).copied().filter(|_| !positions.is_multiple_of(self.block_size));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::output::{LongForm, Need, Options};
+use super::output::{Cut, Options, Parent, Recording, Window};
 use super::vocab::Vocab;
 use super::whisper::{WINDOW, WhisperModel};
 use super::*;
 use crate::audio;
-use crate::types::asr::{LogMel, Segment, Task};
+use crate::engine::sched::asr::Scheduler;
+use crate::ops::KvCache;
+use crate::types::asr::{Language, LogMel, Request, Segment, Task};
 
 #[derive(Deserialize)]
 struct Want {
@@ -32,38 +34,78 @@ struct WantSegment {
 }
 
 fn options() -> Options {
-    Options {
-        task: Task::Transcribe,
-        language: None,
-        prompt: None,
-        temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
-        condition_on_previous: true,
-        seed: 0,
-    }
+    let mut request = Request::new("", Task::Transcribe);
+    request.decoding.beam_size = 1;
+    Options::new(&request)
 }
 
-/// Runs a recording to its end, as a scheduler with one sequence does.
-fn transcribe(model: &mut WhisperModel, vocab: &Arc<Vocab>, mel: &LogMel) -> (String, Vec<Segment>) {
-    let context = model.config().text_context;
-    let mut long = LongForm::new(mel, vocab.clone(), context, options()).unwrap();
-    let mut window = vec![0.0f32; mel.bins() * WINDOW];
-    loop {
-        match long.next() {
-            Need::Encode { seek } => {
-                mel.window(seek, WINDOW, &mut window);
-                model.encode(0, &window).unwrap();
-                long.encoded();
-            }
-            Need::Decode { tokens, position, probe } => {
-                let row = Row { slot: 0, tokens: tokens.to_vec(), position, probe };
-                let mut logits = model.decode(&[row]).unwrap().remove(0);
-                long.feed(&mut logits.last, logits.probe.as_deref()).unwrap();
-            }
-            Need::Done => break,
-        }
+/// A model with what a lane has around it, a window at a time.
+struct Ears {
+    model: WhisperModel,
+    vocab: Arc<Vocab>,
+    scheduler: Scheduler,
+}
+
+impl Ears {
+    fn load(folder: &Path) -> Ears {
+        let limits = Limits { windows: 1, window_bytes: u64::MAX };
+        let Loaded { front, .. } = whisper::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
+        let model = WhisperModel::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
+        let scheduler = Scheduler::new(1, front.rows, front.blocks, KvCache::BLOCK);
+        Ears { model, vocab: front.vocab, scheduler }
     }
-    let segments = std::iter::from_fn(|| long.take_segment()).collect();
-    (long.language().unwrap_or_default().to_owned(), segments)
+
+    /// Runs a recording to its end.
+    fn transcribe(&mut self, mel: &LogMel, cut: &Cut, options: Options) -> (Language, Vec<Segment>) {
+        let context = self.model.config().text_context;
+        let mut recording = Recording::new(mel, cut, self.vocab.clone(), context, options).unwrap();
+        let mut segments = Vec::new();
+        while let Some(window) = recording.next_window() {
+            self.hear(&mut recording, mel, window);
+            segments.extend(std::iter::from_fn(|| recording.take_segment()));
+            assert_eq!(self.scheduler.usage(), 0.0);
+        }
+        assert!(recording.is_done());
+        (recording.language(), segments)
+    }
+
+    fn hear(&mut self, recording: &mut Recording, mel: &LogMel, mut window: Window) {
+        let setting = recording.setting().clone();
+        let slot = self.scheduler.open(setting.rows()).unwrap();
+        let mut values = vec![0.0f32; mel.bins() * WINDOW];
+        recording.hear(mel, &window, &mut values);
+        self.model.encode(&[(slot, &values)]).unwrap();
+        while !window.is_done() {
+            let mut step = Decode { copies: self.scheduler.take_copies(), rows: Vec::new() };
+            for ask in window.rows(&setting) {
+                let table = self.scheduler.cover(slot, ask.text, ask.position, ask.tokens.len()).unwrap();
+                step.rows.push(Row {
+                    slot,
+                    tokens: ask.tokens,
+                    position: ask.position,
+                    table,
+                    want: ask.want,
+                });
+            }
+            let outputs = self.model.decode(&step).unwrap().into_iter().enumerate();
+            let considered =
+                outputs.map(|(at, output)| window.consider(&setting, at, output).unwrap()).collect();
+            if let Some(languages) = window.advance(&setting, considered).unwrap()
+                && !recording.decide(&mut window, languages)
+            {
+                return self.scheduler.close(slot);
+            }
+            if let Some(parents) = window.parents() {
+                let parents: Vec<Option<usize>> = parents
+                    .iter()
+                    .map(|p| if let Parent::Row(row) = p { Some(*row) } else { None })
+                    .collect();
+                self.scheduler.follow(slot, &parents).unwrap();
+            }
+        }
+        self.scheduler.close(slot);
+        recording.finish(window);
+    }
 }
 
 /// Where a clip of the golden lies; `None`, with a word, where it does not.
@@ -92,8 +134,7 @@ fn matches_faster_whisper(id: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/asr/transcripts.json");
     let mut all: BTreeMap<String, BTreeMap<String, Want>> =
         serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
-    let mut model = WhisperModel::load(&folder, Format::CTranslate2, &Device::Cpu, 1).unwrap();
-    let vocab = Arc::new(Vocab::load(&folder).unwrap());
+    let mut ears = Ears::load(&folder);
     let mut wrong = Vec::new();
     for (key, want) in all.remove(id).unwrap() {
         // Sampled text depends on the generator: nothing to compare.
@@ -102,8 +143,8 @@ fn matches_faster_whisper(id: &str) {
         let limits = audio::Limits::default();
         let (mel, _) = audio::log_mel(File::open(path).unwrap(), Some(&key), &limits, 80).unwrap();
         assert!((mel.seconds() - want.duration).abs() < 0.01, "{key}");
-        let (language, segments) = transcribe(&mut model, &vocab, &mel);
-        let same = language == want.language
+        let (language, segments) = ears.transcribe(&mel, &Cut::Whole, options());
+        let same = language.code == want.language
             && segments.len() == want.segments.len()
             && segments.iter().zip(&want.segments).all(|(got, want)| {
                 got.text == want.text
@@ -116,7 +157,7 @@ fn matches_faster_whisper(id: &str) {
             });
         if !same {
             wrong.push(key.clone());
-            eprintln!("{key}: {language} for {}", want.language);
+            eprintln!("{key}: {language:?} for {}", want.language);
             for s in &segments {
                 eprintln!(
                     "  got  {:.2}-{:.2} {:?} T{} {:.4} {:.3} {:.4}",
@@ -159,13 +200,12 @@ fn tiny_en_transcribes_like_faster_whisper() {
 #[test]
 fn digital_silence_and_no_sound_give_no_words() {
     let Some(folder) = test_model("whisper-tiny.en") else { return };
-    let mut model = WhisperModel::load(&folder, Format::CTranslate2, &Device::Cpu, 1).unwrap();
-    let vocab = Arc::new(Vocab::load(&folder).unwrap());
+    let mut ears = Ears::load(&folder);
     for samples in [0, 100, 16_000 * 40] {
         let mut mel = audio::MelExtractor::new(80);
         mel.push(&vec![0.0; samples]);
-        let (language, segments) = transcribe(&mut model, &vocab, &mel.finish());
-        assert_eq!((language.as_str(), segments.len()), ("en", 0), "{samples} samples");
+        let (language, segments) = ears.transcribe(&mel.finish(), &Cut::Whole, options());
+        assert_eq!((language.code.as_str(), segments.len()), ("en", 0), "{samples} samples");
     }
 }
 

@@ -164,7 +164,7 @@ impl Vocab {
 fn byte(symbol: char) -> Option<u8> {
     let is_printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     match u32::from(symbol) {
-        code @ 0..=0xff => u8::try_from(code).ok().filter(|&b| is_printable(b)),
+        code @ 0..=0xff => u8::try_from(code).ok(),
         code => (0..=u8::MAX).filter(|&b| !is_printable(b)).nth(usize::try_from(code - 0x100).ok()?),
     }
 }

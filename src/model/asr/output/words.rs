@@ -193,18 +193,15 @@ fn words(tokens: &[u32], vocab: &Vocab, unspaced: bool) -> Vec<(String, usize)> 
 /// Tokens joined until they are whole characters.
 fn characters(tokens: &[u32], vocab: &Vocab) -> Vec<(String, usize)> {
     let mut parts = Vec::new();
-    let (mut bytes, mut count) = (Vec::new(), 0);
-    for (i, &token) in tokens.iter().enumerate() {
-        bytes.extend(vocab.bytes(token));
-        count += 1;
-        let whole = match std::str::from_utf8(&bytes) {
-            Ok(_) => true,
-            // What no further byte can make whole is shown as it is.
-            Err(e) => e.error_len().is_some(),
-        };
+    let mut from = 0;
+    for i in 0..tokens.len() {
+        let text = vocab.decode(&tokens[from..=i]);
+        let count = i + 1 - from;
+        // A character has four bytes at most: what they do not make whole is shown as it is.
+        let whole = !text.contains(char::REPLACEMENT_CHARACTER) || count >= 4;
         if whole || i + 1 == tokens.len() {
-            parts.push((String::from_utf8_lossy(&bytes).into_owned(), count));
-            (bytes, count) = (Vec::new(), 0);
+            parts.push((text, count));
+            from = i + 1;
         }
     }
     parts
@@ -359,7 +356,8 @@ mod tests {
     #[test]
     fn the_path_follows_the_largest_values() {
         // Row 0 belongs to columns 0 and 1, row 1 to 2, row 2 to 3 and 4.
-        let matrix = [[9.0, 9.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0, 9.0]];
+        let matrix =
+            [[9.0, 9.0, -1.0, -1.0, -1.0], [-1.0, -1.0, 9.0, -1.0, -1.0], [-1.0, -1.0, -1.0, 9.0, 9.0]];
         assert_eq!(warp(matrix.as_flattened(), 3, 5), [0, 2, 3]);
         assert_eq!(warp(&[1.0], 1, 1), [0]);
         assert_eq!(warp(&[0.0; 6], 6, 1), [0; 6]);
