@@ -5,6 +5,7 @@ mod answer;
 mod embed;
 pub mod error;
 mod generate;
+mod listen;
 mod logprobs;
 mod resolve;
 pub mod responses;

@@ -1,19 +1,14 @@
 //! Transcription: a file to features, segments back as they are heard.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use futures::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::resolve::joined;
 use super::{Context, Error, Service, Transcription, Upload};
-use crate::audio;
 use crate::engine::job::Event;
 use crate::engine::lane::asr::Input;
-use crate::model::asr::output::{Cut, Options};
+use crate::model::asr::output::Options;
 use crate::model::asr::{Asr, Front};
-use crate::types::asr::{Delta, LogMel, Request, Task};
+use crate::types::asr::{Chunking, Delta, Request, Task};
 
 impl Service {
     /// Reads a recording and begins to transcribe it. Dropping the future, or what it gives, stops the work.
@@ -28,33 +23,19 @@ impl Service {
         // Held until the transcript is there: features of waiting recordings are what takes memory.
         let place = self.recordings.clone().acquire_owned().await;
         let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
-        let mel = self.listen(upload, handle.front().mels).await?;
+        let detector = match request.chunking {
+            Chunking::Sequential => None,
+            Chunking::Speech(_) | Chunking::Chunks(_) => Some(self.detector(&ctx).await?),
+        };
+        let heard = self.listen(upload, handle.front().mels, detector).await?;
+        let cut = heard.cut(request.chunking);
+        let mel = heard.mel;
         let duration = mel.seconds();
-        let input = Input { mel, cut: Cut::Whole, options: Options::new(&request), priority: 0 };
+        let input = Input { mel, cut, options: Options::new(&request), priority: 0 };
         let events = handle.submit(input, Some(self.options.timeout))?;
         let model = handle.id().to_owned();
         let begin = Some(Delta::Begin { duration });
         Ok(Transcription::new(model, deltas(Heard { begin, events, _place: place })))
-    }
-
-    /// Decodes the file and computes its features, away from the threads that serve sockets.
-    async fn listen(&self, upload: Upload, mels: usize) -> Result<LogMel, Error> {
-        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
-        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
-        let still_wanted = wanted.0.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let mut mel = audio::MelExtractor::new(mels);
-            let mut hear = |samples: &[f32]| {
-                mel.push(samples);
-                still_wanted.load(Ordering::Relaxed).then_some(()).ok_or(audio::Stop)
-            };
-            let decoded = audio::decode(upload.file, upload.name.as_deref(), &limits, &mut hear)?;
-            if let Some(warning) = &decoded.warning {
-                tracing::warn!(?warning, seconds = decoded.seconds, "an uploaded recording is damaged");
-            }
-            Ok::<_, audio::Error>(mel.finish())
-        });
-        joined(work.await)?.map_err(unheard)
     }
 }
 
@@ -81,15 +62,6 @@ fn deltas(heard: Heard) -> impl stream::Stream<Item = Result<Delta, Error>> {
     })
 }
 
-/// Says, when it is dropped, that the result of a blocking task is wanted no more.
-struct Wanted(Arc<AtomicBool>);
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
 fn check(front: &Front, request: &Request) -> Result<(), Error> {
     let languages = front.vocab.languages();
     if !front.vocab.is_multilingual() && request.task == Task::Translate {
@@ -105,13 +77,5 @@ fn check(front: &Front, request: &Request) -> Result<(), Error> {
             let message = format!("the model does not know the language `{code}`; it knows {known}");
             Err(Error::Invalid { param: "language", message })
         }
-    }
-}
-
-fn unheard(error: audio::Error) -> Error {
-    match error {
-        audio::Error::Stopped => Error::Cancelled,
-        audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },
-        other => Error::Invalid { param: "file", message: other.to_string() },
     }
 }

@@ -1,0 +1,180 @@
+//! From an uploaded file to what a speech model hears: features, and where there is speech.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::resolve::joined;
+use super::{Context, Error, Service, Upload};
+use crate::audio;
+use crate::engine::handle::Handle;
+use crate::engine::job::Event;
+use crate::engine::lane::vad::{Input, MAX_FRAMES};
+use crate::model::asr::output::Cut;
+use crate::model::vad::segments::{self, Span};
+use crate::model::vad::{FRAME, Vad, VadState};
+use crate::types::asr::{Chunking, HOP, LogMel};
+use crate::types::model::Kind;
+
+/// Seconds of speech in a chunk: what the network hears at a time.
+const CHUNK: f32 = 30.0;
+
+/// A recording as models hear it.
+pub(super) struct Heard {
+    pub mel: LogMel,
+    /// Samples at 16 kHz.
+    samples: usize,
+    /// Of speech in each frame of the detector; empty where none listened.
+    speech: Vec<f32>,
+}
+
+impl Heard {
+    /// Which parts of it a speech model is to hear.
+    pub fn cut(&self, chunking: Chunking) -> Cut {
+        let frames = |span: &Span| span.start / HOP..span.end / HOP;
+        match chunking {
+            Chunking::Sequential => Cut::Whole,
+            Chunking::Speech(vad) => {
+                let spans = segments::spans(&self.speech, self.samples, &vad);
+                Cut::Stretches(spans.iter().map(frames).collect())
+            }
+            Chunking::Chunks(vad) => {
+                let spans = segments::spans(&self.speech, self.samples, &vad);
+                let chunks = segments::chunks(&spans, CHUNK);
+                Cut::Chunks(chunks.iter().map(|chunk| chunk.iter().map(frames).collect()).collect())
+            }
+        }
+    }
+}
+
+impl Service {
+    /// The voice activity detector.
+    pub(super) async fn detector(&self, ctx: &Context) -> Result<Handle<Vad>, Error> {
+        let installed = self.engine.models().iter().find(|m| m.kind == Kind::Vad);
+        let Some(installed) = installed else {
+            let message = "leaving silence out needs a voice activity detector and none is installed: \
+                           run `stentor pull silero-vad`";
+            return Err(Error::Invalid { param: "chunking_strategy", message: message.to_owned() });
+        };
+        self.model::<Vad>(ctx, &installed.id).await
+    }
+
+    /// Decodes the file, computes its features and has the detector hear it, away from the threads that serve sockets.
+    pub(super) async fn listen(
+        &self,
+        upload: Upload,
+        mels: usize,
+        detector: Option<Handle<Vad>>,
+    ) -> Result<Heard, Error> {
+        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let still_wanted = wanted.0.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let mut mel = audio::MelExtractor::new(mels);
+            let mut detector = detector.map(Detector::new);
+            let mut failed = None;
+            let mut count = 0;
+            let mut hear = |samples: &[f32]| {
+                mel.push(samples);
+                count += samples.len();
+                failed = detector.as_mut().and_then(|d| d.push(samples).err());
+                let goes_on = failed.is_none() && still_wanted.load(Ordering::Relaxed);
+                goes_on.then_some(()).ok_or(audio::Stop)
+            };
+            let decoded = audio::decode(upload.file, upload.name.as_deref(), &limits, &mut hear);
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            let decoded = decoded.map_err(unheard)?;
+            if let Some(warning) = &decoded.warning {
+                tracing::warn!(?warning, seconds = decoded.seconds, "an uploaded recording is damaged");
+            }
+            let speech = detector.map(Detector::finish).transpose()?.unwrap_or_default();
+            Ok(Heard { mel: mel.finish(), samples: count, speech })
+        });
+        joined(work.await)?
+    }
+}
+
+/// A detector hearing one recording: while it hears a piece the next is decoded.
+struct Detector {
+    handle: Handle<Vad>,
+    state: VadState,
+    pending: Vec<f32>,
+    asked: Option<mpsc::Receiver<Event<Vad>>>,
+    speech: Vec<f32>,
+}
+
+impl Detector {
+    fn new(handle: Handle<Vad>) -> Detector {
+        Detector {
+            handle,
+            state: VadState::default(),
+            pending: Vec::new(),
+            asked: None,
+            speech: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, mut samples: &[f32]) -> Result<(), Error> {
+        while !samples.is_empty() {
+            let room = MAX_FRAMES * FRAME - self.pending.len();
+            let (now, later) = samples.split_at(room.min(samples.len()));
+            self.pending.extend_from_slice(now);
+            samples = later;
+            if self.pending.len() == MAX_FRAMES * FRAME {
+                self.ask()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is pending, behind what was sent before.
+    fn ask(&mut self) -> Result<(), Error> {
+        self.await_answer()?;
+        let samples = std::mem::take(&mut self.pending);
+        self.asked = Some(self.handle.submit(Input { state: self.state.clone(), samples }, None)?);
+        Ok(())
+    }
+
+    fn await_answer(&mut self) -> Result<(), Error> {
+        let Some(mut asked) = self.asked.take() else { return Ok(()) };
+        match asked.blocking_recv() {
+            Some(Event::Done((speech, state))) => {
+                self.speech.extend(speech);
+                self.state = state;
+                Ok(())
+            }
+            Some(Event::Delta(never)) => match never {},
+            Some(Event::Failed(failure)) => Err(failure.into()),
+            None => Err(Error::Internal { detail: "the worker dropped the job".to_owned() }),
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<f32>, Error> {
+        if !self.pending.is_empty() {
+            self.pending.resize(self.pending.len().next_multiple_of(FRAME), 0.0);
+            self.ask()?;
+        }
+        self.await_answer()?;
+        Ok(self.speech)
+    }
+}
+
+/// Says, when it is dropped, that the result of a blocking task is wanted no more.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn unheard(error: audio::Error) -> Error {
+    match error {
+        audio::Error::Stopped => Error::Cancelled,
+        audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },
+        other => Error::Invalid { param: "file", message: other.to_string() },
+    }
+}
