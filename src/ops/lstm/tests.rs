@@ -112,6 +112,42 @@ proptest! {
 }
 
 #[test]
+fn every_set_computes_the_same_cells() {
+    fn check<S: Simd>() {
+        let (inputs, hidden, lens) = (7, 32, [5, 5, 4, 4, 4, 2, 1]);
+        let (weights, starts) = (Weights::new(inputs, hidden), starts(&lens));
+        let x = noise(25 * inputs, 5);
+        let (h, mut c) = (noise(lens.len() * hidden, 6), noise(lens.len() * hidden, 7));
+        let (mut last, mut memory, mut want) = (h.clone(), c.clone(), Vec::new());
+        for (i, w) in starts.windows(2).enumerate() {
+            let row = i * hidden..(i + 1) * hidden;
+            let x = &x[w[0] * inputs..w[1] * inputs];
+            want.extend(weights.naive(x, &mut last[row.clone()], &mut memory[row]));
+        }
+        let layer = weights.layer();
+        let gates = flat(&linear(&tensor(&x, inputs), &layer.input).unwrap());
+        let lines = pack(&weights.hh, hidden);
+        let mut out = vec![0f32; 25 * hidden];
+        let row = |(index, len)| Row { index, start: starts[index], len };
+        let rows: Vec<Row> = lens.into_iter().enumerate().map(row).collect();
+        let run = Run {
+            rows: &rows,
+            hidden,
+            weights: lines.as_ptr().cast(),
+            gates: gates.as_ptr(),
+            h: h.as_ptr(),
+            c: c.as_mut_ptr(),
+            out: out.as_mut_ptr(),
+        };
+        // SAFETY: the buffers hold these rows and steps; `every_set` calls with sets of this processor.
+        unsafe { run_generic::<S>(&run) };
+        assert_close(&out, &want, 3e-6);
+        assert_close(&c, &memory, 1e-5);
+    }
+    every_set!(check);
+}
+
+#[test]
 fn no_steps_leave_everything_as_it_is() {
     check(&[0], 3, 16);
     check(&[0, 0], 3, 5);
