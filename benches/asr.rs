@@ -1,11 +1,13 @@
-//! Whisper base, ours and candle-transformers' on the same weights.
+//! Whisper base, ours and candle-transformers' on the same weights; voice activity detection.
 //!
 //! The stock model makes the weights (random, in the real shape) and its `model.safetensors` is what ours loads;
 //! speed does not depend on their values. Timed are the encoder on one window of 30 s, and 48 tokens after a
-//! prompt of 4, one at a time.
+//! prompt of 4, one at a time. The detector, with random weights too, hears a minute, alone and eight at once.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
+use std::f64::consts::TAU;
 use std::hint::black_box;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -15,6 +17,8 @@ use candle_transformers::models::whisper::model::Whisper as Stock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stentor::model::asr::whisper::{WINDOW, WhisperModel};
 use stentor::model::asr::{Decode, Limits, Row, RowOutput, Want};
+use stentor::model::vad::silero::SileroVad;
+use stentor::model::vad::{FRAME, Row as Piece};
 use stentor::types::model::Format;
 
 const PROMPT: [u32; 4] = [50258, 50259, 50359, 50363];
@@ -90,5 +94,52 @@ fn asr(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, asr);
+/// A file of the detector's shape, and its basis: the rest is random.
+fn detector() -> SileroVad {
+    let basis = (0..258 * 256).map(|i| {
+        let (bin, n) = (i / 256 % 129, i % 256);
+        let angle = (bin * n % 256) as f64 / 256.0 * TAU;
+        let window = 0.5 - 0.5 * (n as f64 / 256.0 * TAU).cos();
+        (window * if i < 129 * 256 { angle.cos() } else { -angle.sin() }) as f32
+    });
+    let basis = Tensor::from_iter(basis, &Device::Cpu).unwrap().reshape((258, 1, 256)).unwrap();
+    let random = |shape: &[usize]| Tensor::randn(0f32, 0.05, shape, &Device::Cpu).unwrap();
+    let mut all = HashMap::from([("stft_conv.weight".to_owned(), basis)]);
+    for (i, shape) in [[128, 129, 3], [64, 128, 3], [64, 64, 3], [128, 64, 3]].iter().enumerate() {
+        all.insert(format!("conv{}.weight", i + 1), random(shape));
+        all.insert(format!("conv{}.bias", i + 1), random(&shape[..1]));
+    }
+    for (name, shape) in [
+        ("lstm_cell.weight_ih", &[512, 128][..]),
+        ("lstm_cell.weight_hh", &[512, 128]),
+        ("lstm_cell.bias_ih", &[512]),
+        ("lstm_cell.bias_hh", &[512]),
+        ("final_conv.weight", &[1, 128, 1]),
+        ("final_conv.bias", &[1]),
+    ] {
+        all.insert(name.to_owned(), random(shape));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    candle_core::safetensors::save(&all, dir.path().join("model.safetensors")).unwrap();
+    SileroVad::load(dir.path(), &Device::Cpu).unwrap()
+}
+
+fn vad(c: &mut Criterion) {
+    let model = detector();
+    let frames = 60 * 16_000 / FRAME;
+    let samples: Vec<f32> = (0..frames * FRAME).map(|i| (i as f32 * 0.01).sin() * 0.3).collect();
+    let row = Piece { samples, ..Piece::default() };
+    let mut group = c.benchmark_group("vad");
+    group.sample_size(20);
+    for streams in [1, 8] {
+        let rows = vec![row.clone(); streams];
+        group.throughput(Throughput::Elements((streams * frames) as u64));
+        group.bench_function(format!("streams {streams}"), |b| {
+            b.iter(|| black_box(model.hear(black_box(&rows)).unwrap()))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, asr, vad);
 criterion_main!(benches);

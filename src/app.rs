@@ -13,7 +13,7 @@ pub use crate::device::Info as Device;
 use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
-use crate::model::{embed, llm, weights};
+use crate::model::{embed, llm, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
 use crate::service::responses::{self, Responses};
@@ -222,7 +222,8 @@ pub fn runs(model: &Installed) -> bool {
         Kind::Chat => llm::architectures(model.format).contains(&architecture),
         Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
-        Kind::Vad | Kind::Speaker | Kind::Segment => false,
+        Kind::Vad => vad::REGISTRY.iter().any(|(name, _)| *name == architecture),
+        Kind::Speaker | Kind::Segment => false,
     }
 }
 

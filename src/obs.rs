@@ -330,6 +330,11 @@ impl ModelMetrics {
         counter(names::EMBEDDING_TOKENS, self.labels(), u64::from(tokens));
     }
 
+    /// Counts frames that a voice activity detector heard.
+    pub fn listened(&self, frames: usize) {
+        counter(names::VAD_FRAMES, self.labels(), frames as u64);
+    }
+
     /// Notes a load that succeeded, and the device memory it took.
     pub fn loaded(&self, took: Duration, bytes: u64) {
         counter(names::MODEL_LOADS, self.labels_and("result", "ok"), 1);

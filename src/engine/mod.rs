@@ -26,6 +26,7 @@ use crate::device;
 use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
+use crate::model::vad::Vad;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
 use crate::types::key::Owner;
@@ -149,6 +150,7 @@ pub enum AnyHandle {
     Llm(Handle<Llm>),
     Embed(Handle<Embed>),
     Asr(Handle<Asr>),
+    Vad(Handle<Vad>),
 }
 
 impl AnyHandle {
@@ -157,6 +159,7 @@ impl AnyHandle {
             AnyHandle::Llm(h) => &h.gate,
             AnyHandle::Embed(h) => &h.gate,
             AnyHandle::Asr(h) => &h.gate,
+            AnyHandle::Vad(h) => &h.gate,
         }
     }
 
@@ -165,6 +168,7 @@ impl AnyHandle {
             AnyHandle::Llm(h) => h.key,
             AnyHandle::Embed(h) => h.key,
             AnyHandle::Asr(h) => h.key,
+            AnyHandle::Vad(h) => h.key,
         }
     }
 
@@ -192,7 +196,7 @@ macro_rules! served {
         }
     )*};
 }
-served!(Llm, Embed, Asr);
+served!(Llm, Embed, Asr, Vad);
 
 /// The models that guess, by the id of the one they guess for.
 fn drafts(models: &[Installed], options: &Options) -> Result<HashMap<String, Installed>, Error> {
@@ -462,6 +466,9 @@ impl Engine {
                 AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics, owner })
             }
             AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics, owner }),
+            AnyFront::Vad => {
+                AnyHandle::Vad(Handle { key, id, front: Arc::new(()), gate, inbox, metrics, owner })
+            }
         }
     }
 

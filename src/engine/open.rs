@@ -8,10 +8,11 @@ use super::lane::asr::AsrLane;
 use super::lane::draft::Drafter;
 use super::lane::embed::EmbedLane;
 use super::lane::llm::LlmLane;
+use super::lane::vad::VadLane;
 use super::sched;
 use super::sched::llm::Guesses;
 use super::worker::{AnyFront, Opened};
-use crate::model::{Error, asr, embed, llm};
+use crate::model::{Error, asr, embed, llm, vad};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
 use crate::types::model::{Format, Installed, Kind, Quantise};
@@ -68,7 +69,14 @@ pub fn open(
             let lane = AsrLane::new(metrics, loaded.model, front.clone(), scheduler);
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Asr(front), bytes })
         }
-        Kind::Vad | Kind::Speaker | Kind::Segment => Err(Error::Architecture {
+        Kind::Vad => {
+            // Beside a GPU too: its recurrence is small products one after the other, each of which a GPU takes longer
+            // to begin than a core to compute.
+            let model = vad::load(installed, &Device::Cpu)?;
+            let bytes = model.bytes();
+            Ok(Opened { lane: Box::new(VadLane::new(metrics, model)), front: AnyFront::Vad, bytes })
+        }
+        Kind::Speaker | Kind::Segment => Err(Error::Architecture {
             architecture: installed.architecture.clone(),
             format: installed.format.as_str(),
             supported: llm::architectures(installed.format).to_vec(),

@@ -19,6 +19,7 @@ use crate::model;
 use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
+use crate::model::vad::Vad;
 use crate::types::model::Installed;
 
 /// How often readers that are behind are looked at again.
@@ -36,6 +37,8 @@ pub enum AnyJob {
     Llm(Job<Llm>),
     Embed(Job<Embed>),
     Asr(Job<Asr>),
+    /// A stream's state makes it larger than the others.
+    Vad(Box<Job<Vad>>),
 }
 
 impl AnyJob {
@@ -51,6 +54,7 @@ impl AnyJob {
             AnyJob::Llm(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Embed(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Asr(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Vad(mut job) => job.events.send(Event::Failed(failure)),
         }
     }
 }
@@ -73,12 +77,20 @@ impl From<Job<Asr>> for AnyJob {
     }
 }
 
+impl From<Job<Vad>> for AnyJob {
+    fn from(job: Job<Vad>) -> Self {
+        AnyJob::Vad(Box::new(job))
+    }
+}
+
 /// What callers need of a loaded model, by kind.
 #[derive(Clone)]
 pub enum AnyFront {
     Llm(Arc<model::llm::Front>),
     Embed(Arc<model::embed::Front>),
     Asr(Arc<model::asr::Front>),
+    /// Its callers need nothing.
+    Vad,
 }
 
 /// A model that was loaded.

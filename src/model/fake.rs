@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::embed::Embed;
 use super::llm::{Batch, Llm, Logits};
+use super::vad::{CONTEXT, FRAME, Row, Vad, VadState};
 use super::{Error, Model};
 
 /// Tokens of the fakes' vocabulary.
@@ -58,6 +59,31 @@ impl Model<Embed> for FakeEmbed {
     fn step(&mut self, rows: &Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
         assert!(!rows.iter().any(|r| r.contains(&PANIC)), "asked to panic");
         Ok(rows.iter().map(|r| vec![r.len() as f32, r[0] as f32]).collect())
+    }
+
+    fn bytes(&self) -> u64 {
+        1 << 20
+    }
+}
+
+/// Says of each frame what its first sample is, and counts a stream's frames in the first value of its state.
+pub struct FakeVad;
+
+impl FakeVad {
+    /// As a sample: the step panics.
+    pub const PANIC: f32 = 9.0;
+}
+
+impl Model<Vad> for FakeVad {
+    fn step(&mut self, rows: &Vec<Row>) -> Result<Vec<(Vec<f32>, VadState)>, Error> {
+        let hear = |row: &Row| {
+            assert!(!row.samples.contains(&FakeVad::PANIC), "asked to panic");
+            let mut state = row.state.clone();
+            state.h[0] += row.frames() as f32;
+            state.context.copy_from_slice(&row.samples[row.samples.len() - CONTEXT..]);
+            (row.samples.iter().step_by(FRAME).copied().collect(), state)
+        };
+        Ok(rows.iter().map(hear).collect())
     }
 
     fn bytes(&self) -> u64 {

@@ -9,6 +9,7 @@ pub mod embed;
 #[cfg(test)]
 pub mod fake;
 pub mod llm;
+pub mod vad;
 pub mod weights;
 
 /// A kind of network: the shape of one step.
@@ -43,6 +44,8 @@ pub enum Error {
     Embed(#[from] embed::Error),
     #[error(transparent)]
     Asr(#[from] asr::Error),
+    #[error(transparent)]
+    Vad(#[from] vad::Error),
     /// A setting in the model's own files cannot be used.
     #[error("{field}: {problem}")]
     Config { field: String, problem: String },

@@ -120,6 +120,8 @@ pub const ASR_FACTOR: Metric = histogram(
 );
 pub const EMBEDDING_TOKENS: Metric = counter("stentor_embedding_tokens_total", "Tokens embedded.");
 pub const EMBEDDING_INPUTS: Metric = counter("stentor_embedding_inputs_total", "Texts embedded.");
+pub const VAD_FRAMES: Metric =
+    counter("stentor_vad_frames_total", "Frames of 32 ms that were searched for speech.");
 pub const MODEL_LOADS: Metric = counter("stentor_model_loads_total", "Model loads, by result.");
 pub const MODEL_LOAD_TIME: Metric =
     histogram("stentor_model_load_seconds", LATENCY, "Time that a load took.");
@@ -159,6 +161,7 @@ pub const ALL: &[Metric] = &[
     ASR_FACTOR,
     EMBEDDING_TOKENS,
     EMBEDDING_INPUTS,
+    VAD_FRAMES,
     MODEL_LOADS,
     MODEL_LOAD_TIME,
     MODEL_LOADED,

@@ -20,6 +20,7 @@ fn record_everything(model: &str) {
     metrics.transcribed(Duration::from_secs(11), Duration::from_secs(2));
     metrics.transcribed(Duration::ZERO, Duration::from_secs(2));
     metrics.embedded(3, 30);
+    metrics.listened(31);
     metrics.loaded(Duration::from_secs(1), 1000);
     metrics.load_failed();
     let start = Instant::now();

@@ -6,12 +6,17 @@
 
 #![allow(unsafe_code)]
 
-use super::simd::{Simd, dispatch};
+use super::simd::{self, Map, Simd, dispatch};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
 /// Steps of `k` between two turns of a tile's loop.
 const UNROLL: usize = 8;
+
+/// One step of a panel; a cache line, so that no load crosses two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Line(pub(crate) [f32; PANEL]);
 
 /// The right-hand side of a product, one group of panels.
 #[derive(Clone, Copy)]
@@ -29,6 +34,23 @@ pub enum Activation {
     None,
     /// Exact GELU, see [`gelu_erf`](crate::ops::gelu_erf).
     Gelu,
+    /// Nothing below zero.
+    Relu,
+}
+
+impl Map for Activation {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match self {
+                Activation::None => v,
+                Activation::Gelu => simd::gelu::<S>(v),
+                // The second where either is NaN, which stays one.
+                Activation::Relu => S::max(S::splat(0.0), v),
+            }
+        }
+    }
 }
 
 /// `MR` rows by `NV` vectors: `c = a b`, or `c += a b` with `accumulate`.
@@ -226,10 +248,7 @@ unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, s
                 if !g.bias.is_null() {
                     v = S::add(v, S::load(g.bias.add(j + x)));
                 }
-                if g.activation == Activation::Gelu {
-                    v = super::simd::gelu::<S>(v);
-                }
-                S::store(dst.add(x), v);
+                S::store(dst.add(x), g.activation.apply::<S>(v));
                 x += S::LANES;
             }
             if x < cols {
@@ -237,9 +256,7 @@ unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, s
                 for (t, v) in last.iter_mut().enumerate().take(cols - x) {
                     *v = *src.add(x + t) + if g.bias.is_null() { 0.0 } else { *g.bias.add(j + x + t) };
                 }
-                if g.activation == Activation::Gelu {
-                    super::simd::map_in_place::<S>(&mut last, super::simd::Gelu);
-                }
+                simd::map_in_place::<S>(&mut last, g.activation);
                 std::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(x), cols - x);
             }
         }

@@ -9,13 +9,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::gemm::{Activation, Gemm, MC, PANEL, Rhs, gemm};
+use super::gemm::{Activation, Gemm, Line, MC, PANEL, Rhs, gemm};
 use super::{cpu, par};
-
-/// One cache line, so that no load of a panel crosses two.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([f32; PANEL]);
 
 #[derive(Clone)]
 enum Weights {
@@ -130,6 +125,14 @@ pub fn linear_gelu(x: &Tensor, layer: &Linear) -> Result<Tensor> {
     apply(x, layer, Activation::Gelu)
 }
 
+/// `max(x Wᵀ + b, 0)`; otherwise as [`linear`].
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_relu(x: &Tensor, layer: &Linear) -> Result<Tensor> {
+    apply(x, layer, Activation::Relu)
+}
+
 fn apply(x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     match shape.last_mut() {
@@ -148,7 +151,11 @@ fn apply(x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
                 Some(b) => y.broadcast_add(b)?,
                 None => y,
             };
-            let y = if activation == Activation::Gelu { y.gelu_erf()? } else { y };
+            let y = match activation {
+                Activation::None => y,
+                Activation::Gelu => y.gelu_erf()?,
+                Activation::Relu => y.relu()?,
+            };
             y.reshape(shape)
         }
     }
@@ -276,7 +283,8 @@ mod tests {
                 let one = Linear::new(&weight, Some(&bias)).unwrap();
                 let two =
                     Linear::fused(&[(&weight, None), (&weight.affine(2.0, 0.0).unwrap(), None)]).unwrap();
-                [linear_gelu(&x, &one).unwrap(), linear(&x, &one).unwrap(), linear(&x, &two).unwrap()]
+                let relu = linear_relu(&x, &one).unwrap();
+                [linear_gelu(&x, &one).unwrap(), linear(&x, &one).unwrap(), linear(&x, &two).unwrap(), relu]
             };
             for (got, want) in composed(run).iter().zip(run()) {
                 assert_eq!(got.dims(), want.dims());

@@ -18,6 +18,7 @@ pub(crate) mod gemm;
 pub mod half_linear;
 pub mod layer_norm;
 pub mod linear;
+pub mod lstm;
 mod multi;
 pub mod paged;
 pub(crate) mod par;
@@ -28,6 +29,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod simd;
 pub mod softmax;
+pub mod unfold;
 
 pub use attention::{Mask, attention, attention_varlen};
 pub use cross::{CrossCache, Span};
@@ -35,13 +37,15 @@ pub use elementwise::gelu_erf;
 pub use gate::{Activation, gated};
 pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
-pub use linear::{Linear, linear, linear_gelu};
+pub use linear::{Linear, linear, linear_gelu, linear_relu};
+pub use lstm::{Lstm, LstmState, lstm};
 pub use paged::{KvCache, KvType, Rows, Sight, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
 pub use softmax::softmax;
+pub use unfold::unfold;
 
 /// The type that a composition computes sums in: half-precision inputs are widened.
 pub(crate) fn wide(dtype: DType) -> DType {

@@ -8,6 +8,7 @@ pub mod asr;
 pub mod draft;
 pub mod embed;
 pub mod llm;
+pub mod vad;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -58,7 +58,8 @@ struct Index {
 }
 
 impl SafetensorsFolder {
-    /// Opens `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` names, or the one file of
+    /// the kind that is there under another name.
     ///
     /// # Errors
     /// Files that are missing or that contradict themselves, each other or their size.
@@ -66,7 +67,8 @@ impl SafetensorsFolder {
         let single = dir.join("model.safetensors");
         let index_path = dir.join("model.safetensors.index.json");
         if single.exists() || !index_path.exists() {
-            return Self::from_shards(dir, vec![Shard::open(&single)?]);
+            let file = if single.exists() { single } else { only_file(dir).unwrap_or(single) };
+            return Self::from_shards(dir, vec![Shard::open(&file)?]);
         }
         let index: Index = json::read(&index_path, MAX_INDEX)?;
         let mut files: Vec<&String> = index.weight_map.values().collect();
@@ -219,6 +221,14 @@ impl SafetensorsFolder {
         }
         Ok((shard, info))
     }
+}
+
+/// The only safetensors file of a folder.
+fn only_file(dir: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files = entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+    let first = files.next()?;
+    files.next().is_none().then_some(first)
 }
 
 impl Shard {

@@ -45,6 +45,17 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn a_file_of_another_name_is_found_where_it_is_the_only_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("network_16k.safetensors"), sound()).unwrap();
+    fs::write(dir.path().join("notes.txt"), "").unwrap();
+    assert_eq!(read(dir.path(), "a", &[2, 2]).unwrap(), [1.5, -2.0, 0.0, 7.0]);
+    fs::write(dir.path().join("network_8k.safetensors"), sound()).unwrap();
+    let refused = SafetensorsFolder::open(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("model.safetensors: open"), "{refused}");
+}
+
+#[test]
 fn reads_the_three_types() {
     let dir = folder(&sound());
     assert_eq!(read(dir.path(), "a", &[2, 2]).unwrap(), [1.5, -2.0, 0.0, 7.0]);

@@ -98,7 +98,7 @@ impl Encoder {
         }
         let frames = Tensor::from_vec(frames, (batch, WINDOW, 3 * self.mels), device)?;
         let x = self.conv1.forward_gelu(&frames)?;
-        let x = self.conv2.forward_gelu(&unfold_strided(&x)?)?;
+        let x = self.conv2.forward_gelu(&ops::unfold(&x, 3, 2, 1)?)?;
         let mut x = x.broadcast_add(&self.positions)?;
         for block in &self.blocks {
             let attended = block.attend(&block.attention_norm.forward(&x)?, self.heads)?;
@@ -131,13 +131,4 @@ fn unfold(mel: &[f32], mels: usize, out: &mut [f32]) {
             }
         }
     }
-}
-
-/// The same for every second frame of `(batch, 3000, width)`; gives `(batch, 1500, 3 x width)`.
-fn unfold_strided(x: &Tensor) -> Result<Tensor> {
-    let (batch, time, width) = x.dims3()?;
-    let pairs = x.reshape((batch, time / 2, 2 * width))?;
-    // Frame 2t - 1 is the second half of the pair before.
-    let before = pairs.narrow(2, width, width)?.narrow(1, 0, time / 2 - 1)?.pad_with_zeros(1, 1, 0)?;
-    Tensor::cat(&[&before, &pairs], 2)?.contiguous()
 }
