@@ -57,7 +57,7 @@ impl Service {
                            run `stentor pull silero-vad`";
             return Err(Error::Invalid { param: "chunking_strategy", message: message.to_owned() });
         };
-        self.model::<Vad>(ctx, &installed.id).await
+        self.installed(ctx, &installed.id).await
     }
 
     /// Decodes the file, computes its features and has the detector hear it, away from the threads that serve sockets.
@@ -108,13 +108,7 @@ struct Detector {
 
 impl Detector {
     fn new(handle: Handle<Vad>) -> Detector {
-        Detector {
-            handle,
-            state: VadState::default(),
-            pending: Vec::new(),
-            asked: None,
-            speech: Vec::new(),
-        }
+        Detector { handle, state: VadState::default(), pending: Vec::new(), asked: None, speech: Vec::new() }
     }
 
     fn push(&mut self, mut samples: &[f32]) -> Result<(), Error> {

@@ -24,8 +24,13 @@ impl Service {
     /// The model that `name` means for this kind of work, loaded, for the jobs of whoever asks.
     pub(super) async fn model<M: Served>(&self, ctx: &Context, name: &str) -> Result<Handle<M>, Error> {
         let id = self.resolve(name, M::KIND)?;
+        self.installed(ctx, &id).await
+    }
+
+    /// The installed model of this id, which callers need not be able to name.
+    pub(super) async fn installed<M: Served>(&self, ctx: &Context, id: &str) -> Result<Handle<M>, Error> {
         let owner = ctx.key_id.as_deref().map(Owner::key).unwrap_or_default();
-        let handle = self.engine.get::<M>(&id).await.map(|handle| handle.owned_by(owner));
+        let handle = self.engine.get::<M>(id).await.map(|handle| handle.owned_by(owner));
         handle.map_err(|error| {
             tracing::error!(model = id, %error, "a model is not available");
             match error {

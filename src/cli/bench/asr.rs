@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Common, Report, find, rounded, start};
+use super::{Common, Report, find, helpers, rounded, start};
 use crate::config::Config;
 use crate::service::{Context, Options, Service, Upload};
 use crate::types::asr::{Chunking, Request, Task, Transcript, Vad};
@@ -48,7 +48,9 @@ struct Line {
 pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let model = find(config, &args.model, Kind::Asr)?;
     File::open(&args.audio).with_context(|| args.audio.display().to_string())?;
-    let (runtime, engine) = start(config, &args.common, &model)?;
+    // Chunks are cut where the detector hears pauses.
+    let models = [vec![model.clone()], helpers(config, Kind::Vad)?].concat();
+    let (runtime, engine) = start(config, &args.common, models)?;
     let runs = usize::from(args.common.runs.unwrap_or(1));
     runtime.block_on(async {
         engine.preload(std::slice::from_ref(&model.id)).await?;

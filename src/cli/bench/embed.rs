@@ -50,7 +50,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let model = find(config, &args.model, Kind::Embed)?;
     let mut words = Words::read(args.texts.as_deref())?;
     out::note(&format!("Texts are made from {}", words.source()));
-    let (runtime, engine) = start(config, &args.common, &model)?;
+    let (runtime, engine) = start(config, &args.common, vec![model.clone()])?;
     let runs = usize::from(args.common.runs.unwrap_or(3));
     runtime.block_on(async {
         engine.preload(std::slice::from_ref(&model.id)).await?;

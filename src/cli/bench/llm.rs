@@ -71,7 +71,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     config.models.speculate = args.speculate;
     // Models that guess for others are not loaded here.
     config.models.drafts.clear();
-    let (runtime, engine) = start(&config, &args.common, &model)?;
+    let (runtime, engine) = start(&config, &args.common, vec![model.clone()])?;
     let runs = usize::from(args.common.runs.unwrap_or(1));
     runtime.block_on(async {
         let handle = engine.get::<Llm>(&model.id).await?;

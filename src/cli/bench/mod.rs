@@ -116,14 +116,20 @@ fn find(config: &Config, name: &str, kind: Kind) -> anyhow::Result<Installed> {
     Ok(model)
 }
 
-/// An engine that knows this model, as the configuration has it. The runtime only waits: the model computes on
+/// The installed models of a kind that others work with.
+fn helpers(config: &Config, kind: Kind) -> anyhow::Result<Vec<Installed>> {
+    let installed = Library::open(&config.home)?.installed()?;
+    Ok(installed.into_iter().filter(|m| m.kind == kind).collect())
+}
+
+/// An engine that knows these models, as the configuration has it. The runtime only waits: a model computes on
 /// its device's thread.
-fn start(config: &Config, common: &Common, model: &Installed) -> anyhow::Result<(Runtime, Engine)> {
+fn start(config: &Config, common: &Common, models: Vec<Installed>) -> anyhow::Result<(Runtime, Engine)> {
     let mut options = app::engine_options(config);
     options.context = CONTEXT;
     options.threads = common.threads.map(usize::from).or(options.threads);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok((runtime, Engine::start(vec![model.clone()], options)?))
+    Ok((runtime, Engine::start(models, options)?))
 }
 
 #[cfg(test)]
