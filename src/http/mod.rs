@@ -8,6 +8,7 @@ mod auth;
 mod backend;
 mod body;
 mod error;
+mod form;
 mod gate;
 mod io;
 mod observe;
@@ -15,6 +16,7 @@ mod openai;
 mod openapi;
 mod routes;
 mod server;
+mod speech;
 mod sse;
 mod system;
 

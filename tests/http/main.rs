@@ -9,4 +9,5 @@ mod fake;
 mod kept;
 mod responses;
 mod socket;
+mod speech;
 mod tokens;
