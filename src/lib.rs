@@ -22,6 +22,7 @@
 //! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
+//! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
 //! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, audio, text, ops, device, types |
 //!
 //! `tests/architecture.rs` reads this table and every path in the source, and fails on an arrow that is not here,
