@@ -1,7 +1,7 @@
 //! What the dialects' forms for recordings share.
 
-use super::ApiError;
 use super::form::Values;
+use super::{ApiError, State};
 use crate::types::asr::{Chunking, Vad};
 
 /// Longest prompt; the model itself hears only its last couple of hundred tokens.
@@ -42,4 +42,33 @@ pub(super) fn temperatures(values: &Values) -> Result<Option<Vec<f32>>, ApiError
 pub(super) fn filtered(threshold: Option<f32>) -> Chunking {
     let vad = Vad { min_silence: 2.0, pad: 0.4, ..Vad::default() };
     Chunking::Speech(Vad { threshold: threshold.unwrap_or(vad.threshold), ..vad })
+}
+
+/// Refuses what is asked for by one of these flags, with what is to be said of it.
+pub(super) fn refuse_flags(values: &Values, flags: &[(&[&str], &str)]) -> Result<(), ApiError> {
+    for (names, message) in flags {
+        if let Some(true) = values.flag(names)? {
+            let name = values.last(names).map_or("", |field| field.name).to_owned();
+            return Err(ApiError::unsupported(name.clone(), format!("`{name}`: {message}")));
+        }
+    }
+    Ok(())
+}
+
+/// The model of a request in a dialect whose servers name Whisper models by their sizes (`medium`, `whisper/medium`):
+/// that of the name if there is one, else `whisper-SIZE`.
+pub(super) fn model(state: &State, values: &Values) -> Result<String, ApiError> {
+    let Some(field) = values.last(&["model"]) else {
+        let default = state.settings().default_asr.clone();
+        return default.ok_or_else(|| ApiError::invalid("model", "`model` is missing: name a speech model"));
+    };
+    if field.text.len() > 256 || field.text.chars().any(char::is_control) {
+        return Err(ApiError::invalid("model", "`model` has at most 256 bytes and no control characters"));
+    }
+    let cards = state.backend().models();
+    let known =
+        |name: &str| cards.iter().any(|card| card.id == name || card.aliases.iter().any(|a| a == name));
+    let size = field.text.rsplit('/').next().unwrap_or_default();
+    let whisper = format!("whisper-{size}");
+    Ok(if !known(field.text) && known(&whisper) { whisper } else { field.text.to_owned() })
 }

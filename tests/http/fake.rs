@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use stentor::http::{Backend, Settings, State, router};
+use stentor::http::{Backend, Dialect, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
@@ -392,6 +392,18 @@ impl Answer {
             Some((name.to_owned(), serde_json::from_str(data).unwrap()))
         };
         self.text.split("\n\n").filter_map(event).collect()
+    }
+
+    /// What went wrong, after checking that the body is an error of the dialect: its code, or its text.
+    pub fn error(&self, dialect: Dialect) -> String {
+        match dialect {
+            Dialect::OpenAi => self.code(),
+            Dialect::Paneas | Dialect::Pmx => {
+                let body = self.json();
+                assert_eq!(body.as_object().unwrap().len(), 1, "{}", self.text);
+                body["detail"].as_str().unwrap().to_owned()
+            }
+        }
     }
 
     /// The error's code, after checking that the body is an OpenAI error and nothing is missing.

@@ -5,6 +5,7 @@
 
 mod api;
 mod arbitrary;
+mod dialects;
 mod fake;
 mod kept;
 mod responses;
