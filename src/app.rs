@@ -13,6 +13,7 @@ pub use crate::device::Info as Device;
 use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
+pub use crate::http::stop_signal;
 use crate::model::{embed, llm, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
@@ -122,7 +123,7 @@ pub async fn serve(
     let stop = {
         let engine = engine.clone();
         async move {
-            if let Err(error) = http::stop_signal().await {
+            if let Err(error) = stop_signal().await {
                 tracing::error!(%error, "stop signals cannot be caught; only a kill stops this process");
                 std::future::pending::<()>().await;
             }

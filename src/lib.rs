@@ -18,10 +18,11 @@
 //! | [`ops`] | fused operations with a CPU and a device side; all CUDA `unsafe` | device |
 //! | [`model`] | the `Model` trait, the architectures, the weight readers | ops, device, text, types |
 //! | [`engine`] | jobs, schedulers, one worker thread a device, placement | model, ops, device, obs, types |
-//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses; of models only their front: tokenizer, template, limits | engine, model, audio, text, obs, types |
+//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses, write transcripts as documents; of models only their front: tokenizer, template, limits | engine, model, audio, text, obs, types |
 //! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
+//! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
 //! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, audio, text, ops, device, types |
 //!
 //! `tests/architecture.rs` reads this table and every path in the source, and fails on an arrow that is not here,

@@ -220,3 +220,46 @@ fn wrong_input_is_answered_with_a_remedy() {
     let said = home.fails(&["serve", "--addr", &addr], 1);
     assert!(said.contains(&addr) && said.contains("--addr") && said.matches("in use").count() == 1, "{said}");
 }
+
+#[test]
+fn transcribing_says_what_is_wrong_before_it_loads_a_model() {
+    let home = Home::new();
+    for name in ["talks/a.wav", "talks/b.wav", "talks/b.mp3", "empty/notes.txt"] {
+        let path = home.at(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "no audio").unwrap();
+    }
+    let path = |name: &str| home.at(name).to_str().unwrap().to_owned();
+    let (talks, a, empty) = (path("talks"), path("talks/a.wav"), path("empty"));
+    for (args, code, says) in [
+        (&["transcribe"][..], 2, &["FILE"][..]),
+        (&["transcribe", &a, "--format", "pdf"], 2, &["--format", "verbose_json"]),
+        (&["transcribe", &a, "--beam-size", "17"], 2, &["--beam-size", "1..=16"]),
+        (&["transcribe", &a, "--stdout", "--output-dir", &talks], 2, &["--stdout", "--output-dir"]),
+        (&["transcribe", &a, "--words"], 1, &["--words", "verbose_json"]),
+        (&["transcribe", &empty], 1, &["empty: no audio or video files", "--recursive", "one of the files"]),
+        (&["transcribe", &path("no.wav")], 1, &["no.wav: No such file"]),
+        (&["transcribe", &path("talks/*.ogg")], 1, &["*.ogg: no file has such a name"]),
+        (&["transcribe", &a], 1, &["no speech model is installed", "stentor pull whisper-base"]),
+        (&["transcribe", &a, "--model", "whisper-base"], 1, &["stentor pull whisper-base"]),
+        (&["transcribe", &talks], 1, &["b.wav: it would be written to", "as ", "b.mp3 is"]),
+    ] {
+        let said = home.fails(args, code);
+        for says in says {
+            assert!(said.contains(says), "no {says:?} in {said}");
+        }
+    }
+    let before = fs::read_dir(home.at("talks")).unwrap().count();
+    fs::write(home.at("talks/a.srt"), "mine").unwrap();
+    let out = home.run(&["transcribe", &a, "--format", "srt"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success(), "what is there is no failure: {said}");
+    assert!(
+        said.contains("a.srt is there and stays; --overwrite") && said.contains("1 there already"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(home.at("talks/a.srt")).unwrap(), "mine");
+    assert_eq!(fs::read_dir(home.at("talks")).unwrap().count(), before + 1);
+    let said = home.fails(&["transcribe", &a, "--format", "srt", "--overwrite"], 1);
+    assert!(said.contains("no speech model"), "{said}");
+}

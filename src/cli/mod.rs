@@ -5,6 +5,7 @@ pub mod bench;
 pub mod config;
 pub mod doctor;
 pub mod import;
+pub mod installed;
 pub mod key;
 pub mod models;
 pub mod out;
@@ -12,6 +13,7 @@ pub mod progress;
 pub mod pull;
 pub mod rm;
 pub mod serve;
+pub mod transcribe;
 pub mod up;
 pub mod verify;
 
@@ -51,6 +53,8 @@ pub enum Command {
     Key(key::Args),
     /// Print the effective configuration
     Config(config::Args),
+    /// Write down what is said in recordings
+    Transcribe(transcribe::Args),
     /// Measure speed
     Bench(bench::Args),
 }
@@ -69,6 +73,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&config, args),
         Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
+        Command::Transcribe(args) => transcribe::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     };
     match done {
@@ -106,11 +111,16 @@ impl Exit {
     pub fn broken(text: String) -> Exit {
         Exit { code: 8, text }
     }
+
+    /// A signal ended it; 128 and the number of Ctrl-C's, as shells have it.
+    pub fn stopped(text: String) -> Exit {
+        Exit { code: 130, text }
+    }
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong arguments, 3 a name is unknown or taken, \
     4 no source gave a file, 5 the disk is full, 6 another process holds the home folder, 7 verify found damage, \
-    8 doctor found a problem";
+    8 doctor found a problem, 130 stopped by Ctrl-C";
 
 /// The exit status for an error, as the help text lists them.
 pub fn exit_code(error: &anyhow::Error) -> u8 {

@@ -8,6 +8,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::out;
 use crate::fetch::{Progress, bytes_text};
 
+/// Whether stderr is a terminal that can draw bars.
+pub fn draws() -> bool {
+    let able = std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+    std::io::stderr().is_terminal() && able
+}
+
 /// Progress on stderr. Bars have no colours, so that there is nothing in them for `NO_COLOR` to take away.
 pub struct Shown {
     terminal: bool,
@@ -18,8 +24,7 @@ pub struct Shown {
 impl Shown {
     /// `quiet` leaves only the notes.
     pub fn new(quiet: bool) -> Shown {
-        let draws = std::env::var_os("TERM").is_none_or(|name| name != "dumb");
-        Shown { terminal: std::io::stderr().is_terminal() && draws, quiet, bar: Mutex::new(None) }
+        Shown { terminal: draws(), quiet, bar: Mutex::new(None) }
     }
 
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {

@@ -13,6 +13,10 @@ use utoipa::ToSchema;
 
 use crate::service;
 
+/// A failure on its way to the form that its route's dialect has.
+#[derive(Debug, Clone)]
+pub(super) struct Failure(pub ApiError);
+
 /// A failed request. Everything but `detail` is for the caller.
 #[derive(Debug, Clone)]
 pub struct ApiError {
@@ -143,6 +147,7 @@ impl From<service::Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.to_json()));
+        response.extensions_mut().insert(Failure(ApiError { detail: None, ..self.clone() }));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

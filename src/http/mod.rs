@@ -1,20 +1,25 @@
 //! The HTTP side: wire formats, routes, and everything that stands between a socket and the service.
 //!
-//! A request passes, in this order: [`observe`] (id, clock, log line, metrics), CORS where it is configured,
+//! A request passes, in this order: [`observe`] (id, clock, log line, metrics), [`dialect`] (the form of errors), CORS where it is configured,
 //! [`gate`] (Host, Origin, API key, shutdown, deadline), and its handler. The one table of routes in
 //! [`routes`] says which of them need a key, so a new route cannot be forgotten.
 
 mod auth;
 mod backend;
 mod body;
+mod dialect;
 mod error;
+mod form;
 mod gate;
 mod io;
 mod observe;
 mod openai;
 mod openapi;
+mod paneas;
+mod pmx;
 mod routes;
 mod server;
+mod speech;
 mod sse;
 mod system;
 
@@ -29,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use backend::Backend;
+pub use dialect::Dialect;
 pub use error::ApiError;
 pub use routes::{Access, Route, table};
 pub use server::{serve, stop_signal};
@@ -166,5 +172,8 @@ pub fn router(state: State) -> Router {
     if !state.settings().cors_origins.is_empty() {
         router = router.layer(gate::cors(&state.settings().cors_origins));
     }
-    router.layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe)).with_state(state)
+    router
+        .layer(axum::middleware::from_fn(dialect::speak))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
 }

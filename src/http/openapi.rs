@@ -6,6 +6,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, models, tokenize};
+use super::paneas::asr;
+use super::pmx::transcribe;
 use super::{Access, routes, system};
 
 #[derive(OpenApi)]
@@ -25,6 +27,9 @@ use super::{Access, routes, system};
         models::retrieve,
         tokenize::tokenize,
         tokenize::detokenize,
+        asr::create,
+        transcribe::create,
+        transcribe::create_below,
         system::root,
         system::healthz,
         system::health,

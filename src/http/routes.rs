@@ -4,7 +4,8 @@
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::State;
-use super::{openai, system};
+use super::dialect::Dialect;
+use super::{openai, paneas, pmx, system};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,32 +22,37 @@ pub struct Route {
     /// Axum's template; `{*id}` takes slashes.
     pub path: &'static str,
     pub access: Access,
+    /// Whose form its errors have.
+    pub dialect: Dialect,
     pub(super) handler: fn() -> MethodRouter<State>,
 }
 
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
-    Route { method: "GET", path: "/", access: Access::Public, handler: || get(system::root) },
-    Route { method: "GET", path: "/healthz", access: Access::Public, handler: || get(system::healthz) },
-    Route { method: "GET", path: "/health", access: Access::Public, handler: || get(system::health) },
-    Route { method: "GET", path: "/readyz", access: Access::Public, handler: || get(system::readyz) },
-    Route { method: "GET", path: "/docs", access: Access::Public, handler: || get(system::docs) },
-    Route { method: "GET", path: "/openapi.json", access: Access::Public, handler: || get(system::openapi) },
-    Route { method: "GET", path: "/version", access: Access::Key, handler: || get(system::version) },
-    Route { method: "GET", path: "/metrics", access: Access::Key, handler: || get(system::metrics) },
-    Route { method: "GET", path: "/v1/models", access: Access::Key, handler: || get(openai::models::list) },
-    Route { method: "GET", path: "/v1/models/{*id}", access: Access::Key, handler: || get(openai::models::retrieve) },
-    Route { method: "POST", path: "/v1/chat/completions", access: Access::Key, handler: || post(openai::chat::create) },
-    Route { method: "POST", path: "/v1/completions", access: Access::Key, handler: || post(openai::completions::create) },
-    Route { method: "POST", path: "/v1/responses", access: Access::Key, handler: || post(openai::responses::create) },
-    Route { method: "GET", path: "/v1/responses/{id}", access: Access::Key, handler: || get(openai::responses::stored::retrieve) },
-    Route { method: "DELETE", path: "/v1/responses/{id}", access: Access::Key, handler: || delete(openai::responses::stored::delete) },
-    Route { method: "GET", path: "/v1/responses/{id}/input_items", access: Access::Key, handler: || get(openai::responses::stored::input_items) },
-    Route { method: "POST", path: "/v1/embeddings", access: Access::Key, handler: || post(openai::embeddings::create) },
-    Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, handler: || post(openai::audio::transcribe) },
-    Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, handler: || post(openai::audio::translate) },
-    Route { method: "POST", path: "/tokenize", access: Access::Key, handler: || post(openai::tokenize::tokenize) },
-    Route { method: "POST", path: "/detokenize", access: Access::Key, handler: || post(openai::tokenize::detokenize) },
+    Route { method: "GET", path: "/", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::root) },
+    Route { method: "GET", path: "/healthz", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::healthz) },
+    Route { method: "GET", path: "/health", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::health) },
+    Route { method: "GET", path: "/readyz", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::readyz) },
+    Route { method: "GET", path: "/docs", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::docs) },
+    Route { method: "GET", path: "/openapi.json", access: Access::Public, dialect: Dialect::OpenAi, handler: || get(system::openapi) },
+    Route { method: "GET", path: "/version", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(system::version) },
+    Route { method: "GET", path: "/metrics", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(system::metrics) },
+    Route { method: "GET", path: "/v1/models", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::models::list) },
+    Route { method: "GET", path: "/v1/models/{*id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::models::retrieve) },
+    Route { method: "POST", path: "/v1/chat/completions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::chat::create) },
+    Route { method: "POST", path: "/v1/completions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::completions::create) },
+    Route { method: "POST", path: "/v1/responses", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::responses::create) },
+    Route { method: "GET", path: "/v1/responses/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::responses::stored::retrieve) },
+    Route { method: "DELETE", path: "/v1/responses/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || delete(openai::responses::stored::delete) },
+    Route { method: "GET", path: "/v1/responses/{id}/input_items", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::responses::stored::input_items) },
+    Route { method: "POST", path: "/v1/embeddings", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::embeddings::create) },
+    Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::transcribe) },
+    Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::translate) },
+    Route { method: "POST", path: "/tokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::tokenize) },
+    Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },
+    Route { method: "POST", path: "/api/v1/asr", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::asr::create) },
+    Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create) },
+    Route { method: "POST", path: "/rag/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create_below) },
 ];
 
 /// Every route.
@@ -61,6 +67,11 @@ fn find(template: Option<&str>) -> Option<&'static Route> {
 /// Who may use the route that matched; what matched none needs a key, so that a stranger learns nothing.
 pub(super) fn access(template: Option<&str>) -> Access {
     find(template).map_or(Access::Key, |route| route.access)
+}
+
+/// Whose form the errors of the route that matched have.
+pub(super) fn dialect(template: Option<&str>) -> Dialect {
+    find(template).map_or(Dialect::OpenAi, |route| route.dialect)
 }
 
 /// The template as a metric's label.

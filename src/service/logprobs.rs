@@ -49,16 +49,19 @@ impl Waiting {
     }
 }
 
-/// A control token has its name and no bytes. One that is not whole characters is named by its bytes, as OpenAI's
-/// are: `bytes:\xf0\x9f`.
+/// A control token has its name and no bytes.
 fn scored(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Scored {
     let bytes = tokenizer.piece(id);
-    let token = match std::str::from_utf8(bytes) {
-        _ if bytes.is_empty() => tokenizer.token_text(id).unwrap_or_default(),
+    let token = if bytes.is_empty() { tokenizer.token_text(id).unwrap_or_default() } else { name(bytes) };
+    Scored { token, bytes: bytes.to_vec(), logprob }
+}
+
+/// A token's text. One that is not whole characters is named by its bytes, as OpenAI's are: `bytes:\xf0\x9f`.
+pub(super) fn name(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}")),
-    };
-    Scored { token, bytes: bytes.to_vec(), logprob }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the server does for a caller, free of any wire format: validate, tokenise, hand a job to a device's
-//! worker, detokenise what comes back.
+//! worker, detokenise what comes back. Only [`transcript`] knows how something is written: as the files that commands
+//! and answers share.
 
 mod answer;
 mod embed;
@@ -11,6 +12,7 @@ mod resolve;
 pub mod responses;
 mod tokenize;
 mod transcribe;
+pub mod transcript;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,13 +1,15 @@
-// The official client for Node against a running server: openai_test.mjs BASE_URL FOLDER
+// The official client for Node against a running server: openai_test.mjs BASE_URL FOLDER AUDIO_FOLDER
 //
-// FOLDER has node_modules with what package.json asks for. Real models, so what is asserted of their words is what any
-// working model says. Prints a line a case; the first failure ends it with a trace.
+// FOLDER has node_modules with what package.json asks for; AUDIO_FOLDER is that of openai_test.py. Real models, so what
+// is asserted of their words is what any working model says. Prints a line a case; the first failure ends it with a
+// trace.
 
 import assert from "node:assert/strict";
+import { createReadStream } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 
-const [baseURL, folder] = process.argv.slice(2);
+const [baseURL, folder, clips] = process.argv.slice(2);
 const { OpenAI } = createRequire(join(resolve(folder), "package.json"))("openai");
 const client = new OpenAI({ baseURL, apiKey: "not-needed", maxRetries: 0, timeout: 120_000 });
 
@@ -174,6 +176,29 @@ const cases = {
     assert.equal(cat.length, 384);
     assert.ok(dot(cat, kitten) > 0.5 && dot(cat, rates) < 0.2, [dot(cat, kitten), dot(cat, rates)]);
     assert.ok(cat.every((x, at) => Math.abs(x - floats.data[0].embedding[at]) < 1e-6));
+  },
+
+  async transcription() {
+    const fox = join(clips, "en", "quick_brown_fox.wav");
+    const transcribe = (more) =>
+      client.audio.transcriptions.create({ model: "whisper-1", language: "en", file: createReadStream(fox), ...more });
+    const whole = await transcribe({});
+    assert.match(whole.text, /fox/);
+    assert.equal(whole.usage.type, "duration");
+    const verbose = await transcribe({
+      response_format: "verbose_json", timestamp_granularities: ["word", "segment"],
+    });
+    assert.ok(verbose.segments.length > 0 && verbose.words.some((w) => w.word === "fox"), JSON.stringify(verbose));
+    assert.ok(verbose.words.every((w) => w.start <= w.end && w.end <= verbose.duration + 0.5));
+    const events = await collect(await transcribe({ stream: true }));
+    assert.equal(events.at(-1).type, "transcript.text.done");
+    assert.equal(events.at(-1).text, whole.text);
+    assert.equal(events.slice(0, -1).map((e) => e.delta).join(""), whole.text);
+    const strategy = { type: "server_vad", silence_duration_ms: 500 };
+    assert.match((await transcribe({ chunking_strategy: "auto" })).text, /fox/);
+    assert.match((await transcribe({ chunking_strategy: strategy })).text, /fox/);
+    const { logprobs } = await transcribe({ include: ["logprobs"] });
+    assert.equal(Buffer.from(logprobs.flatMap((t) => t.bytes)).toString().trim(), whole.text);
   },
 
   async errors() {

@@ -241,6 +241,77 @@ def transcription():
         assert isinstance(text, str) and sign in text and "fox" in text, (form, text)
 
 
+def transcribe(name, **more):
+    with open(clips / name, "rb") as file:
+        return client.audio.transcriptions.create(model="whisper-1", file=file, language="en", **more)
+
+
+def transcription_words():
+    fox = "quick_brown_fox.wav"
+    said = words((clips / "quick_brown_fox.txt").read_text())
+    answer = transcribe(fox, response_format="verbose_json", timestamp_granularities=["word"])
+    assert answer.segments is None, "only words were asked for"
+    assert words(" ".join(w.word for w in answer.words)) == said, answer.words
+    assert all(w.word == w.word.strip() and w.start <= w.end <= answer.duration + 0.5 for w in answer.words)
+    starts = [w.start for w in answer.words]
+    assert starts == sorted(starts) and starts[-1] > starts[0], starts
+    both = transcribe(fox, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    assert both.words == answer.words and both.segments and both.usage.type == "duration", both
+    # Each word lies in a segment.
+    for word in both.words:
+        assert any(s.start - 0.1 <= word.start and word.end <= s.end + 0.1 for s in both.segments), word
+    cues = transcribe(fox, response_format="srt", extra_body={"word_timestamps": True})
+    lines = [line for cue in cues.strip().split("\n\n") for line in cue.split("\n")[2:]]
+    assert all(len(line) <= 42 for line in lines) and words(" ".join(lines)) == said, cues
+    try:
+        transcribe(fox, timestamp_granularities=["word"])
+        raise AssertionError("words came with json")
+    except openai.BadRequestError as error:
+        assert error.param == "timestamp_granularities[]", error
+
+
+def transcription_streamed():
+    whole = transcribe("quick_brown_fox.wav")
+    events = list(transcribe("quick_brown_fox.wav", stream=True, include=["logprobs"]))
+    *deltas, done = events
+    assert {e.type for e in deltas} == {"transcript.text.delta"} and done.type == "transcript.text.done", events
+    assert "".join(e.delta for e in deltas) == done.text == whole.text, (events, whole)
+    assert done.usage.seconds == whole.usage.seconds
+    tokens = [t for e in deltas for t in e.logprobs]
+    assert [t.token for t in tokens] == [t.token for t in done.logprobs]
+    events = list(transcribe("quick_brown_fox.wav", stream=True, response_format="verbose_json"))
+    segments = [e for e in events if e.type == "transcript.text.segment"]
+    assert "".join(s.text for s in segments).strip() == events[-1].text == whole.text, events
+    assert all(s.start < s.end for s in segments)
+
+
+def transcription_logprobs():
+    answer = transcribe("quick_brown_fox.wav", include=["logprobs"])
+    data = bytes(int(byte) for token in answer.logprobs for byte in token.bytes)
+    assert data.decode().strip() == answer.text, (data, answer.text)
+    assert all(-10 < token.logprob <= 0 for token in answer.logprobs), answer.logprobs
+    try:
+        transcribe("quick_brown_fox.wav", include=["logprobs"], response_format="verbose_json")
+        raise AssertionError("log-probabilities came with verbose_json")
+    except openai.BadRequestError as error:
+        assert error.param == "include[]", error
+
+
+def transcription_options():
+    said = words((clips / "quick_brown_fox.txt").read_text())
+    vad = {"type": "server_vad", "threshold": 0.4, "prefix_padding_ms": 200, "silence_duration_ms": 500}
+    for strategy in ("auto", vad):
+        assert words(transcribe("quick_brown_fox.wav", chunking_strategy=strategy).text) == said, strategy
+    for extra in ({"beam_size": 1}, {"vad_filter": True}, {"temperature": [0]}, {"condition_on_previous_text": False}):
+        assert words(transcribe("quick_brown_fox.wav", extra_body=extra).text) == said, extra
+    for name, value in (("beam_size", 0), ("patience", -1), ("no_speech_threshold", 2), ("suppress_tokens", "a")):
+        try:
+            transcribe("quick_brown_fox.wav", extra_body={name: value})
+            raise AssertionError(f"{name}={value} was taken")
+        except openai.BadRequestError as error:
+            assert error.param == name, error
+
+
 def errors():
     def fails(kind, call):
         try:
@@ -308,7 +379,8 @@ def all_at_once():
 
 for case in (
     models, chat, chat_streamed, chat_second_turn, chat_options, log_probabilities, vllm_options, completions,
-    embeddings, transcription, errors, all_at_once,
+    embeddings, transcription, transcription_words, transcription_streamed, transcription_logprobs,
+    transcription_options, errors, all_at_once,
 ):
     start = time.monotonic()
     case()

@@ -69,7 +69,7 @@ fn check(body: Vec<u8>) {
             let answer = send(&app, post(route.path, body.clone())).await;
             assert!(answer.status.as_u16() < 500, "{}: {} {}", route.path, answer.status, answer.text);
             if !answer.status.is_success() {
-                answer.code();
+                answer.error(route.dialect);
             }
             let mut multipart = form(route.path, &[]);
             *multipart.body_mut() = body.clone().into();

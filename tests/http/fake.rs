@@ -1,8 +1,8 @@
 //! A backend without models: it repeats what it is asked, and does as the name of the model says.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use stentor::http::{Backend, Settings, State, router};
+use stentor::http::{Backend, Dialect, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
@@ -35,6 +35,17 @@ pub const RECALLS: &str = "recalls";
 /// Fails after its first word.
 pub const BREAKS: &str = "breaks";
 
+/// Hears one stretch of speech.
+const EARS: &str = "org/ears";
+/// Hears three.
+pub const TALK: &str = "talk";
+/// Hears one every 10 ms for ever.
+pub const LECTURE: &str = "lecture";
+/// Hears two, and nothing between them.
+pub const ANTHEM: &str = "anthem";
+/// Fails after the first.
+pub const COUGH: &str = "cough";
+
 #[derive(Default)]
 pub struct Fake {
     /// Generations that were dropped before their end.
@@ -42,6 +53,8 @@ pub struct Fake {
     /// Generations that run.
     pub running: Arc<AtomicUsize>,
     pub not_ready: bool,
+    /// What the last transcription was asked for.
+    pub asked: Arc<Mutex<Option<asr::Request>>>,
 }
 
 struct Running {
@@ -60,7 +73,7 @@ impl Drop for Running {
 }
 
 fn unknown(model: String) -> Error {
-    Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), "org/ears".into()] }
+    Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), EARS.into()] }
 }
 
 /// Two calls, the first in two pieces.
@@ -103,7 +116,62 @@ fn recall(turn: &llm::Message) -> String {
     format!("{}: {}{calls}{answers}", turn.role.as_str(), turn.content)
 }
 
+/// The `id`th stretch of speech, 1.5 s long: two words, the first of two tokens.
+fn segment(request: &asr::Request, id: u32, text: &str) -> asr::Segment {
+    let start = f64::from(id) * 2.0;
+    let mut segment = asr::Segment {
+        id,
+        seek: 0,
+        start,
+        end: start + 1.5,
+        text: text.to_owned(),
+        tokens: vec![1, 2],
+        temperature: request.decoding.temperatures[0],
+        avg_logprob: -0.5,
+        compression_ratio: 1.0,
+        no_speech_prob: 0.25,
+        words: Vec::new(),
+        logprobs: Vec::new(),
+    };
+    let (first, rest) = text.split_at(text[1..].find(' ').map_or(text.len(), |at| at + 1));
+    if request.words {
+        let word = |text: &str, start, end| asr::Word { text: text.into(), start, end, probability: 0.75 };
+        segment.words = vec![word(first, start, start + 0.5), word(rest, start + 0.5, start + 1.5)];
+    }
+    if request.logprobs {
+        let token = |text: &str, logprob| asr::TokenLogprob { token: 1, bytes: text.into(), logprob };
+        let (two, more) = first.split_at(first.len().min(2));
+        segment.logprobs = vec![token(two, -0.5), token(more, -0.25), token(rest, -1.0)];
+    }
+    segment
+}
+
 impl Fake {
+    /// Segments, a pause before each, and the end.
+    fn hears(
+        &self,
+        request: &asr::Request,
+        segments: impl Iterator<Item = Result<asr::Segment, Error>> + Send + 'static,
+        pause: Duration,
+    ) -> Transcription {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let guard = Running { dropped: self.dropped.clone(), running: self.running.clone(), ended: false };
+        let code = request.language.clone().unwrap_or_else(|| "en".into());
+        let language = asr::Language { code, probability: 1.0 };
+        let end = asr::Delta::End(asr::Ending { language, usage: Usage::default() });
+        let deltas = [Ok(asr::Delta::Begin { duration: 1.5 })]
+            .into_iter()
+            .chain(segments.map(|segment| segment.map(asr::Delta::Segment)))
+            .chain([Ok(end)]);
+        let deltas = stream::unfold((deltas, guard), move |(mut deltas, mut guard)| async move {
+            let delta = deltas.next();
+            guard.ended |= matches!(delta, None | Some(Ok(asr::Delta::End(_)) | Err(_)));
+            tokio::time::sleep(pause).await;
+            Some((delta?, (deltas, guard)))
+        });
+        Transcription::new(request.model.clone(), deltas)
+    }
+
     fn words(&self, words: Vec<Result<Delta, Error>>, pause: Duration) -> Generation {
         self.running.fetch_add(1, Ordering::SeqCst);
         let guard = Running { dropped: self.dropped.clone(), running: self.running.clone(), ended: false };
@@ -233,33 +301,30 @@ impl Backend for Fake {
         mut upload: Upload,
     ) -> BoxFuture<'_, Result<Transcription, Error>> {
         async move {
-            if request.model != "org/ears" && request.model != "whisper-1" {
-                return Err(unknown(request.model));
-            }
+            *self.asked.lock().unwrap() = Some(request.clone());
             let mut text = Vec::new();
             upload.file.read_to_end(&mut text).map_err(|e| Error::Internal { detail: e.to_string() })?;
-            let segment = asr::Segment {
-                id: 0,
-                seek: 0,
-                start: 0.0,
-                end: 1.5,
-                text: format!(" {} bytes of {}", text.len(), upload.name.unwrap_or_default()),
-                tokens: vec![1, 2],
-                temperature: request.decoding.temperatures[0],
-                avg_logprob: -0.5,
-                compression_ratio: 1.0,
-                no_speech_prob: 0.25,
-                words: Vec::new(),
-                logprobs: Vec::new(),
+            let said = format!(" {} bytes of {}", text.len(), upload.name.unwrap_or_default());
+            let parts = |texts: &'static [&str]| {
+                let segment = |(id, text): (u32, &&str)| Ok(segment(&request, id, text));
+                (0..).zip(texts).map(segment).collect::<Vec<_>>()
             };
-            let code = request.language.unwrap_or_else(|| "en".into());
-            let language = asr::Language { code, probability: 1.0 };
-            let deltas = [
-                asr::Delta::Begin { duration: 1.5 },
-                asr::Delta::Segment(segment),
-                asr::Delta::End(asr::Ending { language, usage: Usage::default() }),
-            ];
-            Ok(Transcription::new(request.model, stream::iter(deltas.map(Ok))))
+            let segments = match request.model.as_str() {
+                EARS | "whisper-1" | "whisper-large-v3" => vec![Ok(segment(&request, 0, &said))],
+                TALK => parts(&[" One thing.", " ", " Another thing. "]),
+                ANTHEM => parts(&[" La la.", " La la."]),
+                COUGH => {
+                    let failure = Error::Internal { detail: "secret detail".into() };
+                    vec![Ok(segment(&request, 0, " One thing.")), Err(failure)]
+                }
+                LECTURE => {
+                    let asked = request.clone();
+                    let endless = (0..).map(move |id| Ok(segment(&asked, id, " and so on")));
+                    return Ok(self.hears(&request, endless, Duration::from_millis(10)));
+                }
+                _ => return Err(unknown(request.model)),
+            };
+            Ok(self.hears(&request, segments.into_iter(), Duration::ZERO))
         }
         .boxed()
     }
@@ -276,7 +341,7 @@ impl Backend for Fake {
         vec![
             card(CHAT, Kind::Chat, &[]),
             card("vectors", Kind::Embed, &["text-embedding"]),
-            card("org/ears", Kind::Asr, &["whisper-1"]),
+            card(EARS, Kind::Asr, &["whisper-1", "whisper-large-v3"]),
         ]
     }
 
@@ -327,6 +392,18 @@ impl Answer {
             Some((name.to_owned(), serde_json::from_str(data).unwrap()))
         };
         self.text.split("\n\n").filter_map(event).collect()
+    }
+
+    /// What went wrong, after checking that the body is an error of the dialect: its code, or its text.
+    pub fn error(&self, dialect: Dialect) -> String {
+        match dialect {
+            Dialect::OpenAi => self.code(),
+            Dialect::Paneas | Dialect::Pmx => {
+                let body = self.json();
+                assert_eq!(body.as_object().unwrap().len(), 1, "{}", self.text);
+                body["detail"].as_str().unwrap().to_owned()
+            }
+        }
     }
 
     /// The error's code, after checking that the body is an OpenAI error and nothing is missing.

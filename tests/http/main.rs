@@ -5,8 +5,10 @@
 
 mod api;
 mod arbitrary;
+mod dialects;
 mod fake;
 mod kept;
 mod responses;
 mod socket;
+mod speech;
 mod tokens;

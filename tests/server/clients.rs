@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::program::{Program, home_like, models, parts, python};
+use super::program::{Program, clips, home_like, models, parts, python};
 
 /// Runs a client to its end; what it prints is shown.
 #[track_caller]
@@ -30,7 +30,7 @@ fn the_official_client_speaks_the_responses_api() {
 
 #[test]
 fn the_official_client_for_node_is_served() {
-    let Some(shared) = models() else { return };
+    let (Some(shared), Some(clips)) = (models(), clips()) else { return };
     let Some(folder) = std::env::var_os("STENTOR_TEST_NODE") else {
         println!("skipped: STENTOR_TEST_NODE, a folder with the openai package for Node, is not set");
         return;
@@ -38,7 +38,7 @@ fn the_official_client_for_node_is_served() {
     let home = home_like(&shared);
     let server = Program::ready(home.path(), &[]);
     let base = format!("{}/v1", server.base);
-    run(Command::new("node").arg(script("openai_test.mjs")).arg(base).arg(folder));
+    run(Command::new("node").arg(script("openai_test.mjs")).arg(base).arg(folder).arg(clips));
 }
 
 fn respond(server: &Program, more: &Value) -> Value {

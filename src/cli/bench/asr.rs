@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Common, Report, find, helpers, rounded, start};
+use super::{Common, Report, find, rounded, start};
+use crate::cli::installed::helpers;
 use crate::config::Config;
 use crate::service::{Context, Options, Service, Upload};
 use crate::types::asr::{Chunking, Request, Task, Transcript, Vad};

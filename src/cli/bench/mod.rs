@@ -10,18 +10,15 @@ mod embed;
 mod llm;
 mod words;
 
-use std::path::Path;
-
-use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use super::installed::find;
 use super::out;
 use crate::app;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::fetch::{Library, probe};
-use crate::types::model::{Installed, Kind};
+use crate::types::model::Installed;
 
 /// Positions of a chat model's context: every case fits, and a large model's cache stays small.
 const CONTEXT: usize = 1024;
@@ -96,32 +93,6 @@ fn rounded(value: f64, places: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// The model that `name` means: an installed one's id or alias, else a GGUF file or a folder, which is not
-/// registered.
-fn find(config: &Config, name: &str, kind: Kind) -> anyhow::Result<Installed> {
-    let library = Library::open(&config.home)?;
-    let known =
-        library.installed()?.into_iter().find(|m| m.id == name || m.aliases.iter().any(|a| a == name));
-    let model = match known {
-        Some(model) => model,
-        None if Path::new(name).exists() => probe::model_at(Path::new(name))?,
-        None => {
-            let id = library.resolve(name).with_context(|| format!("`{name}` is no file or folder here"))?;
-            bail!("{id} is not installed; fetch it with `stentor pull {id}`");
-        }
-    };
-    if model.kind != kind {
-        bail!("`{name}` is a {} model; this measures {} models", model.kind.as_str(), kind.as_str());
-    }
-    Ok(model)
-}
-
-/// The installed models of a kind that others work with.
-fn helpers(config: &Config, kind: Kind) -> anyhow::Result<Vec<Installed>> {
-    let installed = Library::open(&config.home)?.installed()?;
-    Ok(installed.into_iter().filter(|m| m.kind == kind).collect())
-}
-
 /// An engine that knows these models, as the configuration has it. The runtime only waits: a model computes on
 /// its device's thread.
 fn start(config: &Config, common: &Common, models: Vec<Installed>) -> anyhow::Result<(Runtime, Engine)> {
@@ -130,42 +101,4 @@ fn start(config: &Config, common: &Common, models: Vec<Installed>) -> anyhow::Re
     options.threads = common.threads.map(usize::from).or(options.threads);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok((runtime, Engine::start(models, options)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::weights::synthetic;
-    use crate::types::model::Format;
-
-    #[test]
-    fn a_file_is_found_without_being_registered() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("Tiny Model.gguf");
-        synthetic::write(&synthetic::spec("tiny:q8_0").unwrap(), &file, 1).unwrap();
-        let mut config = Config::load(&crate::config::Overrides::default()).unwrap();
-        config.home = dir.path().join("home");
-        let name = file.to_str().unwrap();
-        let model = find(&config, name, Kind::Chat).unwrap();
-        assert_eq!((model.architecture.as_str(), model.format), ("llama", Format::Gguf));
-        assert_eq!(model.path, file.canonicalize().unwrap());
-        assert_eq!(model.bytes, std::fs::metadata(&file).unwrap().len());
-        let error = find(&config, name, Kind::Asr).unwrap_err().to_string();
-        assert!(error.contains("is a chat model; this measures asr models"), "{error}");
-        assert!(!config.home.exists(), "measuring leaves no trace in the home folder");
-    }
-
-    #[test]
-    fn what_is_not_there_is_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::load(&crate::config::Overrides::default()).unwrap();
-        config.home = dir.path().to_path_buf();
-        let error = format!("{:#}", find(&config, "whisper-base", Kind::Asr).unwrap_err());
-        assert!(error.contains("`stentor pull whisper-base`"), "{error}");
-        let error = format!("{:#}", find(&config, "no/such.gguf", Kind::Chat).unwrap_err());
-        assert!(
-            error.contains("is no file or folder here") && error.contains("no model or profile"),
-            "{error}"
-        );
-    }
 }

@@ -4,7 +4,7 @@
 
 use utoipa::ToSchema;
 
-use super::transcript::{Json, Verbose};
+use crate::service::transcript::{Json, Verbose};
 
 /// A string, or a list of strings.
 #[derive(ToSchema)]
@@ -104,6 +104,57 @@ pub(crate) enum TranscriptFormat {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Granularity {
     Segment,
+    Word,
+}
+
+/// What else a transcript has.
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Include {
+    Logprobs,
+}
+
+/// A temperature, or those to try in turn.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Temperatures {
+    One(f32),
+    Ladder(Vec<f32>),
+}
+
+/// Chunks by what a voice activity detector hears: as it is set, or with bounds.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ChunkingForm {
+    Word(ChunkingWord),
+    ServerVad(ServerVadForm),
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ChunkingWord {
+    Auto,
+}
+
+/// A voice activity detector's bounds.
+#[derive(ToSchema)]
+pub(crate) struct ServerVadForm {
+    r#type: ServerVadType,
+    /// Probability of speech above which it begins; 0.5 if absent.
+    #[schema(minimum = 0, maximum = 1)]
+    threshold: Option<f32>,
+    /// Audio before and after speech that is heard too; 300 if absent.
+    #[schema(minimum = 0, maximum = 30000)]
+    prefix_padding_ms: Option<f32>,
+    /// A shorter pause does not end speech; 200 if absent.
+    #[schema(minimum = 0, maximum = 30000)]
+    silence_duration_ms: Option<f32>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ServerVadType {
+    ServerVad,
 }
 
 /// A transcript as `json` or as `verbose_json`.

@@ -10,7 +10,6 @@ pub(super) mod completions;
 mod described;
 pub(super) mod embeddings;
 mod fields;
-mod form;
 mod format;
 mod generate;
 mod logprobs;
@@ -22,7 +21,6 @@ mod tests;
 mod thinking;
 pub(super) mod tokenize;
 mod tools;
-mod transcript;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,7 @@
 //! Multipart forms with a recording: the file goes to disk as it arrives, text fields stay small.
 
+mod values;
+
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,8 @@ use crate::http::{ApiError, State};
 use crate::obs::{self, Rejection};
 use crate::service::Upload;
 
+pub(crate) use values::{Field, Values};
+
 /// More parts than any client sends.
 const MAX_PARTS: usize = 64;
 /// Longest text field; the longest real one is a prompt of a few hundred tokens.
@@ -31,15 +35,14 @@ const PIECE: usize = 64 << 10;
 /// A form, read completely.
 #[derive(Debug)]
 pub(crate) struct Form {
-    pub upload: Option<Upload>,
-    /// The other fields in the order they came, those that are no valid text left out.
-    pub fields: Vec<(String, String)>,
+    upload: Option<Upload>,
+    /// The other fields.
+    pub values: Values,
 }
 
-impl FromRequest<State> for Form {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
+impl Form {
+    /// Reads a form whose recording has one of these names.
+    pub async fn read(request: Request, state: &State, names: &[&str]) -> Result<Form, ApiError> {
         let (parts, body) = request.into_parts();
         let boundary = parts
             .headers
@@ -60,7 +63,20 @@ impl FromRequest<State> for Form {
         let chunks = body::chunks(&parts.headers, body, settings.audio_body_bytes, settings.stall_timeout);
         let unseen = Arc::new(AtomicUsize::new(0));
         let multipart = multer::Multipart::new(paced(chunks, Arc::clone(&unseen)), boundary);
-        read(state, multipart, &unseen).await
+        read(state, multipart, names, &unseen).await
+    }
+
+    /// The recording.
+    pub fn upload(self) -> Result<Upload, ApiError> {
+        self.upload.ok_or_else(|| ApiError::invalid("file", "`file` is missing: attach the recording"))
+    }
+}
+
+impl FromRequest<State> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
+        Form::read(request, state, &["file"]).await
     }
 }
 
@@ -96,9 +112,10 @@ fn paced(
 async fn read(
     state: &State,
     mut multipart: multer::Multipart<'_>,
+    names: &[&str],
     unseen: &AtomicUsize,
 ) -> Result<Form, ApiError> {
-    let mut form = Form { upload: None, fields: Vec::new() };
+    let (mut recording, mut fields) = (None, Vec::new());
     let mut parts = 0;
     while let Some(mut field) = multipart.next_field().await.map_err(explain)? {
         unseen.store(0, Ordering::Relaxed);
@@ -107,11 +124,14 @@ async fn read(
             return Err(ApiError::invalid("file", format!("the form has more than {MAX_PARTS} parts")));
         }
         let name = field.name().unwrap_or_default().to_owned();
-        if name == "file" {
-            if form.upload.is_some() {
-                return Err(ApiError::invalid("file", "`file` is there twice; send one recording"));
+        if names.contains(&name.as_str()) {
+            if recording.is_some() {
+                return Err(ApiError::invalid(
+                    name.clone(),
+                    format!("`{name}` is a second recording; send one"),
+                ));
             }
-            form.upload = Some(spool(state, &mut field, unseen).await?);
+            recording = Some(spool(state, &mut field, unseen).await?);
             continue;
         }
         let is_file = field.file_name().is_some();
@@ -131,10 +151,10 @@ async fn read(
             let text = String::from_utf8(text).map_err(|_| {
                 ApiError::invalid(clip(&name), format!("`{}` is not text in UTF-8", clip(&name)))
             })?;
-            form.fields.push((name, text));
+            fields.push((name, text));
         }
     }
-    Ok(form)
+    Ok(Form { upload: recording, values: Values::new(fields) })
 }
 
 fn clip(name: &str) -> String {
@@ -161,7 +181,7 @@ async fn spool(
         file.write_all(&chunk).await.map_err(disk)?;
     }
     if size == 0 {
-        return Err(ApiError::invalid("file", "`file` is empty"));
+        return Err(ApiError::invalid("file", "the recording is empty"));
     }
     file.flush().await.map_err(disk)?;
     let mut file = file.into_std().await;

@@ -1,0 +1,268 @@
+//! `POST /transcribe`, for both generations of clients: the fields that either sends, the keys that either reads.
+
+use axum::extract::{Request, State as Extract};
+use axum::{Extension, Json as Reply};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::dialect::DetailBody;
+use crate::http::form::{Form, Values};
+use crate::http::observe::ModelId;
+use crate::http::speech::{self, MAX_PROMPT};
+use crate::http::{ApiError, State};
+use crate::service::Context;
+use crate::types::asr::{self, Chunking, Task, Transcript};
+
+/// Names of the part that is the recording.
+const FILE: &[&str] = &["file", "audio", "input"];
+/// Of a chunk that PMX cuts, in seconds.
+const CHUNK_LENGTH: u64 = 120;
+const NO_SPEECH: f32 = 0.8;
+
+/// A recording to write down. Fields that are not listed are ignored.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the form; `Asked` reads it")]
+pub(crate) struct TranscribeForm {
+    /// The recording; `audio` and `input` are other names for it.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    /// ISO 639-1 code; detected if absent or `auto`.
+    language: Option<String>,
+    /// Id or alias of a speech model, or the size of a Whisper model; the server's default if absent.
+    model: Option<String>,
+    /// Leave silence out; true if absent.
+    vad_filter: Option<bool>,
+    /// Taken and repeated: recordings of any length are heard without being cut.
+    #[schema(minimum = 1, maximum = 3600)]
+    chunk_length: Option<u32>,
+    /// Texts followed side by side, 1 to 16; 5 if absent.
+    #[schema(minimum = 1, maximum = 16)]
+    beam_size: Option<u32>,
+    /// Texts sampled above temperature 0, 1 to 16; 1 if absent.
+    #[schema(minimum = 1, maximum = 16)]
+    best_of: Option<u32>,
+    /// 0 (the default) is greedy, with higher ones tried where the text is not believed.
+    #[schema(minimum = 0, maximum = 1)]
+    temperature: Option<f32>,
+    /// Text that the transcript is to read as if it followed.
+    initial_prompt: Option<String>,
+    /// Probability of silence above which a doubtful text is none; 0.8 if absent.
+    #[schema(minimum = 0, maximum = 1)]
+    no_speech_threshold: Option<f32>,
+    /// Mean log-probability below which a text is tried again; -1 if absent.
+    log_prob_threshold: Option<f32>,
+    /// Only false, as `diarize_flag`.
+    diarize: Option<bool>,
+    /// Only false, as `speaker_identify`.
+    identify: Option<bool>,
+    /// Whether `summary` is an object, all of it null so far, as `summarize`.
+    summary: Option<bool>,
+}
+
+/// What was said.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TranscribeAnswer {
+    text: String,
+    segments: Vec<TimedText>,
+    info: Info,
+    /// Null unless it was asked for.
+    summary: Option<Summary>,
+    /// Always null: nobody is recognised yet.
+    identify: Option<Identity>,
+    debug: Debug,
+}
+
+/// A stretch of speech.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TimedText {
+    start_ms: u64,
+    end_ms: u64,
+    text: String,
+}
+
+/// How it was transcribed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Info {
+    /// ISO 639-1 code.
+    language: String,
+    duration_ms: u64,
+    /// Id of the model.
+    model: String,
+    /// Always `auto`: models are placed by the server.
+    device: &'static str,
+    /// Always `auto`: as the server is configured.
+    compute_type: &'static str,
+    vad_filter: bool,
+    chunk_length_s: u64,
+    beam_size: usize,
+    best_of: usize,
+    temperature: f32,
+    used_initial_prompt: bool,
+    no_speech_threshold: Option<f32>,
+    log_prob_threshold: Option<f32>,
+}
+
+/// What a chat model would make of it; none does yet.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Summary {
+    tldr: Option<String>,
+    entscheidungen: Option<Vec<String>>,
+    aktionen: Option<Vec<String>>,
+    offene_fragen: Option<Vec<String>>,
+    risiken: Option<Vec<String>>,
+    zeitachse: Option<Vec<String>>,
+    redeanteile: Option<Vec<String>>,
+}
+
+/// Who spoke.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Identity {
+    name: String,
+    distance: f32,
+}
+
+/// Where it came from.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Debug {
+    input_filename: Option<String>,
+    /// Always null: uploads have no place of their own.
+    workdir: Option<String>,
+}
+
+/// Transcribe a recording.
+#[utoipa::path(
+    post,
+    path = "/transcribe",
+    operation_id = "pmxTranscribe",
+    tag = "pmx",
+    request_body(content = TranscribeForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The transcript", body = TranscribeAnswer),
+        (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = DetailBody),
+        (status = "5XX", description = "The server could not answer", body = DetailBody),
+    )
+)]
+pub(crate) async fn create(
+    Extract(state): Extract<State>,
+    Extension(ctx): Extension<Context>,
+    request: Request,
+) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
+    answer(state, ctx, request).await
+}
+
+/// Transcribe a recording, where the proxy has it.
+#[utoipa::path(
+    post,
+    path = "/rag/transcribe",
+    operation_id = "pmxTranscribeBelowRag",
+    tag = "pmx",
+    request_body(content = TranscribeForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The transcript", body = TranscribeAnswer),
+        (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = DetailBody),
+        (status = "5XX", description = "The server could not answer", body = DetailBody),
+    )
+)]
+pub(crate) async fn create_below(
+    Extract(state): Extract<State>,
+    Extension(ctx): Extension<Context>,
+    request: Request,
+) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
+    answer(state, ctx, request).await
+}
+
+async fn answer(
+    state: State,
+    ctx: Context,
+    request: Request,
+) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
+    let form = Form::read(request, &state, FILE).await?;
+    let asked = Asked::read(&form.values, speech::model(&state, &form.values)?)?;
+    let upload = form.upload()?;
+    let input_filename = upload.name.clone();
+    let heard = state.backend().transcribe(ctx, asked.request.clone(), upload).await?;
+    let model = heard.model.clone();
+    let transcript = heard.collect().await?;
+    let segment = |segment: &asr::Segment| TimedText {
+        start_ms: millis(segment.start),
+        end_ms: millis(segment.end),
+        text: segment.text.trim().to_owned(),
+    };
+    let answer = TranscribeAnswer {
+        text: transcript.text(),
+        segments: transcript.segments.iter().map(segment).collect(),
+        summary: asked.summary.then(Summary::default),
+        identify: None,
+        debug: Debug { input_filename, workdir: None },
+        info: asked.info(transcript, model.clone()),
+    };
+    Ok((Extension(ModelId(model)), Reply(answer)))
+}
+
+fn millis(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1000.0).round() as u64
+}
+
+/// A form's fields, checked.
+#[derive(Debug)]
+struct Asked {
+    request: asr::Request,
+    chunk_length: u64,
+    summary: bool,
+}
+
+impl Asked {
+    fn read(values: &Values, model: String) -> Result<Asked, ApiError> {
+        speech::refuse_flags(
+            values,
+            &[
+                (&["diarize", "diarize_flag"], "speakers are not supported yet"),
+                (&["identify", "speaker_identify"], "speakers are not supported yet"),
+            ],
+        )?;
+        let mut request = asr::Request::new(model, Task::Transcribe);
+        request.language = speech::language(values)?;
+        request.prompt = values.text(&["initial_prompt", "prompt"], MAX_PROMPT)?;
+        request.chunking = match values.flag(&["vad_filter"])? {
+            Some(false) => Chunking::Sequential,
+            _ => speech::filtered(values.number(&["vad_threshold"], (0.0, 1.0))?),
+        };
+        let decoding = &mut request.decoding;
+        decoding.best_of = values.whole(&["best_of"], (1, 16))?.unwrap_or(1) as usize;
+        if let Some(beams) = values.whole(&["beam_size"], (1, 16))? {
+            decoding.beam_size = beams as usize;
+        }
+        if let Some(temperatures) = speech::temperatures(values)? {
+            decoding.temperatures = temperatures;
+        }
+        decoding.no_speech =
+            values.threshold(&["no_speech_threshold"], (0.0, 1.0))?.unwrap_or(Some(NO_SPEECH));
+        if let Some(logprob) = values.threshold(&["log_prob_threshold"], (-1000.0, 0.0))? {
+            decoding.logprob = logprob;
+        }
+        Ok(Asked {
+            request,
+            chunk_length: values.whole(&["chunk_length"], (1, 3600))?.unwrap_or(CHUNK_LENGTH),
+            summary: values.flag(&["summary", "summarize"])?.unwrap_or(false),
+        })
+    }
+
+    fn info(self, transcript: Transcript, model: String) -> Info {
+        let decoding = self.request.decoding;
+        Info {
+            language: transcript.language.code,
+            duration_ms: millis(transcript.duration),
+            model,
+            device: "auto",
+            compute_type: "auto",
+            vad_filter: self.request.chunking != Chunking::Sequential,
+            chunk_length_s: self.chunk_length,
+            beam_size: decoding.beam_size,
+            best_of: decoding.best_of,
+            temperature: decoding.temperatures.first().copied().unwrap_or(0.0),
+            used_initial_prompt: self.request.prompt.is_some(),
+            no_speech_threshold: decoding.no_speech,
+            log_prob_threshold: decoding.logprob,
+        }
+    }
+}
