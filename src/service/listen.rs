@@ -1,5 +1,6 @@
 //! From an uploaded file to what a speech model hears: features, and where there is speech.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +18,8 @@ use crate::model::vad::{FRAME, Vad, VadState};
 use crate::types::asr::{Chunking, HOP, LogMel};
 use crate::types::model::Kind;
 
+/// A voice is possible from this probability on; speech itself, where silence is left out, begins at twice as much.
+const VOICE: f32 = 0.25;
 /// Seconds of speech in a chunk: what the network hears at a time.
 const CHUNK: f32 = 30.0;
 
@@ -34,7 +37,8 @@ impl Heard {
     pub fn cut(&self, chunking: Chunking) -> Cut {
         let frames = |span: &Span| span.start / HOP..span.end / HOP;
         match chunking {
-            Chunking::Sequential => Cut::Whole,
+            Chunking::Sequential if self.speech.is_empty() => Cut::Whole,
+            Chunking::Sequential => Cut::Voiced(voiced(&self.speech)),
             Chunking::Speech(vad) => {
                 let spans = segments::spans(&self.speech, self.samples, &vad);
                 Cut::Stretches(spans.iter().map(frames).collect())
@@ -48,16 +52,37 @@ impl Heard {
     }
 }
 
+/// Mel frames in which the detector may have heard a voice.
+fn voiced(speech: &[f32]) -> Vec<Range<usize>> {
+    let mut voiced: Vec<Range<usize>> = Vec::new();
+    for (at, _) in speech.iter().enumerate().filter(|(_, p)| **p >= VOICE) {
+        let (from, to) = (at * FRAME / HOP, ((at + 1) * FRAME).div_ceil(HOP));
+        match voiced.last_mut() {
+            Some(last) if last.end >= from => last.end = to,
+            _ => voiced.push(from..to),
+        }
+    }
+    voiced
+}
+
 impl Service {
-    /// The voice activity detector.
-    pub(super) async fn detector(&self, ctx: &Context) -> Result<Handle<Vad>, Error> {
+    /// The voice activity detector, if one is installed. Without one only those callers are refused who ask that
+    /// silence be left out.
+    pub(super) async fn detector(
+        &self,
+        ctx: &Context,
+        chunking: Chunking,
+    ) -> Result<Option<Handle<Vad>>, Error> {
         let installed = self.engine.models().iter().find(|m| m.kind == Kind::Vad);
         let Some(installed) = installed else {
+            if chunking == Chunking::Sequential {
+                return Ok(None);
+            }
             let message = "leaving silence out needs a voice activity detector and none is installed: \
                            run `stentor pull silero-vad`";
             return Err(Error::Invalid { param: "chunking_strategy", message: message.to_owned() });
         };
-        self.installed(ctx, &installed.id).await
+        self.installed(ctx, &installed.id).await.map(Some)
     }
 
     /// Decodes the file, computes its features and has the detector hear it, away from the threads that serve sockets.
@@ -170,5 +195,16 @@ fn unheard(error: audio::Error) -> Error {
         audio::Error::Stopped => Error::Cancelled,
         audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },
         other => Error::Invalid { param: "file", message: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_the_detector_are_those_of_the_features() {
+        assert_eq!(voiced(&[0.0, 0.3, 0.25, 0.2, 0.0, 0.9]), [3..10, 16..20]);
+        assert!(voiced(&[0.1; 9]).is_empty());
     }
 }

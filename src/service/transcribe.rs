@@ -8,7 +8,7 @@ use crate::engine::job::Event;
 use crate::engine::lane::asr::Input;
 use crate::model::asr::output::Options;
 use crate::model::asr::{Asr, Front};
-use crate::types::asr::{Chunking, Delta, Request, Task};
+use crate::types::asr::{Delta, Request, Task};
 
 impl Service {
     /// Reads a recording and begins to transcribe it. Dropping the future, or what it gives, stops the work.
@@ -23,10 +23,7 @@ impl Service {
         // Held until the transcript is there: features of waiting recordings are what takes memory.
         let place = self.recordings.clone().acquire_owned().await;
         let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
-        let detector = match request.chunking {
-            Chunking::Sequential => None,
-            Chunking::Speech(_) | Chunking::Chunks(_) => Some(self.detector(&ctx).await?),
-        };
+        let detector = self.detector(&ctx, request.chunking).await?;
         let heard = self.listen(upload, handle.front().mels, detector).await?;
         let cut = heard.cut(request.chunking);
         let mel = heard.mel;

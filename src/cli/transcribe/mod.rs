@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use tokio::runtime::Runtime;
 
-use super::installed::{find, speech};
+use super::installed::{find, helpers, speech};
 use super::out;
 use crate::app;
 use crate::config::Config;
@@ -165,8 +165,10 @@ fn start(config: &Config, model: &Installed) -> anyhow::Result<(Runtime, Engine)
     let mut options = app::engine_options(config);
     // They are of chat models, which this engine does not know.
     options.drafts.clear();
+    // Where the detector hears no voice nothing is written down.
+    let models = [vec![model.clone()], helpers(config, Kind::Vad)?].concat();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok((runtime, Engine::start(vec![model.clone()], options)?))
+    Ok((runtime, Engine::start(models, options)?))
 }
 
 /// What became of all of them.

@@ -75,6 +75,8 @@ impl Options {
 pub enum Cut {
     /// All of it.
     Whole,
+    /// All of it but the windows that hold nothing of these, where a detector heard a voice; in order.
+    Voiced(Vec<Range<usize>>),
     /// These, as if the rest were not there.
     Stretches(Vec<Range<usize>>),
     /// Each list by itself, side by side.
@@ -154,13 +156,17 @@ impl Recording {
         let samples = (mel.seconds() * f64::from(SAMPLE_RATE)).round() as usize;
         let frames = mel.frames().min(samples / HOP);
         let lines = match cut {
-            Cut::Whole => vec![Timeline::whole(mel, frames)],
+            Cut::Whole | Cut::Voiced(_) => vec![Timeline::whole(mel, frames)],
             Cut::Stretches(stretches) => vec![Timeline::of(mel, frames, stretches)],
             Cut::Chunks(chunks) => chunks.iter().map(|chunk| Timeline::of(mel, frames, chunk)).collect(),
         };
+        let voiced = match cut {
+            Cut::Voiced(voiced) => Some(voiced.clone()),
+            _ => None,
+        };
         Ok(Recording {
             setting: Arc::new(setting),
-            tracks: lines.into_iter().map(|line| Track::new(line, history.clone())).collect(),
+            tracks: lines.into_iter().map(|line| Track::new(line, history.clone(), voiced.clone())).collect(),
             language,
             heard: Vec::new(),
             asking: false,

@@ -1,6 +1,7 @@
 //! A stretch of sound heard window by window: where the next one begins, and what the last one said.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::split::{Piece, Split};
 use super::timeline::Timeline;
@@ -25,6 +26,8 @@ pub(super) struct Track {
     pub finished: VecDeque<Segment>,
     /// Where speech was last heard, in seconds.
     last_speech: f64,
+    /// Where a voice was heard; a window that holds none of it is left out. `None`: nobody listened.
+    voiced: Option<Vec<Range<usize>>>,
 }
 
 /// A piece and its words.
@@ -34,10 +37,26 @@ struct Said {
 }
 
 impl Track {
-    pub fn new(timeline: Timeline, history: Vec<u32>) -> Track {
+    pub fn new(timeline: Timeline, history: Vec<u32>, voiced: Option<Vec<Range<usize>>>) -> Track {
         let silent = timeline.is_silent();
         let seek = if silent { timeline.frames() } else { 0 };
-        Track { timeline, seek, busy: false, history, finished: VecDeque::new(), last_speech: 0.0 }
+        let finished = VecDeque::new();
+        let mut track = Track { timeline, seek, busy: false, history, finished, last_speech: 0.0, voiced };
+        track.skip_quiet();
+        track
+    }
+
+    /// Goes on to the next window that holds a voice. From noise alone networks make words up.
+    fn skip_quiet(&mut self) {
+        let Some(voiced) = &self.voiced else { return };
+        while self.seek < self.timeline.frames() {
+            let window = self.seek..self.seek + self.frames_at(self.seek);
+            let next = voiced.partition_point(|v| v.end <= window.start);
+            if voiced.get(next).is_some_and(|v| v.start < window.end) {
+                return;
+            }
+            self.seek = window.end;
+        }
     }
 
     pub fn is_done(&self) -> bool {
@@ -50,8 +69,13 @@ impl Track {
     }
 
     /// Takes what was said in the window at `seek`, and goes on.
-    pub fn finish(&mut self, setting: &Setting, mut outcome: Outcome, frames: usize) {
+    pub fn finish(&mut self, setting: &Setting, outcome: Outcome, frames: usize) {
         self.busy = false;
+        self.take(setting, outcome, frames);
+        self.skip_quiet();
+    }
+
+    fn take(&mut self, setting: &Setting, mut outcome: Outcome, frames: usize) {
         let seek = self.seek;
         let Some(split) = outcome.split.take() else {
             self.seek += frames;
@@ -240,4 +264,30 @@ fn last_end(said: &[Said]) -> Option<f64> {
 
 fn seconds(frame: usize) -> f64 {
     frame as f64 / FRAMES_PER_SECOND as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::asr::LogMel;
+
+    #[test]
+    fn windows_without_a_voice_are_left_out() {
+        let mut mel = LogMel::new(1);
+        (0..20_000).for_each(|_| mel.push(&[0.0]));
+        let track = |voiced| Track::new(Timeline::whole(&mel, 20_000), Vec::new(), voiced);
+        assert_eq!(track(None).seek, 0);
+        assert!(track(Some(Vec::new())).is_done());
+        let mut track = track(Some(vec![3100..3110, 18_500..18_600]));
+        assert_eq!(track.seek, 3000);
+        track.seek = 3109;
+        track.skip_quiet();
+        assert_eq!(track.seek, 3109);
+        track.seek = 3110;
+        track.skip_quiet();
+        assert_eq!(track.seek, 18_110);
+        track.seek = 18_600;
+        track.skip_quiet();
+        assert!(track.is_done());
+    }
 }
