@@ -9,6 +9,7 @@ mod life;
 mod load;
 mod program;
 mod schemas;
+mod speech;
 mod structured;
 
 use std::process::Command;

@@ -145,26 +145,7 @@ impl Program {
 
     /// Uploads a recording as `file` with further form fields.
     pub fn transcribe(&self, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
-        let edge = "----a-border-that-no-recording-has";
-        let mut body = Vec::new();
-        for (field, value) in fields {
-            let part =
-                format!("--{edge}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
-            body.extend(part.bytes());
-        }
-        let head = format!(
-            "--{edge}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-             Content-Type: application/octet-stream\r\n\r\n"
-        );
-        body.extend(head.bytes());
-        body.extend(audio);
-        body.extend(format!("\r\n--{edge}--\r\n").bytes());
-        self.http
-            .post(format!("{}/v1/audio/transcriptions", self.base))
-            .header("content-type", format!("multipart/form-data; boundary={edge}"))
-            .body(body)
-            .send()
-            .unwrap()
+        upload(&self.http, &self.base, name, audio, fields)
     }
 
     /// The value of the metric of this name whose labels contain `labels`; 0 where there is none.
@@ -218,6 +199,28 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// [`Program::transcribe`] from any thread.
+pub fn upload(http: &Client, base: &str, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
+    let edge = "----a-border-that-no-recording-has";
+    let mut body = Vec::new();
+    for (field, value) in fields {
+        let part = format!("--{edge}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        body.extend(part.bytes());
+    }
+    let head = format!(
+        "--{edge}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+    );
+    body.extend(head.bytes());
+    body.extend(audio);
+    body.extend(format!("\r\n--{edge}--\r\n").bytes());
+    http.post(format!("{}/v1/audio/transcriptions", base))
+        .header("content-type", format!("multipart/form-data; boundary={edge}"))
+        .body(body)
+        .send()
+        .unwrap()
 }
 
 /// The answer's status and JSON body.

@@ -13,7 +13,7 @@ use super::*;
 use crate::audio;
 use crate::engine::sched::asr::Scheduler;
 use crate::ops::KvCache;
-use crate::types::asr::{Language, LogMel, Request, Segment, Task};
+use crate::types::asr::{Decoding, Language, LogMel, Request, Segment, Task, Word};
 
 #[derive(Deserialize)]
 struct Want {
@@ -207,6 +207,46 @@ fn digital_silence_and_no_sound_give_no_words() {
         let (language, segments) = ears.transcribe(&mel.finish(), &Cut::Whole, options());
         assert_eq!((language.code.as_str(), segments.len()), ("en", 0), "{samples} samples");
     }
+}
+
+#[derive(Deserialize)]
+struct WantWords {
+    beam: String,
+    words: Vec<(String, f64, f64, f32)>,
+}
+
+/// With a beam of 5 the same text, and the words of greedy text at the same times (`tests/golden/asr/words.json`).
+/// The two do not round alike: a clip in twenty may end on another beam, a word in twenty on another frame.
+#[test]
+fn beams_and_word_times_are_those_of_faster_whisper() {
+    let Some(folder) = test_model("whisper-base") else { return };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/asr/words.json");
+    let all: BTreeMap<String, WantWords> = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let mut ears = Ears::load(&folder);
+    let (mut clips, mut same, mut words, mut close) = (0, 0, 0, 0);
+    for (key, want) in &all {
+        let Some(path) = clip(key) else { continue };
+        let limits = audio::Limits::default();
+        let (mel, _) = audio::log_mel(File::open(path).unwrap(), Some(key), &limits, 80).unwrap();
+        let wide = Options { decoding: Decoding::default(), ..options() };
+        let text = |segments: &[Segment]| segments.iter().map(|s| s.text.as_str()).collect::<String>();
+        let beam = text(&ears.transcribe(&mel, &Cut::Whole, wide).1);
+        clips += 1;
+        same += usize::from(beam == want.beam);
+        let (_, segments) = ears.transcribe(&mel, &Cut::Whole, Options { words: true, ..options() });
+        let got: Vec<&Word> = segments.iter().flat_map(|s| &s.words).collect();
+        assert_eq!(got.len(), want.words.len(), "{key}: {}", text(&segments));
+        for (got, (word, start, end, probability)) in got.into_iter().zip(&want.words) {
+            assert_eq!(&got.text, word, "{key}");
+            words += 1;
+            let near = (got.start - start).abs() < 0.041 && (got.end - end).abs() < 0.041;
+            close += usize::from(near);
+            // Theirs is without the text before it and without rules.
+            assert!((got.probability - probability).abs() < 0.5, "{key}: {got:?} for {probability}");
+        }
+    }
+    println!("{same} of {clips} clips with a beam of 5, {close} of {words} words within 40 ms");
+    assert!(same * 20 >= clips * 19 && close * 20 >= words * 19, "{same} of {clips}, {close} of {words}");
 }
 
 /// The lists in a model's `config.json` are those that the vocabulary alone gives.
