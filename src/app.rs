@@ -246,7 +246,8 @@ pub fn inspect(model: &Installed) -> Result<(), Damaged> {
         Format::Gguf => drop(weights::gguf::Gguf::open(&model.path)?),
         Format::Safetensors => drop(weights::safetensors::SafetensorsFolder::open(&model.path)?),
         Format::CTranslate2 => drop(weights::ctranslate2::Ct2::open(&model.path, "WhisperSpec")?),
-        Format::Torch => {}
+        Format::Torch => drop(weights::torch::TorchFile::open(&model.path)?),
+        Format::Ggml => drop(weights::ggml::GgmlFile::open(&model.path)?),
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::fetch::{Library, probe};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder
+    /// A GGUF file, a folder with config.json and *.safetensors, or Whisper: a CTranslate2 folder, a *.pt, a ggml-*.bin
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// What to call it [default: the name of the file or folder]

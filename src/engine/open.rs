@@ -152,8 +152,12 @@ pub fn estimate(installed: &Installed, quantise: Quantise, cache_bytes: u64) -> 
             weights.saturating_add(weights / 16)
         }
         Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),
-        Format::CTranslate2 => installed.bytes.saturating_mul(2),
-        Format::Safetensors | Format::Torch => installed.bytes,
+        Format::CTranslate2 | Format::Torch => installed.bytes.saturating_mul(2),
+        // Quantised matrices are widened.
+        Format::Ggml => {
+            asr::whisper::ggml_bytes(&installed.path).unwrap_or(installed.bytes.saturating_mul(6))
+        }
+        Format::Safetensors => installed.bytes,
     };
     let cache = if installed.kind == Kind::Chat { cache_bytes } else { 0 };
     weights.saturating_add(cache)

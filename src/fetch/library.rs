@@ -431,11 +431,11 @@ impl Library {
     }
 }
 
-/// The GGUF file, of a split model the first; else the folder.
+/// The file of the weights, of a split model the first; else the folder.
 fn main_path(home: &Path, row: &Row, format: Format) -> PathBuf {
-    match (format, row.files.as_slice()) {
-        (Format::Gguf, [file, ..]) => row.folder(home).join(&file.path),
-        _ => row.folder(home),
+    match row.files.first().filter(|_| format.is_file()) {
+        Some(file) => row.folder(home).join(&file.path),
+        None => row.folder(home),
     }
 }
 

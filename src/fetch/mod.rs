@@ -29,6 +29,7 @@ pub mod pull;
 pub mod sink;
 pub mod state;
 mod wheel;
+mod whisper;
 
 pub use catalog::Catalog;
 pub use error::{Error, Result};

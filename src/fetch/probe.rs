@@ -6,12 +6,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::gguf;
+use super::{gguf, whisper};
 use crate::types::model::{Format, Installed, Kind, gguf_parts};
 
 const MAX_JSON: u64 = 4 << 20;
 /// The remedy where something else is offered.
-pub(super) const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or a CTranslate2 Whisper folder";
+pub(super) const TAKEN: &str = "what can be read is a GGUF file, a folder with config.json and *.safetensors, or \
+    Whisper as a CTranslate2 folder, a *.pt or a ggml-*.bin";
 /// The remedy where weights are quantised in a way that is not read.
 const UNQUANTISED: &str =
     "take the model's own weights, which are rounded as they are loaded, or a GGUF file";
@@ -40,6 +41,9 @@ pub fn probe(path: &Path) -> Result<Found> {
         path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("has a name that is not UTF-8"))?;
     if path.is_file() {
         let folder = path.parent().ok_or_else(|| bad("has no folder"))?.to_path_buf();
+        if let Some(format) = whisper::format(&path)? {
+            return whisper::found(&folder, name, format);
+        }
         let architecture = gguf::architecture(&path)?;
         let files = gguf_parts(name).unwrap_or_else(|| vec![name.to_owned()]);
         if let Some(missing) = files.iter().find(|file| !folder.join(file).is_file()) {
@@ -62,6 +66,7 @@ pub fn probe(path: &Path) -> Result<Found> {
         });
     }
     let files = list(&path)?;
+    let checkpoints: Vec<&String> = files.iter().filter(|f| whisper::is_named(f)).collect();
     let has = |file: &str| files.iter().any(|f| f == file);
     if has("model.bin") {
         ctranslate2(&path, name, &files)
@@ -69,6 +74,12 @@ pub fn probe(path: &Path) -> Result<Found> {
         safetensors(&path, name, files)
     } else if let Some(gguf) = files.iter().find(|f| f.ends_with(".gguf")) {
         Err(bad(&format!("is a folder; import the file in it: {}", path.join(gguf).display())))
+    } else if let [file] = checkpoints[..] {
+        let found = probe(&path.join(file))?;
+        Ok(Found { name: name.to_owned(), ..found })
+    } else if let [first, ..] = checkpoints[..] {
+        let count = checkpoints.len();
+        Err(bad(&format!("holds {count} models; import one of them: {}", path.join(first).display())))
     } else {
         Err(bad(&format!("holds no model.bin and no *.safetensors; {TAKEN}")))
     }
@@ -82,9 +93,9 @@ pub fn model_at(path: &Path) -> Result<Installed> {
         Ok(fs::metadata(&path).map_err(Error::io(&path))?.len())
     };
     let bytes = found.files.iter().map(size).sum::<Result<u64>>()?;
-    let path = match (found.format, found.files.first()) {
-        (Format::Gguf, Some(file)) => found.folder.join(file),
-        _ => found.folder,
+    let path = match found.files.first().filter(|_| found.format.is_file()) {
+        Some(file) => found.folder.join(file),
+        None => found.folder,
     };
     Ok(Installed {
         id: super::paths::to_id(&found.name).unwrap_or_else(|| "model".to_owned()),

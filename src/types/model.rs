@@ -43,12 +43,15 @@ pub enum Format {
     Safetensors,
     /// A folder with CTranslate2's `model.bin`, its `config.json` and vocabulary.
     CTranslate2,
-    /// A PyTorch pickle.
+    /// One file of PyTorch's `torch.save`.
     Torch,
+    /// One file of whisper.cpp, `ggml-*.bin`.
+    Ggml,
 }
 
 impl Format {
-    pub const ALL: [Format; 4] = [Format::Gguf, Format::Safetensors, Format::CTranslate2, Format::Torch];
+    pub const ALL: [Format; 5] =
+        [Format::Gguf, Format::Safetensors, Format::CTranslate2, Format::Torch, Format::Ggml];
 
     /// The name in manifests and tables.
     pub fn as_str(self) -> &'static str {
@@ -57,12 +60,21 @@ impl Format {
             Format::Safetensors => "safetensors",
             Format::CTranslate2 => "ctranslate2",
             Format::Torch => "torch",
+            Format::Ggml => "ggml",
         }
     }
 
     /// The inverse of [`as_str`](Self::as_str).
     pub fn parse(name: &str) -> Option<Format> {
         Format::ALL.into_iter().find(|f| f.as_str() == name)
+    }
+
+    /// Whether the weights are a file, the first of a model's, and not a folder.
+    pub fn is_file(self) -> bool {
+        match self {
+            Format::Gguf | Format::Torch | Format::Ggml => true,
+            Format::Safetensors | Format::CTranslate2 => false,
+        }
     }
 }
 
@@ -104,7 +116,7 @@ pub struct Installed {
     /// The row of the registry that builds it: `llama`, `bert`, `whisper`, ...
     pub architecture: String,
     pub format: Format,
-    /// The GGUF file, or the folder that holds the model's files.
+    /// The weights where they are [a file](Format::is_file), else the folder that holds the model's files.
     pub path: PathBuf,
     /// Bytes of its files together.
     pub bytes: u64,

@@ -34,7 +34,7 @@ pub enum Error {
     Io { file: PathBuf, source: io::Error },
     #[error("{file}: {reason}: this is not a Whisper model that can be run, or it is damaged")]
     Config { file: PathBuf, reason: String },
-    #[error("a speech model in the format {} cannot be read: use ctranslate2 or safetensors", format.as_str())]
+    #[error("a speech model in the format {} cannot be read: use ctranslate2, safetensors, torch or ggml", format.as_str())]
     Format { format: Format },
     #[error("no speech architecture named {name}: {} are known", known.join(", "))]
     Architecture { name: String, known: Vec<&'static str> },
@@ -163,7 +163,7 @@ pub struct Loaded {
     pub front: Front,
 }
 
-/// Loads a folder onto a device.
+/// Loads a folder, or a file of weights with what lies beside it, onto a device.
 pub type Load = fn(&Path, Format, &Device, Limits) -> Result<Loaded, Error>;
 
 /// The architectures, a row each.

@@ -109,7 +109,7 @@ pub fn architectures(format: Format) -> &'static [&'static str] {
     match format {
         Format::Gguf => &GGUF,
         Format::Safetensors => &decoder::MODEL_TYPES,
-        Format::CTranslate2 | Format::Torch => &[],
+        Format::CTranslate2 | Format::Torch | Format::Ggml => &[],
     }
 }
 

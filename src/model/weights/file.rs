@@ -5,7 +5,7 @@
 //! mapping would spend on page faults, and leaves nothing of the file in resident memory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -56,6 +56,64 @@ impl WeightsFile {
     /// Fills at most `buf` from `offset` on; 0 at the end of the file.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_at(&self.file, buf, offset)
+    }
+}
+
+/// Reads in sequence over positioned ones.
+pub(super) struct Buffered<'a> {
+    file: &'a WeightsFile,
+    /// Of the byte that is handed out next.
+    pos: u64,
+    buf: Vec<u8>,
+    /// Of that byte in `buf`.
+    at: usize,
+}
+
+impl<'a> Buffered<'a> {
+    pub(super) fn new(file: &'a WeightsFile) -> Self {
+        Buffered { file, pos: 0, buf: Vec::new(), at: 0 }
+    }
+
+    /// Bytes handed out or passed over.
+    pub(super) fn position(&self) -> u64 {
+        self.pos
+    }
+}
+
+impl Read for Buffered<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.buf.len() {
+            self.buf.resize(1 << 18, 0);
+            self.at = 0;
+            let n = self.file.read_at(&mut self.buf, self.pos)?;
+            self.buf.truncate(n);
+        }
+        let n = (&self.buf[self.at..]).read(out)?;
+        self.at += n;
+        self.pos += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Buffered<'_> {
+    /// What has been read is kept where the new position lies in it.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.pos.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.len().checked_add_signed(by),
+        };
+        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
+        let inside = to.checked_sub(self.pos - self.at as u64).and_then(|at| usize::try_from(at).ok());
+        match inside.filter(|&at| at <= self.buf.len()) {
+            Some(at) => self.at = at,
+            None => {
+                self.buf.clear();
+                self.at = 0;
+            }
+        }
+        self.pos = to;
+        Ok(to)
     }
 }
 

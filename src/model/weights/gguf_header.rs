@@ -19,6 +19,7 @@ use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
 
+use super::file::Buffered;
 use super::gguf::TensorInfo;
 use super::gguf_meta::{Array, StrArray, Value};
 use super::{Error, WeightsFile};
@@ -74,7 +75,7 @@ pub(super) fn parse(file: &WeightsFile) -> Result<Header, Error> {
     }
     let data_start = p
         .input
-        .pos
+        .position()
         .checked_next_multiple_of(alignment)
         .ok_or_else(|| p.bad("header", "its length overflows"))?;
     for info in &mut tensors {
@@ -106,7 +107,7 @@ fn alignment(path: &Path, meta: &BTreeMap<String, Value>) -> Result<u64, Error> 
 
 /// The type that number `id` means in a tensor description. `Err` holds the name of a type that ggml has and
 /// nothing here computes with, or `None` for a number that ggml does not know.
-fn ggml_type(id: u32) -> Result<GgmlDType, Option<&'static str>> {
+pub(super) fn ggml_type(id: u32) -> Result<GgmlDType, Option<&'static str>> {
     Ok(match id {
         0 => GgmlDType::F32,
         1 => GgmlDType::F16,
@@ -350,7 +351,7 @@ impl Parser<'_> {
     /// A u64 that says how many things of at least `least` bytes follow; believed only if they can.
     fn count(&mut self, field: &str, cap: u64, least: u64) -> Result<u64, Error> {
         let n = u64::from_le_bytes(self.array(field)?);
-        let left = self.len.saturating_sub(self.input.pos);
+        let left = self.len.saturating_sub(self.input.position());
         if n > cap || n > left / least {
             return Err(self.bad(field, format!("a count of {n} where {left} bytes are left")));
         }
@@ -380,34 +381,5 @@ impl Parser<'_> {
 
     fn unsupported(&self, field: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::unsupported(self.path, field, problem)
-    }
-}
-
-/// Sequential reads over positioned ones. `pos` counts the bytes handed out.
-struct Buffered<'a> {
-    file: &'a WeightsFile,
-    pos: u64,
-    buf: Vec<u8>,
-    at: usize,
-}
-
-impl<'a> Buffered<'a> {
-    fn new(file: &'a WeightsFile) -> Self {
-        Buffered { file, pos: 0, buf: Vec::new(), at: 0 }
-    }
-}
-
-impl Read for Buffered<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.buf.len() {
-            self.buf.resize(1 << 18, 0);
-            self.at = 0;
-            let n = self.file.read_at(&mut self.buf, self.pos)?;
-            self.buf.truncate(n);
-        }
-        let n = (&self.buf[self.at..]).read(out)?;
-        self.at += n;
-        self.pos += n as u64;
-        Ok(n)
     }
 }

@@ -6,6 +6,10 @@
 pub mod ctranslate2;
 mod error;
 mod file;
+mod floats;
+pub mod ggml;
+#[cfg(test)]
+mod ggml_tests;
 pub mod gguf;
 mod gguf_header;
 pub mod gguf_meta;
@@ -17,6 +21,7 @@ mod safetensors_tests;
 pub mod synthetic;
 mod synthetic_blocks;
 mod synthetic_shapes;
+pub mod torch;
 
 pub use error::Error;
 pub use file::WeightsFile;

@@ -16,14 +16,12 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Error, WeightsFile, gguf, json};
+use super::{Error, WeightsFile, floats, gguf, json};
 use crate::ops::{Packer, QWeight};
 
 /// The longest header read: some hundred thousand tensors.
@@ -32,8 +30,6 @@ const MAX_HEADER: u64 = 32 << 20;
 const MAX_INDEX: u64 = 32 << 20;
 /// The most files of one model.
 const MAX_SHARDS: usize = 1024;
-/// Bytes converted at a time.
-const CHUNK: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Shard {
@@ -256,29 +252,8 @@ impl Shard {
 
     /// Fills `values` with those of `dtype` from offset `at` on, which the header was checked to hold.
     fn values(&self, name: &str, dtype: Dtype, at: u64, values: &mut [f32]) -> Result<(), Error> {
-        let field = || format!("tensor {name}");
-        match dtype {
-            Dtype::F32 => {
-                self.file.read_exact_at(bytemuck::cast_slice_mut(values), at, &field())?;
-                if cfg!(target_endian = "big") {
-                    values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
-                }
-            }
-            Dtype::F16 => self.widen(values, at, &field(), |halves, out| {
-                halves.reinterpret_cast::<f16>().convert_to_f32_slice(out);
-            })?,
-            Dtype::BF16 => self.widen(values, at, &field(), |halves, out| {
-                halves.reinterpret_cast::<bf16>().convert_to_f32_slice(out);
-            })?,
-            other => return Err(self.no_float(name, other)),
-        }
-        match first_not_finite(values) {
-            None => Ok(()),
-            Some(i) => {
-                let problem = format!("value {i} is {}", values[i]);
-                Err(Error::malformed(self.file.path(), field(), problem))
-            }
-        }
+        let dtype = self.ggml_type(name, dtype)?;
+        floats::read(&self.file, &format!("tensor {name}"), dtype, at, values)
     }
 
     fn no_float(&self, name: &str, dtype: Dtype) -> Error {
@@ -305,31 +280,4 @@ impl Shard {
             Some(_) => Err(Error::malformed(self.file.path(), field(), "holds a value that is no number")),
         }
     }
-
-    /// Reads two-byte floats a piece at a time and widens them.
-    fn widen(&self, out: &mut [f32], at: u64, field: &str, f: fn(&[u16], &mut [f32])) -> Result<(), Error> {
-        let mut halves = vec![0u16; (CHUNK / 2).min(out.len())];
-        let mut at = at;
-        for part in out.chunks_mut(CHUNK / 2) {
-            let halves = &mut halves[..part.len()];
-            self.file.read_exact_at(bytemuck::cast_slice_mut(halves), at, field)?;
-            if cfg!(target_endian = "big") {
-                halves.iter_mut().for_each(|v| *v = v.swap_bytes());
-            }
-            f(halves, part);
-            at += 2 * halves.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-/// Where the first NaN or infinity is. Whole runs are looked at by their exponents alone, which compiles to a
-/// vector loop.
-fn first_not_finite(values: &[f32]) -> Option<usize> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    values.chunks(4096).enumerate().find_map(|(i, run)| {
-        let bad = run.iter().fold(false, |bad, v| bad | (v.to_bits() & EXPONENT == EXPONENT));
-        let first = if bad { run.iter().position(|v| !v.is_finite())? } else { return None };
-        Some(i * 4096 + first)
-    })
 }

@@ -135,8 +135,13 @@ impl Config {
     }
 
     /// Takes the heads that a JSON file lists under `alignment_heads` (CTranslate2's `config.json`, Hugging Face's
-    /// `generation_config.json`); where it lists none they are all of the decoder's later half, as in the reference.
-    pub fn with_alignment_heads(mut self, file: &Path) -> Result<Config, Error> {
+    /// `generation_config.json`); where it lists none those that are `known`, else all of the decoder's later half, as
+    /// in the reference.
+    pub fn with_alignment_heads(
+        mut self,
+        file: &Path,
+        known: Option<&[(usize, usize)]>,
+    ) -> Result<Config, Error> {
         #[derive(Deserialize)]
         struct Listed {
             alignment_heads: Option<Vec<(usize, usize)>>,
@@ -157,16 +162,17 @@ impl Config {
                 "alignment_heads names head {head} of layer {layer}, which is not there"
             )));
         }
-        self.alignment_heads = match listed.is_empty() {
-            false => listed,
-            true => (self.decoder_layers / 2..self.decoder_layers)
+        self.alignment_heads = match (listed.is_empty(), known) {
+            (false, _) => listed,
+            (true, Some(known)) => known.to_vec(),
+            (true, None) => (self.decoder_layers / 2..self.decoder_layers)
                 .flat_map(|layer| (0..self.heads).map(move |head| (layer, head)))
                 .collect(),
         };
         Ok(self)
     }
 
-    fn checked(self, file: &Path) -> Result<Config, Error> {
+    pub(super) fn checked(self, file: &Path) -> Result<Config, Error> {
         let ranges = [
             ("mel bins", self.mels, 1, 512),
             ("width", self.width, 2, 8192),

@@ -6,7 +6,9 @@
 mod config;
 mod decoder;
 mod encoder;
+mod heads;
 mod layers;
+mod openai;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -20,6 +22,7 @@ use crate::model::asr::vocab::Vocab;
 use crate::model::asr::{
     Asr, Batch, Decode, Error, Front, Limits, Loaded, MOST_ROWS, ROWS_A_WINDOW, Row, RowOutput, Want,
 };
+use crate::model::weights::ggml::GgmlFile;
 use crate::model::{self, Model};
 use crate::ops::{CrossCache, KvCache, KvType};
 use crate::types::model::Format;
@@ -46,24 +49,19 @@ pub struct WhisperModel {
 }
 
 impl WhisperModel {
-    /// Loads a model folder. Memory for windows and sequences is taken when it is first used.
-    pub fn load(
-        folder: &Path,
-        format: Format,
-        device: &Device,
-        limits: Limits,
-    ) -> Result<WhisperModel, Error> {
-        WhisperModel::load_with(folder, format, device, limits, Precision::Half)
+    /// Loads a model folder, or the file of its weights where the format is one file. Memory for windows and sequences is taken when it is first used.
+    pub fn load(path: &Path, format: Format, device: &Device, limits: Limits) -> Result<WhisperModel, Error> {
+        WhisperModel::load_with(path, format, device, limits, Precision::Half)
     }
 
     fn load_with(
-        folder: &Path,
+        path: &Path,
         format: Format,
         device: &Device,
         limits: Limits,
         precision: Precision,
     ) -> Result<WhisperModel, Error> {
-        let (source, config) = Source::open(folder, format)?;
+        let (source, config) = Source::open(path, format)?;
         let (layers, length) = (config.decoder_layers, config.audio_context);
         let a_window = CrossCache::slot_bytes(layers, length, config.width);
         let windows = usize::try_from(limits.window_bytes / a_window.max(1)).unwrap_or(usize::MAX);
@@ -175,10 +173,16 @@ fn call(reason: String) -> Error {
     Error::Call { reason }
 }
 
-/// Loads a folder and its vocabulary; the registry's entry.
-pub fn load(folder: &Path, format: Format, device: &Device, limits: Limits) -> Result<Loaded, Error> {
+/// Bytes that a file of whisper.cpp takes as it is loaded, at most; `None` where it cannot be read.
+pub fn ggml_bytes(path: &Path) -> Option<u64> {
+    GgmlFile::open(path).ok().map(|file| file.elements().saturating_mul(4))
+}
+
+/// Loads a model and the vocabulary that lies in its folder; the registry's entry.
+pub fn load(path: &Path, format: Format, device: &Device, limits: Limits) -> Result<Loaded, Error> {
+    let folder = if format.is_file() { path.parent().unwrap_or(path) } else { path };
     let vocab = Arc::new(Vocab::load(folder)?);
-    let model = WhisperModel::load(folder, format, device, limits)?;
+    let model = WhisperModel::load(path, format, device, limits)?;
     let front = Front {
         vocab,
         mels: model.config.mels,

@@ -124,6 +124,24 @@ fn check_hugging_face() {
     }
 }
 
+#[test]
+fn other_formats_of_the_same_weights_give_the_same() {
+    let Hf { tokens, .. } = json("hf.json");
+    let mut model = small();
+    let (hidden, want) = (encoded(&model), teacher_forced(&mut model, &tokens, 2));
+    for (file, format) in [("small.pt", Format::Torch), ("ggml-small.bin", Format::Ggml)] {
+        let path = golden("formats").join(file);
+        let mut other = WhisperModel::load(&path, format, &Device::Cpu, LIMITS).unwrap();
+        assert_eq!(other.config, model.config, "{file}");
+        assert_close(&encoded(&other).concat(), &hidden.concat(), 1e-6, file);
+        assert_close(&teacher_forced(&mut other, &tokens, 2).concat(), &want.concat(), 1e-6, file);
+        // The golden has no vocabulary beside it.
+        let error = load(&path, format, &Device::Cpu, LIMITS).err().unwrap().to_string();
+        assert!(error.contains("formats/tokenizer.json: cannot be read"), "{error}");
+    }
+    assert!(ggml_bytes(&golden("formats/ggml-small.bin")).is_some());
+}
+
 #[derive(Deserialize)]
 struct Reference {
     frames: Vec<usize>,

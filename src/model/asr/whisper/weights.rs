@@ -1,7 +1,7 @@
-//! Where Whisper's parameters lie in the two formats, under one set of names.
+//! Where Whisper's parameters lie in its formats, under one set of names.
 //!
 //! CTranslate2 stores Q, K and V of self-attention as one matrix and K and V of cross-attention as another;
-//! Hugging Face stores them apart and gives K no bias. Everything is handed out fused.
+//! Hugging Face and OpenAI store them apart and give K no bias. Everything is handed out fused.
 
 use std::path::Path;
 
@@ -9,37 +9,44 @@ use candle_core::{Device, Tensor};
 
 use super::config::Config;
 use super::layers::{Norm, Params};
+use super::openai::OpenAi;
 use crate::model::asr::Error;
 use crate::model::weights::ctranslate2::Ct2;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::types::model::Format;
 
-/// An open model folder.
+/// An open model.
 pub(super) enum Source {
     Ct2(Ct2),
     Hf(SafetensorsFolder),
+    OpenAi(OpenAi),
 }
 
-/// A parameter's name in CTranslate2, and the names in Hugging Face whose rows make it up.
+/// A parameter's name in CTranslate2, and the names in Hugging Face whose rows make it up; OpenAI's follow from those.
 struct Name<'a> {
     ct2: String,
     hf: &'a [String],
 }
 
 impl Source {
-    pub(super) fn open(folder: &Path, format: Format) -> Result<(Source, Config), Error> {
+    /// Opens a model folder, or the file of its weights where the format is one file.
+    pub(super) fn open(path: &Path, format: Format) -> Result<(Source, Config), Error> {
         match format {
             Format::CTranslate2 => {
-                let ct2 = Ct2::open(folder, "WhisperSpec")?;
-                let config = Config::from_ct2(&ct2)?.with_alignment_heads(&folder.join("config.json"))?;
+                let ct2 = Ct2::open(path, "WhisperSpec")?;
+                let config = Config::from_ct2(&ct2)?.with_alignment_heads(&path.join("config.json"), None)?;
                 Ok((Source::Ct2(ct2), config))
             }
             Format::Safetensors => {
-                let config = Config::from_json(&folder.join("config.json"))?
-                    .with_alignment_heads(&folder.join("generation_config.json"))?;
-                Ok((Source::Hf(SafetensorsFolder::open(folder)?), config))
+                let config = Config::from_json(&path.join("config.json"))?
+                    .with_alignment_heads(&path.join("generation_config.json"), None)?;
+                Ok((Source::Hf(SafetensorsFolder::open(path)?), config))
             }
-            format => Err(Error::Format { format }),
+            Format::Torch | Format::Ggml => {
+                let (file, config) = OpenAi::open(path, format)?;
+                Ok((Source::OpenAi(file), config))
+            }
+            Format::Gguf => Err(Error::Format { format }),
         }
     }
 
@@ -90,7 +97,7 @@ impl Source {
         let (ct2, hf) = ("encoder/position_encodings/encodings", "model.encoder.embed_positions.weight");
         let stored = match self {
             Source::Ct2(file) => file.shape(ct2).is_some(),
-            Source::Hf(file) => file.shape(hf).is_some(),
+            _ => self.has(hf),
         };
         match stored {
             true => self.read(Name { ct2: ct2.into(), hf: &[hf.into()] }, "", &shape),
@@ -113,23 +120,39 @@ impl Source {
     }
 
     fn read(&self, name: Name<'_>, suffix: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        match self {
-            Source::Ct2(file) => Ok(file.read_f32(&name.ct2, shape)?),
-            Source::Hf(file) => {
-                let rows = shape.first().map_or(0, |rows| rows / name.hf.len().max(1));
-                let part: Vec<usize> = std::iter::once(rows).chain(shape.iter().skip(1).copied()).collect();
-                let mut values = Vec::with_capacity(shape.iter().product());
-                for stem in name.hf {
-                    let full = format!("{stem}{suffix}");
-                    if suffix == ".bias" && file.shape(&full).is_none() && full.ends_with("k_proj.bias") {
-                        values.resize(values.len() + rows, 0.0);
-                    } else {
-                        file.append_f32(&full, &part, &mut values)?;
-                    }
-                }
-                Ok(values)
+        if let Source::Ct2(file) = self {
+            return Ok(file.read_f32(&name.ct2, shape)?);
+        }
+        let rows = shape.first().map_or(0, |rows| rows / name.hf.len().max(1));
+        let part: Vec<usize> = std::iter::once(rows).chain(shape.iter().skip(1).copied()).collect();
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for stem in name.hf {
+            let full = format!("{stem}{suffix}");
+            if full.ends_with("k_proj.bias") && !self.has(&full) {
+                values.resize(values.len() + rows, 0.0);
+            } else {
+                self.append(&full, &part, &mut values)?;
             }
         }
+        Ok(values)
+    }
+
+    /// Whether there is a parameter of Hugging Face's name.
+    fn has(&self, hf: &str) -> bool {
+        match self {
+            Source::Ct2(_) => false,
+            Source::Hf(file) => file.shape(hf).is_some(),
+            Source::OpenAi(file) => file.has(hf),
+        }
+    }
+
+    fn append(&self, hf: &str, shape: &[usize], values: &mut Vec<f32>) -> Result<(), Error> {
+        match self {
+            Source::Ct2(file) => values.extend(file.read_f32(hf, shape)?),
+            Source::Hf(file) => drop(file.append_f32(hf, shape, values)?),
+            Source::OpenAi(file) => file.append_f32(hf, shape, values)?,
+        }
+        Ok(())
     }
 }
 
