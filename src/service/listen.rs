@@ -49,13 +49,13 @@ impl Heard {
 }
 
 impl Service {
-    /// The voice activity detector.
-    pub(super) async fn detector(&self, ctx: &Context) -> Result<Handle<Vad>, Error> {
+    /// The voice activity detector, for what the field `param` asks.
+    pub(super) async fn detector(&self, ctx: &Context, param: &'static str) -> Result<Handle<Vad>, Error> {
         let installed = self.engine.models().iter().find(|m| m.kind == Kind::Vad);
         let Some(installed) = installed else {
-            let message = "leaving silence out needs a voice activity detector and none is installed: \
+            let message = "finding speech needs a voice activity detector and none is installed: \
                            run `stentor pull silero-vad`";
-            return Err(Error::Invalid { param: "chunking_strategy", message: message.to_owned() });
+            return Err(Error::Invalid { param, message: message.to_owned() });
         };
         self.installed(ctx, &installed.id).await
     }
