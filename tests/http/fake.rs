@@ -261,7 +261,9 @@ impl Stenographer {
             self.text.push_str(&delta);
             events.push(Event::Partial { item: self.item, delta });
         }
-        if self.options.interval.is_none() && self.samples as f64 / 16e3 >= self.options.longest.pause.as_secs_f64() {
+        if self.options.interval.is_none()
+            && self.samples as f64 / 16e3 >= self.options.longest.pause.as_secs_f64()
+        {
             events.extend(self.end());
         }
         events
@@ -277,7 +279,8 @@ impl Stenographer {
         });
         let (words, end) = (words.collect(), self.samples as f64 / 16e3);
         let text = std::mem::take(&mut self.text);
-        let mut events = vec![Event::Committed { item }, Event::Completed { item, text, words, start: 0.0, end }];
+        let mut events =
+            vec![Event::Committed { item }, Event::Completed { item, text, words, start: 0.0, end }];
         if self.options.turns.is_some() {
             events.insert(0, Event::SpeechStopped { item, ms: 1000 });
         }

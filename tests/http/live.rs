@@ -139,7 +139,8 @@ async fn a_conversation_in_openais_events() {
 #[tokio::test]
 async fn older_clients_get_the_older_events_and_telephones_are_heard() {
     let server = start(settings()).await;
-    let mut client = connect(&server, REALTIME, &[("openai-beta", "realtime=v1")]).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut client =
+        connect(&server, REALTIME, &[("openai-beta", "realtime=v1")]).await.unwrap_or_else(|e| panic!("{e}"));
     client.event("transcription_session.created").await;
     client
         .send(json!({"type": "transcription_session.update", "session": {
@@ -174,11 +175,19 @@ async fn mistakes_are_told_and_the_session_goes_on() {
         (r#"{"type":"input_audio_buffer.append","audio":"AAAA"}"#, "invalid_value", json!("audio")),
         (r#"{"type":"input_audio_buffer.append"}"#, "invalid_value", Value::Null),
         (r#"{"type":"input_audio_buffer.commit"}"#, "input_audio_buffer_commit_empty", Value::Null),
-        (r#"{"type":"session.update","session":{"type":"realtime"}}"#, "unsupported_parameter", json!("session.type")),
+        (
+            r#"{"type":"session.update","session":{"type":"realtime"}}"#,
+            "unsupported_parameter",
+            json!("session.type"),
+        ),
     ] {
         client.0.send(Message::text(text)).await.unwrap();
         let event = client.event("error").await;
-        assert_eq!((&event["error"]["code"], &event["error"]["param"]), (&json!(code), &param), "{text}: {event}");
+        assert_eq!(
+            (&event["error"]["code"], &event["error"]["param"]),
+            (&json!(code), &param),
+            "{text}: {event}"
+        );
         assert_eq!(event["error"]["event_id"].is_string(), text.contains("e1"), "{event}");
     }
     client.0.send(Message::binary(vec![1, 2])).await.unwrap();
@@ -278,14 +287,24 @@ async fn a_conversation_in_paneas_events() {
     for at in 0..4 {
         client.send(json!({"event": "audio", "chunk": chunk})).await;
         let batch = client.next().await;
-        assert_eq!((&batch["event"], &batch["batch_index"]), (&json!("batch_processed"), &json!(at)), "{batch}");
+        assert_eq!(
+            (&batch["event"], &batch["batch_index"]),
+            (&json!("batch_processed"), &json!(at)),
+            "{batch}"
+        );
         assert_eq!((&batch["text"], &batch["duration_sec"]), (&json!("word0."), &json!(1.0)));
         assert_eq!((&batch["total_tokens"], &batch["diarization"]), (&json!(at + 1), &Value::Null));
     }
     let insight = client.next().await;
-    assert_eq!((&insight["event"], &insight["type"]), (&json!("insight"), &json!("live_summary")), "{insight}");
+    assert_eq!(
+        (&insight["event"], &insight["type"]),
+        (&json!("insight"), &json!("live_summary")),
+        "{insight}"
+    );
     assert_eq!(insight["text"], "word0. word0. word0. word0.!");
-    for bad in [json!({"event": "audio"}), json!({"event": "audio", "chunk": "*"}), json!({"event": "x"}), json!(1)] {
+    for bad in
+        [json!({"event": "audio"}), json!({"event": "audio", "chunk": "*"}), json!({"event": "x"}), json!(1)]
+    {
         client.send(bad).await;
         assert_eq!(client.next().await["event"], "error");
     }
@@ -382,7 +401,8 @@ fn two_hundred_malformed_conversations_leave_the_server_serving() {
             let read = async {
                 while let Some(Ok(message)) = stream.next().await {
                     if let Message::Text(text) = message {
-                        serde_json::from_str::<Value>(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
+                        serde_json::from_str::<Value>(&text)
+                            .map_err(|e| TestCaseError::fail(e.to_string()))?;
                     }
                 }
                 Ok(())

@@ -69,7 +69,7 @@ async fn serve(state: State, ctx: Context, place: Place, socket: WebSocket) {
             Err(Refusal::Close(code, message)) => {
                 let _ = outgoing.send(&error(&id, &message)).await;
                 // A reason has 123 bytes at most.
-                let _ = outgoing.close(code, &message.chars().take(30).collect::<String>()).await;
+                outgoing.close(code, &message.chars().take(30).collect::<String>()).await;
             }
         }
     };
@@ -159,7 +159,7 @@ async fn converse(begun: Begun, incoming: Incoming, outgoing: Outgoing) {
             let reading = read(id, microphone, incoming, outgoing.clone());
             both(reading, told.tell(heard, outgoing.clone()), outgoing).await;
         }
-        Err(wrong) => drop(outgoing.close(BAD_START, &wrong.message).await),
+        Err(wrong) => outgoing.close(BAD_START, &wrong.message).await,
     }
 }
 
@@ -247,7 +247,7 @@ impl Told {
                 biased;
                 event = heard.recv() => event,
                 insight = insight => {
-                    self.send(insight, &outgoing).await?;
+                    send(&self.id, insight, &outgoing).await?;
                     continue;
                 }
             };
@@ -257,26 +257,23 @@ impl Told {
                 }
                 Some(event) => {
                     if let Some(told) = self.event(event) {
-                        self.send(told, &outgoing).await?;
+                        send(&self.id, told, &outgoing).await?;
                     }
                 }
                 None => break,
             }
         }
-        if let Some(insight) = self.insights.take() {
-            for insight in insight.last().await {
-                self.send(insight, &outgoing).await?;
-            }
+        let insight = match self.insights.take() {
+            Some(insights) => insights.last().await,
+            None => None,
+        };
+        if let Some(insight) = insight {
+            send(&self.id, insight, &outgoing).await?;
         }
         let stats = json!({"total_batches": self.batches, "total_audio_seconds": self.seconds,
             "total_tokens": self.tokens, "transcript": self.transcript});
-        self.send(json!({"event": "final_summary", "stats": stats}), &outgoing).await?;
-        self.send(json!({"event": "session_ended"}), &outgoing).await
-    }
-
-    async fn send(&self, mut event: Value, outgoing: &Outgoing) -> Result<(), Gone> {
-        event["session_id"] = self.id.as_str().into();
-        outgoing.send(&event).await
+        send(&self.id, json!({"event": "final_summary", "stats": stats}), &outgoing).await?;
+        send(&self.id, json!({"event": "session_ended"}), &outgoing).await
     }
 
     fn event(&mut self, event: Event) -> Option<Value> {
@@ -311,4 +308,9 @@ impl Told {
             "transcript_chars": text.chars().count(), "text": text, "transcript": text, "tokens": tokens,
             "total_tokens": self.tokens, "model": self.model, "diarization": null})
     }
+}
+
+async fn send(id: &str, mut event: Value, outgoing: &Outgoing) -> Result<(), Gone> {
+    event["session_id"] = id.into();
+    outgoing.send(&event).await
 }

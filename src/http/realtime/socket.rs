@@ -116,10 +116,9 @@ impl Outgoing {
         self.0.send(Message::text(text)).await.map_err(|_| Gone)
     }
 
-    pub async fn close(&self, code: u16, reason: &str) -> Gone {
+    pub async fn close(&self, code: u16, reason: &str) {
         let frame = CloseFrame { code, reason: reason.into() };
         let _ = self.0.send(Message::Close(Some(frame))).await;
-        Gone
     }
 }
 

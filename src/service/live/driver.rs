@@ -54,7 +54,7 @@ pub(super) struct Driver {
 /// What happened next.
 enum Next {
     Told(Option<Command>),
-    Listened(Option<job::Event<Vad>>),
+    Listened(Option<Box<job::Event<Vad>>>),
     Heard(Result<Vec<Word>, Error>),
     Paused,
     Gone,
@@ -109,7 +109,7 @@ impl Driver {
             match self.next(inbox, events).await {
                 Next::Gone | Next::Told(None) => return Ok(()),
                 Next::Told(Some(command)) => self.obey(command)?,
-                Next::Listened(answer) => self.listened(answer)?,
+                Next::Listened(answer) => self.listened(answer.map(|answer| *answer))?,
                 Next::Heard(result) => self.heard(result)?,
                 Next::Paused => {}
             }
@@ -123,7 +123,7 @@ impl Driver {
         tokio::select! {
             () = events.closed() => Next::Gone,
             command = inbox.recv(), if takes => Next::Told(command),
-            answer = answer(&mut self.listening) => Next::Listened(answer),
+            answer = answer(&mut self.listening) => Next::Listened(answer.map(Box::new)),
             result = result(&mut self.hearing) => Next::Heard(result),
             () = tokio::time::sleep(PAUSE), if resting || (open && !takes) => Next::Paused,
         }
