@@ -284,6 +284,7 @@ fn http_settings(
         json_body_bytes: config.limits.json_body_bytes,
         audio_body_bytes: config.limits.audio_body_bytes,
         max_connections: config.limits.max_connections,
+        live_sessions: config.limits.live_sessions,
         request_timeout: config.limits.request_timeout,
         shutdown_grace: config.limits.shutdown_grace,
         spool_dir,

@@ -156,6 +156,7 @@ pub enum Rejection {
     /// Bodies being read take all the memory set aside for them.
     BodyMemory,
     TooManyUploads,
+    LiveSessions,
 }
 
 impl Rejection {
@@ -166,6 +167,7 @@ impl Rejection {
             Rejection::ShuttingDown => "shutting_down",
             Rejection::BodyMemory => "body_memory",
             Rejection::TooManyUploads => "too_many_uploads",
+            Rejection::LiveSessions => "live_sessions",
         }
     }
 }

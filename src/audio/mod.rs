@@ -13,6 +13,7 @@
 mod codec;
 mod decode;
 mod error;
+mod g711;
 mod mel;
 mod mix;
 mod mp4;
@@ -29,7 +30,9 @@ use std::io::{Read, Seek};
 
 pub use decode::{Decoded, Limits, decode};
 pub use error::{Error, Stop, Warning};
+pub use g711::{a_law, mu_law};
 pub use mel::MelExtractor;
+pub use resample::Resampler;
 
 use crate::types::asr::LogMel;
 

@@ -16,10 +16,10 @@ pub(super) const RATES: std::ops::RangeInclusive<u32> = 4_000..=768_000;
 pub(super) const CHUNK: usize = 4096;
 
 /// Where samples at 16 kHz go.
-pub(super) type Sink<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), Stop>;
+pub type Sink<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), Stop>;
 
 /// A stream at one sample rate on its way to 16 kHz.
-pub(super) struct Resampler {
+pub struct Resampler {
     rate: u32,
     /// `None` where the input is at 16 kHz already.
     fft: Option<Box<Fft<f32>>>,
@@ -33,7 +33,10 @@ pub(super) struct Resampler {
 
 impl Resampler {
     /// A stream at `rate` samples a second.
-    pub(super) fn new(rate: u32) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// The rate is not believed.
+    pub fn new(rate: u32) -> Result<Self, Error> {
         let unsupported = || Error::Unsupported { what: format!("audio at {rate} samples a second") };
         if !RATES.contains(&rate) {
             return Err(unsupported());
@@ -72,7 +75,10 @@ impl Resampler {
     }
 
     /// Takes samples in and hands on what is ready.
-    pub(super) fn push(&mut self, mut samples: &[f32], sink: Sink<'_>) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The sink wants no more.
+    pub fn push(&mut self, mut samples: &[f32], sink: Sink<'_>) -> Result<(), Error> {
         self.taken = self.taken.saturating_add(samples.len() as u64);
         let Some(block) = self.fft.as_ref().map(|fft| fft.input_frames_next()) else {
             return self.pass(samples, sink);
@@ -90,7 +96,10 @@ impl Resampler {
     }
 
     /// Hands on what the filter still holds.
-    pub(super) fn finish(&mut self, sink: Sink<'_>) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The sink wants no more.
+    pub fn finish(&mut self, sink: Sink<'_>) -> Result<(), Error> {
         let Some(block) = self.fft.as_ref().map(|fft| fft.input_frames_next()) else { return Ok(()) };
         let whole = (u128::from(self.taken) * u128::from(SAMPLE_RATE)).div_ceil(u128::from(self.rate)) as u64;
         while self.given < whole {

@@ -81,6 +81,8 @@ pub struct Limits {
     /// Requests that may wait for one model.
     pub queue_depth: usize,
     pub max_connections: usize,
+    /// Live transcriptions open at the same time.
+    pub live_sessions: usize,
     /// From the first byte of a request to the last of its answer.
     pub request_timeout: Duration,
     /// How long running requests may take to finish after a stop signal.
@@ -281,6 +283,7 @@ impl Config {
                 audio_seconds: 4 * 3600,
                 queue_depth: 256,
                 max_connections: 1024,
+                live_sessions: 64,
                 request_timeout: Duration::from_secs(1800),
                 shutdown_grace: Duration::from_secs(45),
             },

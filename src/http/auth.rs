@@ -1,6 +1,6 @@
 //! API keys: one extractor for every header dialect, compared in constant time.
 
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -11,13 +11,22 @@ use crate::types::key::ApiKey;
 /// No key is longer; a longer header is not worth a hash.
 const MAX_KEY: usize = 512;
 
-/// The key a client sent, by whichever header. `Authorization: Bearer` wins over `x-api-key`.
+/// Before a key that is one of the protocols a WebSocket's client offers: pages can send no other header with it.
+const PROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
+/// The key a client sent, by whichever header. `Authorization: Bearer` wins over `x-api-key`, and both over a
+/// WebSocket's protocol.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
     });
-    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()))
+    let offered = || {
+        let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        let mut protocols = lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
+        protocols.find_map(|protocol| protocol.trim_ascii().strip_prefix(PROTOCOL))
+    };
+    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii())).or_else(offered)
 }
 
 /// Finds whose key this is. Without any configured key everyone is let in, and the id is `None`.
@@ -68,6 +77,8 @@ mod tests {
         assert_eq!(id(&[("authorization", "bEARER   two ")]), Ok(Some("id-two".into())));
         assert_eq!(id(&[("x-api-key", "one-key-of-length")]), Ok(Some("id-one-key-of-length".into())));
         assert_eq!(id(&[("authorization", "Basic x"), ("x-api-key", "two")]), Ok(Some("id-two".into())));
+        let protocols = "realtime, openai-insecure-api-key.two, openai-beta.realtime-v1";
+        assert_eq!(id(&[("sec-websocket-protocol", protocols)]), Ok(Some("id-two".into())));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 
+use crate::service::live::{self, Session};
 use crate::service::{Card, Context, Error, Generation, Readiness, Service, Transcription, Upload};
 use crate::types::{asr, embed, llm};
 
@@ -31,6 +32,9 @@ pub trait Backend: Send + Sync + 'static {
         request: asr::Request,
         upload: Upload,
     ) -> BoxFuture<'_, Result<Transcription, Error>>;
+
+    /// Begins to transcribe a stream.
+    fn live(&self, ctx: Context, options: live::Options) -> BoxFuture<'_, Result<Session, Error>>;
 
     /// The models that callers may name.
     fn models(&self) -> Vec<Card>;
@@ -68,6 +72,10 @@ impl Backend for Service {
         upload: Upload,
     ) -> BoxFuture<'_, Result<Transcription, Error>> {
         Box::pin(Service::transcribe(self, ctx, request, upload))
+    }
+
+    fn live(&self, ctx: Context, options: live::Options) -> BoxFuture<'_, Result<Session, Error>> {
+        Box::pin(Service::live(self, ctx, options))
     }
 
     fn models(&self) -> Vec<Card> {

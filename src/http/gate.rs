@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State as Extract};
-use axum::http::header::{CONNECTION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, HOST, ORIGIN, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -106,7 +106,8 @@ fn host_allowed(settings: &Settings, host: &str) -> bool {
     name == "localhost" || settings.allowed_hosts.contains(&name)
 }
 
-/// Browsers send `Origin` with every cross-origin request that can change something.
+/// Browsers send `Origin` with every cross-origin request that can change something. A WebSocket is opened by a GET
+/// that pages of any origin may send, and read from.
 fn check_origin(
     settings: &Settings,
     host: &Authority,
@@ -114,7 +115,8 @@ fn check_origin(
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if reads && !headers.contains_key(UPGRADE) {
         return Ok(());
     }
     let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -221,6 +223,10 @@ mod tests {
         {
             assert!(!check(Method::POST, bad), "{bad}");
             assert!(!check(Method::DELETE, bad), "{bad}");
+            let mut headers = HeaderMap::new();
+            headers.insert(ORIGIN, HeaderValue::from_static(bad));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            assert!(check_origin(&settings, &host, &Method::GET, &headers).is_err(), "{bad}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod openai;
 mod openapi;
 mod paneas;
 mod pmx;
+mod realtime;
 mod routes;
 mod server;
 mod speech;
@@ -65,6 +66,10 @@ pub struct Settings {
     /// Folder for spooled uploads; it should not be a RAM disk.
     pub spool_dir: PathBuf,
     pub max_connections: usize,
+    /// Live sessions open at the same time.
+    pub live_sessions: usize,
+    /// Longest silence of a live session's client.
+    pub live_idle_timeout: Duration,
     /// Time for a request's head, and for an idle connection until its next one.
     pub header_timeout: Duration,
     /// Longest silence while a body arrives, or while a client does not read its answer.
@@ -94,6 +99,8 @@ impl Default for Settings {
             max_uploads: 32,
             spool_dir: std::env::temp_dir(),
             max_connections: 1024,
+            live_sessions: 64,
+            live_idle_timeout: Duration::from_secs(300),
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(1800),
@@ -122,6 +129,8 @@ struct Shared {
     /// A permit is 1 KiB of JSON body.
     body_memory: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    live: Arc<Semaphore>,
+    rooms: realtime::Rooms,
 }
 
 impl State {
@@ -141,6 +150,8 @@ impl State {
             active: TaskTracker::new(),
             body_memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             uploads: Arc::new(Semaphore::new(settings.max_uploads)),
+            live: Arc::new(Semaphore::new(settings.live_sessions)),
+            rooms: realtime::Rooms::default(),
             settings,
         }))
     }

@@ -8,6 +8,7 @@ use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, models, tokenize};
 use super::paneas::asr;
 use super::pmx::transcribe;
+use super::realtime;
 use super::{Access, routes, system};
 
 #[derive(OpenApi)]
@@ -23,11 +24,13 @@ use super::{Access, routes, system};
         embeddings::create,
         audio::transcribe,
         audio::translate,
+        realtime::openai::connect,
         models::list,
         models::retrieve,
         tokenize::tokenize,
         tokenize::detokenize,
         asr::create,
+        realtime::paneas::connect,
         transcribe::create,
         transcribe::create_below,
         system::root,

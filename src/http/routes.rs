@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::State;
 use super::dialect::Dialect;
-use super::{openai, paneas, pmx, system};
+use super::{openai, paneas, pmx, realtime, system};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,11 @@ const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/v1/embeddings", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::embeddings::create) },
     Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::transcribe) },
     Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::translate) },
+    Route { method: "GET", path: "/v1/realtime", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(realtime::openai::connect) },
     Route { method: "POST", path: "/tokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::tokenize) },
     Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },
     Route { method: "POST", path: "/api/v1/asr", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::asr::create) },
+    Route { method: "GET", path: "/api/v1/asr/stream", access: Access::Key, dialect: Dialect::Paneas, handler: || get(realtime::paneas::connect) },
     Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create) },
     Route { method: "POST", path: "/rag/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create_below) },
 ];

@@ -111,7 +111,8 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(settings.header_timeout)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(io, TowerToHyperService::new(self.app));
+            .serve_connection(io, TowerToHyperService::new(self.app))
+            .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,

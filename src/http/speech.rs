@@ -65,10 +65,15 @@ pub(super) fn model(state: &State, values: &Values) -> Result<String, ApiError> 
     if field.text.len() > 256 || field.text.chars().any(char::is_control) {
         return Err(ApiError::invalid("model", "`model` has at most 256 bytes and no control characters"));
     }
+    Ok(sized(state, field.text))
+}
+
+/// The model of this name, or the Whisper model of this size.
+pub(super) fn sized(state: &State, name: &str) -> String {
     let cards = state.backend().models();
     let known =
         |name: &str| cards.iter().any(|card| card.id == name || card.aliases.iter().any(|a| a == name));
-    let size = field.text.rsplit('/').next().unwrap_or_default();
+    let size = name.rsplit('/').next().unwrap_or_default();
     let whisper = format!("whisper-{size}");
-    Ok(if !known(field.text) && known(&whisper) { whisper } else { field.text.to_owned() })
+    if !known(name) && known(&whisper) { whisper } else { name.to_owned() }
 }

@@ -66,23 +66,24 @@ fn voiced(speech: &[f32]) -> Vec<Range<usize>> {
 }
 
 impl Service {
-    /// The voice activity detector, if one is installed. Without one only those callers are refused who ask that
-    /// silence be left out.
-    pub(super) async fn detector(
-        &self,
-        ctx: &Context,
-        chunking: Chunking,
-    ) -> Result<Option<Handle<Vad>>, Error> {
-        let installed = self.engine.models().iter().find(|m| m.kind == Kind::Vad);
-        let Some(installed) = installed else {
-            if chunking == Chunking::Sequential {
-                return Ok(None);
+    /// The voice activity detector, for what the field `param` asks.
+    pub(super) async fn detector(&self, ctx: &Context, param: &'static str) -> Result<Handle<Vad>, Error> {
+        match self.possible_detector(ctx).await? {
+            Some(detector) => Ok(detector),
+            None => {
+                let message = "finding speech needs a voice activity detector and none is installed: \
+                               run `stentor pull silero-vad`";
+                Err(Error::Invalid { param, message: message.to_owned() })
             }
-            let message = "leaving silence out needs a voice activity detector and none is installed: \
-                           run `stentor pull silero-vad`";
-            return Err(Error::Invalid { param: "chunking_strategy", message: message.to_owned() });
-        };
-        self.installed(ctx, &installed.id).await.map(Some)
+        }
+    }
+
+    /// The same where there is one.
+    pub(super) async fn possible_detector(&self, ctx: &Context) -> Result<Option<Handle<Vad>>, Error> {
+        match self.engine.models().iter().find(|m| m.kind == Kind::Vad) {
+            Some(installed) => self.installed(ctx, &installed.id).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Decodes the file, computes its features and has the detector hear it, away from the threads that serve sockets.

@@ -7,6 +7,7 @@ mod embed;
 pub mod error;
 mod generate;
 mod listen;
+pub mod live;
 mod logprobs;
 mod resolve;
 pub mod responses;

@@ -8,7 +8,7 @@ use crate::engine::job::Event;
 use crate::engine::lane::asr::Input;
 use crate::model::asr::output::Options;
 use crate::model::asr::{Asr, Front};
-use crate::types::asr::{Delta, Request, Task};
+use crate::types::asr::{Chunking, Delta, Request, Task};
 
 impl Service {
     /// Reads a recording and begins to transcribe it. Dropping the future, or what it gives, stops the work.
@@ -19,11 +19,16 @@ impl Service {
         upload: Upload,
     ) -> Result<Transcription, Error> {
         let handle = self.model::<Asr>(&ctx, &request.model).await?;
-        check(handle.front(), &request)?;
+        check(handle.front(), &request.model, request.language.as_deref(), request.task)?;
         // Held until the transcript is there: features of waiting recordings are what takes memory.
         let place = self.recordings.clone().acquire_owned().await;
         let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
-        let detector = self.detector(&ctx, request.chunking).await?;
+        let detector = match request.chunking {
+            Chunking::Sequential => self.possible_detector(&ctx).await?,
+            Chunking::Speech(_) | Chunking::Chunks(_) => {
+                Some(self.detector(&ctx, "chunking_strategy").await?)
+            }
+        };
         let heard = self.listen(upload, handle.front().mels, detector).await?;
         let cut = heard.cut(request.chunking);
         let mel = heard.mel;
@@ -59,13 +64,14 @@ fn deltas(heard: Heard) -> impl stream::Stream<Item = Result<Delta, Error>> {
     })
 }
 
-fn check(front: &Front, request: &Request) -> Result<(), Error> {
+/// Whether the model can do what is asked.
+pub(super) fn check(front: &Front, model: &str, language: Option<&str>, task: Task) -> Result<(), Error> {
     let languages = front.vocab.languages();
-    if !front.vocab.is_multilingual() && request.task == Task::Translate {
-        let message = format!("the model `{}` knows English only and cannot translate", request.model);
+    if !front.vocab.is_multilingual() && task == Task::Translate {
+        let message = format!("the model `{model}` knows English only and cannot translate");
         return Err(Error::Invalid { param: "model", message });
     }
-    match request.language.as_deref() {
+    match language {
         None => Ok(()),
         Some(code) if languages.contains_key(code) || (languages.is_empty() && code == "en") => Ok(()),
         Some(code) => {

@@ -8,6 +8,7 @@ mod arbitrary;
 mod dialects;
 mod fake;
 mod kept;
+mod live;
 mod responses;
 mod socket;
 mod speech;

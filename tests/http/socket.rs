@@ -15,15 +15,15 @@ use tokio::time::{sleep, timeout};
 
 use super::fake::{Fake, state};
 
-struct Server {
-    addr: SocketAddr,
-    dropped: Arc<AtomicUsize>,
-    running: Arc<AtomicUsize>,
-    stop: oneshot::Sender<()>,
-    done: JoinHandle<std::io::Result<()>>,
+pub struct Server {
+    pub addr: SocketAddr,
+    pub dropped: Arc<AtomicUsize>,
+    pub running: Arc<AtomicUsize>,
+    pub stop: oneshot::Sender<()>,
+    pub done: JoinHandle<std::io::Result<()>>,
 }
 
-async fn start(settings: Settings) -> Server {
+pub async fn start(settings: Settings) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let fake = Fake::default();
@@ -59,7 +59,7 @@ impl Server {
         read(&mut socket).await
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub async fn get(&self, path: &str) -> String {
         self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
     }
 }
@@ -81,7 +81,7 @@ fn chat(model: &str) -> String {
 }
 
 /// Waits until the condition holds; fails after 5 s.
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(5), "never: {what}");

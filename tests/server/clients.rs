@@ -29,6 +29,16 @@ fn the_official_client_speaks_the_responses_api() {
 }
 
 #[test]
+fn speech_is_transcribed_as_it_is_spoken() {
+    let (Some(shared), Some(clips)) = (models(), clips()) else { return };
+    let Some(python) = python() else { return };
+    let home = home_like(&shared);
+    let server = Program::ready(home.path(), &["--preload", "whisper-base"]);
+    let base = format!("{}/v1", server.base);
+    run(Command::new(python).arg(script("realtime_test.py")).arg(base).arg(clips));
+}
+
+#[test]
 fn the_official_client_for_node_is_served() {
     let (Some(shared), Some(clips)) = (models(), clips()) else { return };
     let Some(folder) = std::env::var_os("STENTOR_TEST_NODE") else {
