@@ -428,7 +428,7 @@ impl Backend for Fake {
 
     fn live(&self, _ctx: Context, options: live::Options) -> BoxFuture<'_, Result<Session, Error>> {
         async move {
-            if ![EARS, "whisper-1", COUGH].contains(&options.model.as_str()) {
+            if ![EARS, "whisper-1", "whisper-large-v3", COUGH].contains(&options.model.as_str()) {
                 return Err(unknown(options.model));
             }
             let (session, inbox, events) = Session::open(options.model.clone());
