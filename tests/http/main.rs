@@ -12,4 +12,5 @@ mod live;
 mod responses;
 mod socket;
 mod speech;
+mod stenographer;
 mod tokens;

@@ -7,6 +7,8 @@ use crate::http::ApiError;
 use crate::service::live::Event;
 use crate::types::asr::Word;
 
+/// What the names of events of a transcription begin with.
+const PART: &str = "conversation.item.input_audio_transcription";
 /// Characters that end a sentence.
 const ENDS: [char; 6] = ['.', '?', '!', '。', '？', '！'];
 
@@ -57,7 +59,6 @@ impl Names {
 
     /// What the client is told of what was heard.
     pub fn events(&self, heard: Event) -> Vec<Value> {
-        const PART: &str = "conversation.item.input_audio_transcription";
         match heard {
             Event::SpeechStarted { item, ms } => vec![event(
                 "input_audio_buffer.speech_started",
@@ -84,24 +85,7 @@ impl Names {
             // There is no event for text that may change.
             Event::Tentative { .. } | Event::Behind { .. } => Vec::new(),
             Event::Completed { item, text, words, start, end } => {
-                let item = self.item(item);
-                let mut events: Vec<Value> = sentences(&words)
-                    .iter()
-                    .enumerate()
-                    .map(|(at, s)| {
-                        event(
-                            &format!("{PART}.segment"),
-                            json!({"id": format!("seg_{at}"), "item_id": item,
-                        "content_index": 0, "text": s.text, "speaker": null, "start": s.start, "end": s.end}),
-                        )
-                    })
-                    .collect();
-                events.push(event(
-                    &format!("{PART}.completed"),
-                    json!({"item_id": item, "content_index": 0, "transcript": text,
-                        "usage": {"type": "duration", "seconds": end - start}}),
-                ));
-                events
+                completed(&self.item(item), &text, &words, end - start)
             }
             Event::Dropped { seconds } => {
                 let message =
@@ -130,6 +114,24 @@ impl Names {
         events.extend(kinds.iter().map(|kind| event(&format!("conversation.item.{kind}"), body.clone())));
         events
     }
+}
+
+/// The sentences of a turn, and all of it.
+fn completed(item: &str, text: &str, words: &[Word], seconds: f64) -> Vec<Value> {
+    let segment = |(at, sentence): (usize, &Sentence)| {
+        event(
+            &format!("{PART}.segment"),
+            json!({"id": format!("seg_{at}"), "item_id": item, "content_index": 0, "text": sentence.text,
+                "speaker": null, "start": sentence.start, "end": sentence.end}),
+        )
+    };
+    let mut events: Vec<Value> = sentences(words).iter().enumerate().map(segment).collect();
+    events.push(event(
+        &format!("{PART}.completed"),
+        json!({"item_id": item, "content_index": 0, "transcript": text,
+            "usage": {"type": "duration", "seconds": seconds}}),
+    ));
+    events
 }
 
 /// What is not for the client goes to the log.

@@ -59,7 +59,7 @@ pub(crate) async fn connect(
         }
     }
     let config = Config::new(&state, model, is_beta(&headers));
-    let (upgrade, place) = socket::admit(&state, upgrade)?;
+    let (upgrade, place) = socket::admit(&state, &ctx, upgrade)?;
     let upgrade = upgrade.protocols(["realtime"]);
     Ok(upgrade.on_upgrade(move |socket| serve(state, ctx, config, place, socket)))
 }

@@ -51,7 +51,7 @@ pub(crate) async fn connect(
     Extension(ctx): Extension<Context>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let (upgrade, place) = socket::admit(&state, upgrade)?;
+    let (upgrade, place) = socket::admit(&state, &ctx, upgrade)?;
     Ok(upgrade.on_upgrade(move |socket| serve(state, ctx, place, socket)))
 }
 

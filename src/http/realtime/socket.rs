@@ -1,6 +1,6 @@
 //! What both dialects need of a socket: a place among the sessions, messages in, one bounded queue of messages out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::http::body::busy;
 use crate::http::{ApiError, State};
 use crate::obs::{self, Rejection};
+use crate::service::Context;
 
 /// Largest message: a minute of audio, and more of it compressed by telephones.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -34,13 +35,25 @@ pub(super) mod close {
 
 /// A session's place: counted while it lives, and waited for by a server that stops.
 pub(super) struct Place {
+    ctx: Context,
+    begun: Instant,
     _permit: OwnedSemaphorePermit,
     _active: TaskTrackerToken,
+}
+
+impl Drop for Place {
+    /// The request's own line says when the protocol changed.
+    fn drop(&mut self) {
+        let (request_id, key_id) = (&*self.ctx.request_id, self.ctx.key_id.as_deref());
+        let ms = self.begun.elapsed().as_millis() as u64;
+        tracing::info!(request_id, key_id, ms, "live session ended");
+    }
 }
 
 /// Lets a client in, or says why not before the protocol changes.
 pub(super) fn admit(
     state: &State,
+    ctx: &Context,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<(WebSocketUpgrade, Place), ApiError> {
     let upgrade = upgrade.map_err(|rejection| {
@@ -51,7 +64,8 @@ pub(super) fn admit(
         obs::rejected(Rejection::LiveSessions);
         busy("as many live sessions as are allowed are open; try again when one has ended")
     })?;
-    let place = Place { _permit: permit, _active: state.0.active.token() };
+    let (ctx, begun) = (ctx.clone(), Instant::now());
+    let place = Place { ctx, begun, _permit: permit, _active: state.0.active.token() };
     Ok((upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE), place))
 }
 

@@ -196,6 +196,8 @@ impl Ear {
             let quiet = |&spoke: &u64| spoke + PAUSE <= self.known;
             self.end_long(self.voiced.back().is_none_or(quiet));
         }
+        // Audio may have been dropped up to the middle of its last frame.
+        self.known = self.known.max(base + (probabilities.len() * FRAME) as u64);
         self.trim();
     }
 

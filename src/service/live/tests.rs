@@ -187,12 +187,12 @@ fn a_spoken_turn_is_told_as_it_goes_on() {
     assert!(matches!(watched.events[..], [Event::SpeechStarted { item: 0, ms: 2700..=2800 }]));
     assert!(watched.begin().is_some());
     watched.end(said("ask not", 0.3));
-    pushed(&mut watched, 1.0, 0.9);
+    pushed(&mut watched, 1.2, 0.9);
     assert!(watched.begin().is_some());
     watched.end(said("ask not what", 0.3));
     assert_eq!(watched.texts[&0], "ask not");
     pushed(&mut watched, 0.7, 0.0);
-    assert!(watched.events.iter().any(|e| matches!(e, Event::SpeechStopped { item: 0, ms: 5600..=5800 })));
+    assert!(watched.events.iter().any(|e| matches!(e, Event::SpeechStopped { item: 0, ms: 5900..=5950 })));
     assert!(watched.begin().is_some());
     watched.end(said("ask not what your", 0.3));
     assert_eq!(watched.texts[&0], "ask not what your");
@@ -226,16 +226,16 @@ fn what_the_caller_ends_and_forgets() {
     watched.ear.commit();
     watched.take();
     assert!(matches!(watched.events[..], [Event::Nothing]));
-    watched.push(SECOND / 2, 0.9);
+    watched.push(15 * FRAME, 0.9);
     watched.ear.clear();
-    watched.push(SECOND / 2, 0.0);
+    watched.push(15 * FRAME, 0.0);
     watched.listen_to_all();
     watched.ear.commit();
     assert!(watched.begin().is_none(), "what was forgotten was not speech of this turn");
     assert!(
         watched.events.iter().any(|e| matches!(e, Event::Completed { item: 1, text, .. } if text.is_empty()))
     );
-    watched.push(SECOND / 2, 0.9);
+    watched.push(15 * FRAME, 0.9);
     watched.listen_to_all();
     watched.ear.commit();
     assert!(watched.begin().is_some());
