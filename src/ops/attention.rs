@@ -11,11 +11,13 @@
 #![allow(unsafe_code)]
 
 pub(super) mod composed;
+mod tiled;
 
 use std::cell::RefCell;
 
 use candle_core::{Layout, Result, Tensor, bail};
 
+use super::amx::{self, Step};
 use super::gemm::{PANEL, Rhs, block};
 use super::simd::{Simd, dispatch};
 use super::{cpu, par, softmax};
@@ -35,6 +37,10 @@ const QUERIES: usize = 24;
 const KEYS: usize = 192;
 /// Queries up to which keys are read in place: packing would cost more than it saves.
 const FEW: usize = 3;
+/// Queries from which the tile unit is the faster, and keys and dimensions over which its errors average
+/// out.
+const TILED: usize = 128;
+const DEEP: usize = 64;
 
 /// One head of one batch row, or a part of its queries.
 #[derive(Clone, Copy)]
@@ -48,15 +54,35 @@ struct Head {
     v_stride: usize,
     out_stride: usize,
     queries: usize,
-    /// Whether the batch row has at most [`FEW`] queries; decided before it is cut, so that the path, and with it
-    /// the last bit, does not depend on the rest of the batch.
-    few: bool,
+    way: Way,
     keys: usize,
     dim: usize,
     scale: f32,
     /// Keys that the first query sees, below zero where later ones see none either; each next query sees one
     /// more. `None`: all see all.
     causal: Option<isize>,
+}
+
+/// How a head is computed. It follows from the batch row's own lengths before it is cut, so that the last bit does not
+/// depend on the rest of the batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// At most [`FEW`] queries.
+    Few,
+    /// Tiles of f32 vectors.
+    Vectors,
+    /// The [tile unit](amx).
+    Tiles,
+}
+
+impl Way {
+    fn of(queries: usize, keys: usize, dim: usize) -> Way {
+        match queries {
+            0..=FEW => Way::Few,
+            TILED.. if keys >= DEEP && dim >= DEEP && amx::serves() => Way::Tiles,
+            _ => Way::Vectors,
+        }
+    }
 }
 
 impl Head {
@@ -70,17 +96,17 @@ impl Head {
 
 thread_local! {
     /// A thread's buffer for packed keys and values; as large as the longest head it has seen.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Values a thread keeps between calls; a longer head's buffer is freed after use (16 MiB).
-const KEEP: usize = 4 << 20;
+/// Steps a thread keeps between calls; a longer head's buffer is freed after use (16 MiB).
+const KEEP: usize = 4 << 10;
 
 /// # Safety
 /// As [`run_head`].
 #[inline(always)]
 unsafe fn head_generic<S: Simd>(h: Head, scratch: &mut [f32]) {
-    if h.few {
+    if h.way == Way::Few {
         // SAFETY: the caller's contract.
         unsafe { few_queries::<S>(&h, scratch) };
         return;
@@ -286,6 +312,7 @@ dispatch! {
     unsafe fn run_head(h: Head, scratch: &mut [f32]) = head_generic
 }
 
+/// Values that [`run_head`] needs.
 fn scratch_len(few: bool, keys: usize, dim: usize) -> usize {
     if few {
         return keys;
@@ -361,7 +388,7 @@ fn run(
                 v_stride: v.stride,
                 out_stride: heads * dim,
                 queries: to - from,
-                few: s.queries <= FEW,
+                way: Way::of(s.queries, s.keys, dim),
                 keys: s.keys,
                 dim,
                 scale,
@@ -370,12 +397,22 @@ fn run(
             }
         };
         SCRATCH.with_borrow_mut(|scratch| {
-            let len = scratch_len(h.few, h.keys, dim);
+            let values = scratch_len(h.way == Way::Few, h.keys, dim);
+            let len = match h.way {
+                Way::Tiles => tiled::scratch_len(h.keys, dim),
+                _ => values.div_ceil(size_of::<Step>() / size_of::<f32>()),
+            };
             if scratch.len() < len {
-                scratch.resize(len, 0.0);
+                scratch.resize(len, Step::ZERO);
             }
-            // SAFETY: as for `h`; the buffer has `scratch_len` values.
-            unsafe { run_head(h, scratch) };
+            let at = scratch.as_mut_ptr();
+            // SAFETY: as for `h`; the buffer has room for what the way asks, and every bit pattern is an f32.
+            unsafe {
+                match h.way {
+                    Way::Tiles => tiled::run_head(h, at),
+                    _ => run_head(h, std::slice::from_raw_parts_mut(at.cast(), values)),
+                }
+            }
             if scratch.len() > KEEP {
                 *scratch = Vec::new();
             }

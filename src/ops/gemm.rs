@@ -180,11 +180,17 @@ pub(crate) struct Gemm {
     pub(crate) a: *const f32,
     pub(crate) lda: usize,
     pub(crate) b: Rhs,
-    /// `n` values, or null.
+    pub(crate) end: End,
+}
+
+/// Where a product's sums go, and what becomes of them on the way.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    /// One value a column, or null.
     pub(crate) bias: *const f32,
+    pub(crate) activation: Activation,
     pub(crate) c: *mut f32,
     pub(crate) ldc: usize,
-    pub(crate) activation: Activation,
 }
 
 /// Steps of `k` between visits to the result: a group of panels of this depth stays in the first-level cache.
@@ -207,7 +213,7 @@ unsafe fn gemm_generic<S: Simd>(g: Gemm) {
             // A last panel that is not whole is computed beside the result, whose rows end before it does.
             let (c, ldc) = if cols == panels * PANEL {
                 // SAFETY: row `i < m`, column `j < n`.
-                (unsafe { g.c.add(i * g.ldc + j) }, g.ldc)
+                (unsafe { g.end.c.add(i * g.end.ldc + j) }, g.end.ldc)
             } else {
                 (spill.as_mut_ptr(), group_width)
             };
@@ -222,42 +228,52 @@ unsafe fn gemm_generic<S: Simd>(g: Gemm) {
                 }
             }
             // SAFETY: the same rows and columns as above.
-            unsafe { finish::<S>(&g, i, m, j, cols, c, ldc) };
+            unsafe { g.end.write::<S>((i, m), (j, cols), c, ldc) };
         }
     }
 }
 
-/// Bias and activation of rows `i..i + m`, columns `j..j + cols`, from `src` into the result.
-///
-/// # Safety
-/// As [`gemm`]; `src` has `m` rows of `cols` values.
-#[inline(always)]
-unsafe fn finish<S: Simd>(g: &Gemm, i: usize, m: usize, j: usize, cols: usize, src: *mut f32, ld: usize) {
-    let in_place = cols.is_multiple_of(PANEL);
-    if in_place && g.bias.is_null() && g.activation == Activation::None {
-        return;
-    }
-    for r in 0..m {
-        // SAFETY: row `r` of `src` has `cols` values, row `i + r` of the result has them from `j` on, and the
-        // bias has `n >= j + cols`.
-        unsafe {
-            let (src, dst) = (src.add(r * ld), g.c.add((i + r) * g.ldc + j));
-            let mut x = 0;
-            while x + S::LANES <= cols {
-                let mut v = S::load(src.add(x));
-                if !g.bias.is_null() {
-                    v = S::add(v, S::load(g.bias.add(j + x)));
+impl End {
+    /// Rows `i..i + m`, columns `j..j + cols` of the sums, which lie at `src`: in place, or `ld` apart elsewhere.
+    ///
+    /// # Safety
+    /// `src` has `m` rows of `cols` values, the result those rows and columns, the bias those columns.
+    #[inline(always)]
+    pub(crate) unsafe fn write<S: Simd>(
+        &self,
+        (i, m): (usize, usize),
+        (j, cols): (usize, usize),
+        src: *const f32,
+        ld: usize,
+    ) {
+        // SAFETY: row `i`, column `j` of the result.
+        let in_place = std::ptr::eq(src, unsafe { self.c.add(i * self.ldc + j) });
+        if in_place && self.bias.is_null() && self.activation == Activation::None {
+            return;
+        }
+        for r in 0..m {
+            // SAFETY: row `r` of `src` has `cols` values, row `i + r` of the result has them from `j` on, and so
+            // has the bias.
+            unsafe {
+                let (src, dst) = (src.add(r * ld), self.c.add((i + r) * self.ldc + j));
+                let mut x = 0;
+                while x + S::LANES <= cols {
+                    let mut v = S::load(src.add(x));
+                    if !self.bias.is_null() {
+                        v = S::add(v, S::load(self.bias.add(j + x)));
+                    }
+                    S::store(dst.add(x), self.activation.apply::<S>(v));
+                    x += S::LANES;
                 }
-                S::store(dst.add(x), g.activation.apply::<S>(v));
-                x += S::LANES;
-            }
-            if x < cols {
-                let mut last = [0f32; PANEL];
-                for (t, v) in last.iter_mut().enumerate().take(cols - x) {
-                    *v = *src.add(x + t) + if g.bias.is_null() { 0.0 } else { *g.bias.add(j + x + t) };
+                if x < cols {
+                    let mut last = [0f32; PANEL];
+                    for (t, v) in last.iter_mut().enumerate().take(cols - x) {
+                        *v = *src.add(x + t)
+                            + if self.bias.is_null() { 0.0 } else { *self.bias.add(j + x + t) };
+                    }
+                    simd::map_in_place::<S>(&mut last, self.activation);
+                    std::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(x), cols - x);
                 }
-                simd::map_in_place::<S>(&mut last, g.activation);
-                std::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(x), cols - x);
             }
         }
     }
@@ -308,7 +324,15 @@ mod tests {
                 let c_ptr = c.as_mut_ptr();
                 // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.
                 unsafe {
-                    gemm_generic::<S>(Gemm { m, n, k, a, lda: k, b, bias, c: c_ptr, ldc: n, activation })
+                    gemm_generic::<S>(Gemm {
+                        m,
+                        n,
+                        k,
+                        a,
+                        lda: k,
+                        b,
+                        end: End { bias, activation, c: c_ptr, ldc: n },
+                    })
                 };
                 assert_close(&c, &want, 0.0);
             }

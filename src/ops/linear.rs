@@ -1,7 +1,8 @@
 //! A fully connected layer: `y = act(x Wᵀ + b)` in one pass over the output.
 //!
-//! On the CPU the weights are copied once, when the layer is made, into panels of 16 output features by all
-//! inputs, the order in which the product reads them; the plain copy is not kept.
+//! On the CPU the weights are copied once, when the layer is made, into the order in which the product reads them:
+//! steps of the [tile unit](super::amx) where there is one, else panels of 16 output features by all inputs. The
+//! plain copy is not kept.
 
 #![allow(unsafe_code)]
 
@@ -9,11 +10,19 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::gemm::{Activation, Gemm, Line, MC, PANEL, Rhs, gemm};
+use super::amx::{self, Tiled};
+use super::gemm::{Activation, End, Gemm, Line, MC, PANEL, Rhs, gemm};
 use super::{cpu, par};
+
+/// Inputs and outputs from which the tile unit serves: in fewer, its errors do not average out and its tiles are
+/// mostly padding.
+const DEEP: usize = 64;
+const WIDE: usize = 32;
 
 #[derive(Clone)]
 enum Weights {
+    /// For the tile unit; bias.
+    Tiles(Tiled, Option<Arc<[f32]>>),
     /// `ceil(outputs / 16)` panels of `inputs` lines, zeros beyond `outputs`; bias.
     Packed(Arc<[Line]>, Option<Arc<[f32]>>),
     /// `(inputs, outputs)` view of the weight; bias.
@@ -48,10 +57,15 @@ impl Linear {
             );
         }
         let weights = if cpu::fused(&[weight]) && bias.is_none_or(|b| cpu::fused(&[b])) {
-            let packed =
-                cpu::with(&weight.contiguous()?, "linear: weight", |w| Ok(pack(w, outputs, inputs)))?;
             let bias = bias.map(|b| cpu::with(&b.contiguous()?, "linear: bias", |b| Ok(Arc::from(b))));
-            Weights::Packed(packed, bias.transpose()?)
+            let bias = bias.transpose()?;
+            cpu::with(&weight.contiguous()?, "linear: weight", |w| {
+                Ok(if amx::serves() && inputs >= DEEP && outputs >= WIDE {
+                    Weights::Tiles(Tiled::new(w, outputs, inputs), bias)
+                } else {
+                    Weights::Packed(pack(w, outputs, inputs), bias)
+                })
+            })?
         } else {
             Weights::Plain(weight.contiguous()?.t()?, bias.cloned())
         };
@@ -84,10 +98,10 @@ impl Linear {
 
     /// Bytes that the layer holds.
     pub fn bytes(&self) -> usize {
+        let bias = |b: &Option<Arc<[f32]>>| b.as_ref().map_or(0, |b| size_of_val::<[f32]>(b));
         match &self.weights {
-            Weights::Packed(w, b) => {
-                size_of_val::<[Line]>(w) + b.as_ref().map_or(0, |b| size_of_val::<[f32]>(b))
-            }
+            Weights::Tiles(w, b) => w.bytes() + bias(b),
+            Weights::Packed(w, b) => size_of_val::<[Line]>(w) + bias(b),
             Weights::Plain(w, b) => {
                 let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
                 size(w) + b.as_ref().map_or(0, size)
@@ -140,6 +154,10 @@ fn apply(x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
         _ => bail!("linear: expected a last dimension of {}, got shape {:?}", layer.inputs, x.shape()),
     }
     match &layer.weights {
+        Weights::Tiles(w, bias) => {
+            let out = cpu::with(x, "linear: input", |x| Ok(amx::product(x, w, bias.as_deref(), activation)))?;
+            cpu::tensor(out, shape)
+        }
         Weights::Packed(w, bias) => {
             let out =
                 cpu::with(x, "linear: input", |x| Ok(packed(x, layer, w, bias.as_deref(), activation)))?;
@@ -188,10 +206,12 @@ fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activatio
                 a: x.as_ptr().add(i * k),
                 lda: k,
                 b: Rhs { ptr: w.as_ptr().add(p * k).cast(), panel_stride: PANEL * k },
-                bias: bias.map_or(std::ptr::null(), |b| b.as_ptr().add(j)),
-                c: dst.get().add(i * n + j),
-                ldc: n,
-                activation,
+                end: End {
+                    bias: bias.map_or(std::ptr::null(), |b| b.as_ptr().add(j)),
+                    activation,
+                    c: dst.get().add(i * n + j),
+                    ldc: n,
+                },
             });
         }
     };
@@ -215,7 +235,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ops::testing::{assert_close, assert_within, composed, noise, rounding};
+    use crate::ops::testing::{
+        assert_close, assert_within, composed, noise, rounding, split_rounding, without_tiles,
+    };
 
     /// The product in f64, and the sum of each one's absolute terms.
     fn reference(x: &[f32], w: &[f32], b: Option<&[f32]>, k: usize) -> (Vec<f32>, Vec<f32>) {
@@ -238,7 +260,9 @@ mod tests {
         let (want, size) = reference(&x, &w, with_bias.then_some(&b[..]), k);
         let x = Tensor::from_slice(&x, (m, k), &Device::Cpu).unwrap();
         let run = || linear(&x, &Linear::new(&weight, with_bias.then_some(&bias)).unwrap()).unwrap();
-        for y in [run(), composed(run)] {
+        let tiles = run().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_within(&tiles, &want, |i| split_rounding(k + 1, size[i]));
+        for y in [without_tiles(run), composed(run)] {
             assert_eq!(y.dims(), &[m, n]);
             let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_within(&y, &want, |i| rounding(k + 1, size[i]));
@@ -261,15 +285,17 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_its_neighbours() {
-        let (m, k, n) = (203, 384, 100);
+        let (m, k, n) = (203, 576, 100);
         let weight = Tensor::from_vec(noise(n * k, 2), (n, k), &Device::Cpu).unwrap();
-        let layer = Linear::new(&weight, None).unwrap();
-        let x = Tensor::from_vec(noise(m * k, 1), (m, k), &Device::Cpu).unwrap();
-        let all = linear_gelu(&x, &layer).unwrap().to_vec2::<f32>().unwrap();
-        for i in [0, 1, 7, 95, 96, 202] {
-            let row = x.narrow(0, i, 1).unwrap();
-            let alone = linear_gelu(&row, &layer).unwrap().to_vec2::<f32>().unwrap();
-            assert_eq!(alone[0], all[i]);
+        let make = || Linear::new(&weight, None).unwrap();
+        for layer in [make(), without_tiles(make)] {
+            let x = Tensor::from_vec(noise(m * k, 1), (m, k), &Device::Cpu).unwrap();
+            let all = linear_gelu(&x, &layer).unwrap().to_vec2::<f32>().unwrap();
+            for i in [0, 1, 7, 95, 96, 202] {
+                let row = x.narrow(0, i, 1).unwrap();
+                let alone = linear_gelu(&row, &layer).unwrap().to_vec2::<f32>().unwrap();
+                assert_eq!(alone[0], all[i]);
+            }
         }
     }
 
@@ -286,7 +312,7 @@ mod tests {
                 let relu = linear_relu(&x, &one).unwrap();
                 [linear_gelu(&x, &one).unwrap(), linear(&x, &one).unwrap(), linear(&x, &two).unwrap(), relu]
             };
-            for (got, want) in composed(run).iter().zip(run()) {
+            for (got, want) in composed(run).iter().zip(without_tiles(run)) {
                 assert_eq!(got.dims(), want.dims());
                 let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 assert_close(&flat(got), &flat(&want), 1e-5);

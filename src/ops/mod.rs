@@ -9,6 +9,7 @@
 
 use candle_core::DType;
 
+pub(crate) mod amx;
 pub mod attention;
 pub(crate) mod cpu;
 pub mod cross;
@@ -59,9 +60,11 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod testing {
     use std::cell::Cell;
+    use std::thread::LocalKey;
 
     thread_local! {
         static COMPOSED: Cell<bool> = const { Cell::new(false) };
+        static WITHOUT_TILES: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Whether this thread is within [`composed`].
@@ -72,14 +75,28 @@ pub(crate) mod testing {
     /// Runs `f` as if the CPU had no kernels of ours, as a GPU has none: what is made in it and called in it is
     /// composed of candle's operations.
     pub(crate) fn composed<R>(f: impl FnOnce() -> R) -> R {
-        struct Reset;
+        within(&COMPOSED, f)
+    }
+
+    /// Whether this thread is within [`without_tiles`].
+    pub(crate) fn is_without_tiles() -> bool {
+        WITHOUT_TILES.get()
+    }
+
+    /// Runs `f` as if the processor had no [tile unit](super::amx).
+    pub(crate) fn without_tiles<R>(f: impl FnOnce() -> R) -> R {
+        within(&WITHOUT_TILES, f)
+    }
+
+    /// Runs `f` with `flag` up.
+    fn within<R>(flag: &'static LocalKey<Cell<bool>>, f: impl FnOnce() -> R) -> R {
+        struct Reset(&'static LocalKey<Cell<bool>>, bool);
         impl Drop for Reset {
             fn drop(&mut self) {
-                COMPOSED.set(false);
+                self.0.set(self.1);
             }
         }
-        let _reset = Reset;
-        COMPOSED.set(true);
+        let _reset = Reset(flag, flag.replace(true));
         f()
     }
 
@@ -119,5 +136,11 @@ pub(crate) mod testing {
     /// sums are the largest, their standard deviation is a sixth of this.
     pub(crate) fn rounding(terms: usize, size: f32) -> f32 {
         (terms as f32).sqrt() * f32::EPSILON * size
+    }
+
+    /// As [`rounding`], where the products may be those of split values: each of them is off by up to `3·2⁻¹⁶` of itself,
+    /// and these errors average out too.
+    pub(crate) fn split_rounding(terms: usize, size: f32) -> f32 {
+        rounding(terms, size) + 3.0 * 2f32.powi(-16) * size / (terms as f32).sqrt()
     }
 }

@@ -1,0 +1,129 @@
+//! One head on the [tile unit](crate::ops::amx): scores and sums of values are tile products, between them the
+//! softmax goes over rows with f32 vectors and splits its probabilities for the second product.
+
+use super::Head;
+use crate::ops::amx::{DEPTH, GROUP, Micro, Source, Step, pack_columns, pack_pairs, pack_rows};
+use crate::ops::simd::{Simd, dispatch};
+use crate::ops::softmax;
+
+/// Keys a block; the scores of a group of queries take 34 KB.
+const KEYS: usize = 256;
+/// Values from one row of scores to the next: rows that are 1 KB apart would share a few sets of the cache.
+const ROW: usize = KEYS + 16;
+
+/// Steps that [`run_head`] needs.
+pub(super) fn scratch_len(keys: usize, dim: usize) -> usize {
+    let area = |values: usize| (values * size_of::<f32>()).div_ceil(size_of::<Step>());
+    let (dims, key_groups) = (dim.div_ceil(DEPTH), keys.div_ceil(GROUP));
+    2 * key_groups * dims + dims + KEYS / DEPTH + area(GROUP * ROW) + area(GROUP * dims * DEPTH)
+}
+
+/// The parts of a thread's buffer.
+struct Parts {
+    keys: *mut Step,
+    values: *mut Step,
+    queries: *mut Step,
+    probabilities: *mut Step,
+    scores: *mut f32,
+    sums: *mut f32,
+}
+
+dispatch! {
+    /// # Safety
+    /// As the head's [`run_head`](super::run_head); `scratch` is valid for [`scratch_len`] steps.
+    pub(super) unsafe fn run_head(h: Head, scratch: *mut Step) = head_generic
+}
+
+/// # Safety
+/// As [`run_head`].
+#[inline(always)]
+unsafe fn head_generic<S: Simd>(h: Head, scratch: *mut Step) {
+    let (dims, key_groups) = (h.dim.div_ceil(DEPTH), h.keys.div_ceil(GROUP));
+    let source = |values, rows, stride| Source { values, rows, width: h.dim, stride };
+    // SAFETY: `scratch_len` counts every part; keys, values and queries are valid by the contract.
+    unsafe {
+        let values = scratch.add(key_groups * dims);
+        let queries = values.add(key_groups * dims);
+        let probabilities = queries.add(dims);
+        let scores = probabilities.add(KEYS / DEPTH).cast::<f32>();
+        let parts =
+            Parts { keys: scratch, values, queries, probabilities, scores, sums: scores.add(GROUP * ROW) };
+        pack_columns(source(h.k, h.keys, h.k_stride), parts.keys);
+        pack_pairs(source(h.v, h.keys, h.v_stride), parts.values);
+        for first in (0..h.queries).step_by(GROUP) {
+            let rows = GROUP.min(h.queries - first);
+            pack_rows(source(h.q.add(first * h.q_stride), rows, h.q_stride), h.scale, parts.queries);
+            group::<S>(&h, first, rows, dims, &parts);
+        }
+    }
+}
+
+/// Queries `first..first + rows`, packed: all keys block by block, then the rows of the output.
+///
+/// # Safety
+/// As [`run_head`]; the parts hold the head's keys and values and the queries' steps.
+#[inline(always)]
+unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts: &Parts) {
+    let (mut max, mut sum) = ([f32::NEG_INFINITY; GROUP], [0f32; GROUP]);
+    let (wide, key_groups) = (dims * DEPTH, h.keys.div_ceil(GROUP));
+    for key in (0..h.visible(first + rows - 1)).step_by(KEYS) {
+        let n = KEYS.min(h.keys - key);
+        let (block, steps) = (key / GROUP, n.div_ceil(GROUP));
+        // SAFETY: keys from `block` groups on, `steps` of them; rows of scores have room for `KEYS`, those of sums
+        // for `wide`.
+        unsafe {
+            let of_scores = Micro {
+                rows,
+                steps: dims,
+                a: parts.queries,
+                b: parts.keys.add(block * dims),
+                c: parts.scores,
+                stride: ROW,
+                accumulate: false,
+                count: steps,
+                next: (0, dims, GROUP),
+            };
+            of_scores.run();
+            for i in 0..rows {
+                let row = parts.scores.add(i * ROW);
+                let seen = h.visible(first + i).saturating_sub(key).min(n);
+                std::slice::from_raw_parts_mut(row.add(seen), steps * GROUP - seen).fill(f32::NEG_INFINITY);
+                let largest = max[i].max(softmax::max_generic::<S>(row, seen));
+                // Where no key was seen yet, any finite number makes the probabilities of -inf zero.
+                let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+                let fade = (max[i] - base).exp();
+                sum[i] = sum[i] * fade + softmax::exp_sum_generic::<S>(row, steps * GROUP, base);
+                if fade != 1.0 && key > 0 {
+                    super::scale_row::<S>(parts.sums.add(i * wide), wide, fade);
+                }
+                max[i] = largest;
+            }
+            let scores = Source { values: parts.scores, rows, width: steps * GROUP, stride: ROW };
+            pack_rows(scores, 1.0, parts.probabilities);
+            let of_values = Micro {
+                rows,
+                steps,
+                a: parts.probabilities,
+                b: parts.values.add(block),
+                c: parts.sums,
+                stride: wide,
+                accumulate: key > 0,
+                count: dims,
+                next: (0, key_groups, GROUP),
+            };
+            of_values.run();
+        }
+    }
+    for (i, &sum) in sum.iter().enumerate().take(rows) {
+        // SAFETY: row `i` of the sums, row `first + i` of the output.
+        unsafe {
+            let (row, out) = (parts.sums.add(i * wide), h.out.add((first + i) * h.out_stride));
+            if sum > 0.0 {
+                super::scale_row::<S>(row, wide, 1.0 / sum);
+                std::ptr::copy_nonoverlapping(row, out, h.dim);
+            } else {
+                std::slice::from_raw_parts_mut(out, h.dim).fill(0.0);
+            }
+        }
+    }
+}
