@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ops::simd::Simd;
 use crate::ops::testing::{self, assert_within, noise, rounding, split_rounding};
 
 fn tensor(seed: u64, shape: (usize, usize, usize)) -> Tensor {
@@ -169,9 +170,9 @@ fn every_set_gives_the_same() {
             let few = queries <= FEW;
             let way = if few { Way::Few } else { Way::Vectors };
             let head = head((&q, &k, &v), &mut out, (queries, keys, dim), way, true);
-            let mut scratch = vec![f32::NAN; scratch_len(few, keys, dim)];
+            let mut scratch = vec![f32::NAN; vectors::scratch_len(few, keys, dim)];
             // SAFETY: the buffers have the sizes named; `every_set` calls with sets of this processor.
-            unsafe { head_generic::<S>(head, &mut scratch) };
+            unsafe { vectors::head_generic::<S>(head, &mut scratch) };
             let near = 2.0 * limit([&q, &k, &v], dim, 0.7, rounding);
             assert_within(&out, &flat(&want), |_| near);
         }

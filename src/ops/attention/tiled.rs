@@ -58,13 +58,52 @@ unsafe fn head_generic<S: Simd>(h: Head, scratch: *mut Step) {
     }
 }
 
+/// The softmax of a group's queries so far: their largest score, and the sum of probabilities relative to it.
+struct Sums {
+    largest: [f32; GROUP],
+    of: [f32; GROUP],
+}
+
+impl Sums {
+    /// Turns the scores of keys `key..key + n` into probabilities, zeros for keys that are not seen, up to a whole group
+    /// of keys. Gives what the sums of earlier keys' values have to be multiplied by.
+    ///
+    /// # Safety
+    /// The processor has `S`; `scores` has `rows` rows, [`ROW`] apart.
+    #[inline(always)]
+    unsafe fn absorb<S: Simd>(
+        &mut self,
+        h: &Head,
+        (first, rows): (usize, usize),
+        (key, n): (usize, usize),
+        scores: *mut f32,
+    ) -> [f32; GROUP] {
+        let (mut fades, all) = ([1.0; GROUP], n.next_multiple_of(GROUP));
+        for (i, fade) in fades.iter_mut().enumerate().take(rows) {
+            let seen = h.visible(first + i).saturating_sub(key).min(n);
+            // SAFETY: a row has room for `KEYS`, a multiple of the group.
+            unsafe {
+                let row = scores.add(i * ROW);
+                std::slice::from_raw_parts_mut(row.add(seen), all - seen).fill(f32::NEG_INFINITY);
+                let largest = self.largest[i].max(softmax::max_generic::<S>(row, seen));
+                // Where no key was seen yet, any finite number makes the probabilities of -inf zero.
+                let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+                *fade = (self.largest[i] - base).exp();
+                self.of[i] = self.of[i] * *fade + softmax::exp_sum_generic::<S>(row, all, base);
+                self.largest[i] = largest;
+            }
+        }
+        fades
+    }
+}
+
 /// Queries `first..first + rows`, packed: all keys block by block, then the rows of the output.
 ///
 /// # Safety
 /// As [`run_head`]; the parts hold the head's keys and values and the queries' steps.
 #[inline(always)]
 unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts: &Parts) {
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; GROUP], [0f32; GROUP]);
+    let mut sums = Sums { largest: [f32::NEG_INFINITY; GROUP], of: [0.0; GROUP] };
     let (wide, key_groups) = (dims * DEPTH, h.keys.div_ceil(GROUP));
     for key in (0..h.visible(first + rows - 1)).step_by(KEYS) {
         let n = KEYS.min(h.keys - key);
@@ -84,19 +123,11 @@ unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts
                 next: (0, dims, GROUP),
             };
             of_scores.run();
-            for i in 0..rows {
-                let row = parts.scores.add(i * ROW);
-                let seen = h.visible(first + i).saturating_sub(key).min(n);
-                std::slice::from_raw_parts_mut(row.add(seen), steps * GROUP - seen).fill(f32::NEG_INFINITY);
-                let largest = max[i].max(softmax::max_generic::<S>(row, seen));
-                // Where no key was seen yet, any finite number makes the probabilities of -inf zero.
-                let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-                let fade = (max[i] - base).exp();
-                sum[i] = sum[i] * fade + softmax::exp_sum_generic::<S>(row, steps * GROUP, base);
-                if fade != 1.0 && key > 0 {
+            let fades = sums.absorb::<S>(h, (first, rows), (key, n), parts.scores);
+            if key > 0 {
+                for (i, &fade) in fades.iter().enumerate().take(rows).filter(|(_, fade)| **fade != 1.0) {
                     super::scale_row::<S>(parts.sums.add(i * wide), wide, fade);
                 }
-                max[i] = largest;
             }
             let scores = Source { values: parts.scores, rows, width: steps * GROUP, stride: ROW };
             pack_rows(scores, 1.0, parts.probabilities);
@@ -114,7 +145,7 @@ unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts
             of_values.run();
         }
     }
-    for (i, &sum) in sum.iter().enumerate().take(rows) {
+    for (i, &sum) in sums.of.iter().enumerate().take(rows) {
         // SAFETY: row `i` of the sums, row `first + i` of the output.
         unsafe {
             let (row, out) = (parts.sums.add(i * wide), h.out.add((first + i) * h.out_stride));
