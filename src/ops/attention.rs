@@ -20,7 +20,7 @@ use candle_core::{Layout, Result, Tensor, bail};
 
 use super::amx::{self, Step};
 use super::simd::Simd;
-use super::{cpu, par};
+use super::{cpu, par, softmax};
 
 /// What a query may look at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +99,77 @@ thread_local! {
 
 /// Steps a thread keeps between calls; a longer head's buffer is freed after use (16 MiB).
 const KEEP: usize = 4 << 10;
+
+/// Queries that are computed together at most.
+const TOGETHER: usize = 32;
+
+/// The softmax of some queries so far: their largest score, and the sum of probabilities relative to it.
+struct Sums {
+    largest: [f32; TOGETHER],
+    of: [f32; TOGETHER],
+}
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums { largest: [f32::NEG_INFINITY; TOGETHER], of: [0.0; TOGETHER] }
+    }
+}
+
+impl Sums {
+    /// Turns queries' scores of keys `key..key + n` into probabilities, zeros for keys that are not seen and up to `all`
+    /// past `n`, and fades the sums of earlier keys' values to their measure.
+    ///
+    /// # Safety
+    /// The processor has `S`; scores and values are the first of their rows and the distance to the next: `rows` rows of
+    /// `all` scores, and of as many sums as the distance, a multiple of 16.
+    #[inline(always)]
+    unsafe fn absorb<S: Simd>(
+        &mut self,
+        h: &Head,
+        (first, rows): (usize, usize),
+        (key, n, all): (usize, usize, usize),
+        scores: (*mut f32, usize),
+        values: (*mut f32, usize),
+    ) {
+        for i in 0..rows {
+            let seen = h.visible(first + i).saturating_sub(key).min(n);
+            // SAFETY: row `i` of either.
+            unsafe {
+                let row = scores.0.add(i * scores.1);
+                std::slice::from_raw_parts_mut(row.add(seen), all - seen).fill(f32::NEG_INFINITY);
+                let largest = self.largest[i].max(softmax::max_generic::<S>(row, seen));
+                // Where no key was seen yet, any finite number makes the probabilities of -inf zero.
+                let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+                let fade = (self.largest[i] - base).exp();
+                self.of[i] = self.of[i] * fade + softmax::exp_sum_generic::<S>(row, all, base);
+                if fade != 1.0 && key > 0 {
+                    scale_row::<S>(values.0.add(i * values.1), values.1, fade);
+                }
+                self.largest[i] = largest;
+            }
+        }
+    }
+
+    /// Writes queries' rows of the output: zeros where no key was seen.
+    ///
+    /// # Safety
+    /// As [`absorb`](Self::absorb), once at least or for heads without keys; the output's rows are this call's alone.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(self, h: &Head, (first, rows): (usize, usize), values: (*mut f32, usize)) {
+        for (i, &sum) in self.of.iter().enumerate().take(rows) {
+            // SAFETY: row `i` of the sums, row `first + i` of the output.
+            unsafe {
+                let (row, out) = (values.0.add(i * values.1), h.out.add((first + i) * h.out_stride));
+                if sum == 0.0 {
+                    std::slice::from_raw_parts_mut(out, h.dim).fill(0.0);
+                } else {
+                    scale_row::<S>(row, values.1, 1.0 / sum);
+                    std::ptr::copy_nonoverlapping(row, out, h.dim);
+                }
+            }
+        }
+    }
+}
 
 /// # Safety
 /// The processor has `S`; `row` is valid for `wide` values, a multiple of 16.

@@ -1,10 +1,9 @@
 //! One head on the [tile unit](crate::ops::amx): scores and sums of values are tile products, between them the
 //! softmax goes over rows with f32 vectors and splits its probabilities for the second product.
 
-use super::Head;
+use super::{Head, Sums};
 use crate::ops::amx::{DEPTH, GROUP, Micro, Source, Step, pack_columns, pack_pairs, pack_rows};
 use crate::ops::simd::{Simd, dispatch};
-use crate::ops::softmax;
 
 /// Keys a block; the scores of a group of queries take 34 KB.
 const KEYS: usize = 256;
@@ -58,52 +57,13 @@ unsafe fn head_generic<S: Simd>(h: Head, scratch: *mut Step) {
     }
 }
 
-/// The softmax of a group's queries so far: their largest score, and the sum of probabilities relative to it.
-struct Sums {
-    largest: [f32; GROUP],
-    of: [f32; GROUP],
-}
-
-impl Sums {
-    /// Turns the scores of keys `key..key + n` into probabilities, zeros for keys that are not seen, up to a whole group
-    /// of keys. Gives what the sums of earlier keys' values have to be multiplied by.
-    ///
-    /// # Safety
-    /// The processor has `S`; `scores` has `rows` rows, [`ROW`] apart.
-    #[inline(always)]
-    unsafe fn absorb<S: Simd>(
-        &mut self,
-        h: &Head,
-        (first, rows): (usize, usize),
-        (key, n): (usize, usize),
-        scores: *mut f32,
-    ) -> [f32; GROUP] {
-        let (mut fades, all) = ([1.0; GROUP], n.next_multiple_of(GROUP));
-        for (i, fade) in fades.iter_mut().enumerate().take(rows) {
-            let seen = h.visible(first + i).saturating_sub(key).min(n);
-            // SAFETY: a row has room for `KEYS`, a multiple of the group.
-            unsafe {
-                let row = scores.add(i * ROW);
-                std::slice::from_raw_parts_mut(row.add(seen), all - seen).fill(f32::NEG_INFINITY);
-                let largest = self.largest[i].max(softmax::max_generic::<S>(row, seen));
-                // Where no key was seen yet, any finite number makes the probabilities of -inf zero.
-                let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-                *fade = (self.largest[i] - base).exp();
-                self.of[i] = self.of[i] * *fade + softmax::exp_sum_generic::<S>(row, all, base);
-                self.largest[i] = largest;
-            }
-        }
-        fades
-    }
-}
-
 /// Queries `first..first + rows`, packed: all keys block by block, then the rows of the output.
 ///
 /// # Safety
 /// As [`run_head`]; the parts hold the head's keys and values and the queries' steps.
 #[inline(always)]
 unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts: &Parts) {
-    let mut sums = Sums { largest: [f32::NEG_INFINITY; GROUP], of: [0.0; GROUP] };
+    let mut sums = Sums::default();
     let (wide, key_groups) = (dims * DEPTH, h.keys.div_ceil(GROUP));
     for key in (0..h.visible(first + rows - 1)).step_by(KEYS) {
         let n = KEYS.min(h.keys - key);
@@ -123,12 +83,13 @@ unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts
                 next: (0, dims, GROUP),
             };
             of_scores.run();
-            let fades = sums.absorb::<S>(h, (first, rows), (key, n), parts.scores);
-            if key > 0 {
-                for (i, &fade) in fades.iter().enumerate().take(rows).filter(|(_, fade)| **fade != 1.0) {
-                    super::scale_row::<S>(parts.sums.add(i * wide), wide, fade);
-                }
-            }
+            sums.absorb::<S>(
+                h,
+                (first, rows),
+                (key, n, steps * GROUP),
+                (parts.scores, ROW),
+                (parts.sums, wide),
+            );
             let scores = Source { values: parts.scores, rows, width: steps * GROUP, stride: ROW };
             pack_rows(scores, 1.0, parts.probabilities);
             let of_values = Micro {
@@ -145,16 +106,6 @@ unsafe fn group<S: Simd>(h: &Head, first: usize, rows: usize, dims: usize, parts
             of_values.run();
         }
     }
-    for (i, &sum) in sums.of.iter().enumerate().take(rows) {
-        // SAFETY: row `i` of the sums, row `first + i` of the output.
-        unsafe {
-            let (row, out) = (parts.sums.add(i * wide), h.out.add((first + i) * h.out_stride));
-            if sum > 0.0 {
-                super::scale_row::<S>(row, wide, 1.0 / sum);
-                std::ptr::copy_nonoverlapping(row, out, h.dim);
-            } else {
-                std::slice::from_raw_parts_mut(out, h.dim).fill(0.0);
-            }
-        }
-    }
+    // SAFETY: a row of sums for each query, and its row of the output.
+    unsafe { sums.finish::<S>(h, (first, rows), (parts.sums, wide)) };
 }

@@ -3,7 +3,7 @@
 use super::super::gemm::{PANEL, Rhs, block};
 use super::super::simd::{Simd, dispatch};
 use super::super::softmax;
-use super::{Head, QUERIES, Way, scale_row};
+use super::{Head, QUERIES, Sums, Way};
 
 /// Keys a step; with [`QUERIES`] their scores take 18 KB.
 const KEYS: usize = 192;
@@ -106,7 +106,7 @@ unsafe fn query_block<S: Simd>(
     scores: &mut [f32],
     acc: &mut [f32],
 ) {
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0f32; QUERIES]);
+    let mut sums = Sums::default();
     acc.fill(0.0);
     let (s, a) = (scores.as_mut_ptr(), acc.as_mut_ptr());
     for key in (0..h.visible(first + m - 1)).step_by(KEYS) {
@@ -133,21 +133,7 @@ unsafe fn query_block<S: Simd>(
                     false,
                 );
             }
-            for i in 0..m {
-                let row = s.add(i * KEYS);
-                let seen = h.visible(first + i).saturating_sub(key).min(n);
-                std::slice::from_raw_parts_mut(row.add(seen), n - seen).fill(0.0);
-                if seen == 0 {
-                    continue;
-                }
-                let largest = max[i].max(softmax::max_generic::<S>(row, seen));
-                let fade = if max[i] == f32::NEG_INFINITY { 0.0 } else { (max[i] - largest).exp() };
-                sum[i] = sum[i] * fade + softmax::exp_sum_generic::<S>(row, seen, largest);
-                if largest > max[i] && key > 0 {
-                    scale_row::<S>(a.add(i * wide), wide, fade);
-                }
-                max[i] = largest;
-            }
+            sums.absorb::<S>(h, (first, m), (key, n, n), (s, KEYS), (a, wide));
             for p in (0..wide / PANEL).step_by(S::TILE.1) {
                 let b =
                     Rhs { ptr: vp.as_ptr().add((p * h.keys + key) * PANEL), panel_stride: PANEL * h.keys };
@@ -155,15 +141,8 @@ unsafe fn query_block<S: Simd>(
             }
         }
     }
-    for (i, &sum) in sum.iter().enumerate().take(m) {
-        // SAFETY: row `i < m` of `acc`, row `first + i` of the output.
-        unsafe {
-            let row = a.add(i * wide);
-            scale_row::<S>(row, wide, if sum > 0.0 { 1.0 / sum } else { 0.0 });
-            let out = h.out.add((first + i) * h.out_stride);
-            std::ptr::copy_nonoverlapping(row, out, h.dim);
-        }
-    }
+    // SAFETY: row `i < m` of `acc` for query `first + i`.
+    unsafe { sums.finish::<S>(h, (first, m), (a, wide)) };
 }
 
 /// Each query by itself, keys and values read where they lie; `scratch` has `keys` values.
