@@ -19,11 +19,11 @@ use stentor::model::asr::whisper::{WINDOW, WhisperModel};
 use stentor::model::asr::{Decode, Limits, Row, RowOutput, Want};
 use stentor::model::vad::silero::SileroVad;
 use stentor::model::vad::{FRAME, Row as Piece};
-use stentor::types::model::Format;
+use stentor::types::model::{Format, Precision};
 
 const PROMPT: [u32; 4] = [50258, 50259, 50359, 50363];
 const STEPS: usize = 48;
-const LIMITS: Limits = Limits { windows: 1, window_bytes: u64::MAX };
+const LIMITS: Limits = Limits { windows: 1, window_bytes: u64::MAX, precision: Precision::F16 };
 
 /// The configuration of openai/whisper-base, as its repository has it.
 const BASE: &str = r#"{"model_type": "whisper", "num_mel_bins": 80, "max_source_positions": 1500, "d_model": 512,

@@ -173,6 +173,7 @@ pub fn engine_options(config: &Config) -> engine::Options {
             KvCache::Q8 => KvType::Q8,
         },
         quantise: config.models.quantise,
+        precision: config.models.precision,
         ..engine::Options::default()
     }
 }

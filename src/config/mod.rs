@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use api_keys::{NewKey, new_key, parse_keys};
 
 use crate::types::key::ApiKey;
-use crate::types::model::Quantise;
+use crate::types::model::{Precision, Quantise};
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -122,6 +122,8 @@ pub struct Models {
     pub drafts: BTreeMap<String, String>,
     /// What the matrices of chat models are rounded to that are floats in their files.
     pub quantise: Quantise,
+    /// How the decoders of speech models are kept.
+    pub precision: Precision,
     /// Used where a request names no model.
     pub chat: Option<String>,
     pub embed: Option<String>,
@@ -297,6 +299,7 @@ impl Config {
                 speculate: true,
                 drafts: BTreeMap::new(),
                 quantise: Quantise::Q8_0,
+                precision: Precision::F16,
                 chat: None,
                 embed: None,
                 asr: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::{Config, DeviceKind, KvCache, LogFormat};
-use crate::types::model::Quantise;
+use crate::types::model::{Precision, Quantise};
 
 /// What a value looks like; decides how an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +184,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "what chat models of safetensors folders are rounded to as they are loaded: q8_0, or none (halves)",
         set: |c, v| { c.models.quantise = Quantise::parse(&text(v)?).ok_or("must be q8_0 or none")?; Ok(()) },
         get: |c| Some(c.models.quantise.as_str().into()) },
+    Setting { name: "models.asr_precision", shape: Shape::Text,
+        help: "how decoders of speech models are kept: f16; int8 is faster and less exact; f32 takes twice as much",
+        set: |c, v| { c.models.precision = Precision::parse(&text(v)?).ok_or("must be f16, int8 or f32")?; Ok(()) },
+        get: |c| Some(c.models.precision.as_str().into()) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",
         set: |c, v| { c.models.chat = Some(text(v)?); Ok(()) },

@@ -30,7 +30,7 @@ use crate::model::vad::Vad;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
 use crate::types::key::Owner;
-use crate::types::model::{Installed, Kind, Quantise};
+use crate::types::model::{Installed, Kind, Precision, Quantise};
 use handle::{Gate, Handle};
 use job::Modality;
 use placement::{DoesNotFit, Ledger};
@@ -61,6 +61,8 @@ pub struct Options {
     pub drafts: BTreeMap<String, String>,
     /// What the matrices of chat models are rounded to that are floats in their files.
     pub quantise: Quantise,
+    /// How decoders of speech models are kept.
+    pub precision: Precision,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             guesses: true,
             drafts: BTreeMap::new(),
             quantise: Quantise::Q8_0,
+            precision: Precision::F16,
         }
     }
 }
@@ -224,6 +227,7 @@ impl Engine {
             cache: options.cache,
             guesses: options.guesses,
             quantise: options.quantise,
+            precision: options.precision,
         };
         let drafts = drafts(&models, &options)?;
         let open: Box<worker::Opener> = Box::new(move |m, d| open::open(m, drafts.get(&m.id), d, limits));

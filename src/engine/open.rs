@@ -15,7 +15,7 @@ use super::worker::{AnyFront, Opened};
 use crate::model::{Error, asr, embed, llm, vad};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
-use crate::types::model::{Format, Installed, Kind, Quantise};
+use crate::types::model::{Format, Installed, Kind, Precision, Quantise};
 
 /// Tokens of prompts that one step computes when nothing decodes: enough to fill the matrix units, few enough
 /// that a cancelled prompt stops soon.
@@ -27,7 +27,8 @@ const MAX_RUNNING: usize = 64;
 /// Tokens of a batch of texts. More does not make a CPU faster, and delays other models.
 const EMBED_TOKENS: usize = 4_096;
 /// Windows of 30 s that a speech model decodes side by side, and what their keys and values may take.
-const ASR_LIMITS: asr::Limits = asr::Limits { windows: 8, window_bytes: 512 << 20 };
+const ASR_WINDOWS: usize = 8;
+const ASR_WINDOW_BYTES: u64 = 512 << 20;
 
 /// What the device grants a chat model.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,8 @@ pub struct Limits {
     pub guesses: bool,
     /// What matrices are rounded to that are floats in their files.
     pub quantise: Quantise,
+    /// How decoders of speech models are kept.
+    pub precision: Precision,
 }
 
 /// Loads the model, and for a chat model the one that guesses for it, and builds its lane. Runs on the device's
@@ -60,7 +63,12 @@ pub fn open(
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
         }
         Kind::Asr => {
-            let loaded = asr::load(installed, device, ASR_LIMITS)?;
+            let limits = asr::Limits {
+                windows: ASR_WINDOWS,
+                window_bytes: ASR_WINDOW_BYTES,
+                precision: limits.precision,
+            };
+            let loaded = asr::load(installed, device, limits)?;
             let bytes = loaded.model.bytes();
             let front = Arc::new(loaded.front);
             metrics.set_cache_config(KvCache::BLOCK, front.blocks);
@@ -91,7 +99,7 @@ fn open_llm(
     limits: Limits,
     metrics: ModelMetrics,
 ) -> Result<Opened, Error> {
-    let Limits { context, cache_bytes, cache, guesses, quantise } = limits;
+    let Limits { context, cache_bytes, cache, guesses, quantise, .. } = limits;
     let limits = llm::Limits { context, cache_bytes, cache, quantise, blocks: None };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);

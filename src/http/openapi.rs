@@ -24,6 +24,7 @@ use super::{Access, routes, system};
         embeddings::create,
         audio::transcribe,
         audio::translate,
+        audio::align::align,
         realtime::openai::connect,
         models::list,
         models::retrieve,

@@ -48,6 +48,7 @@ const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/v1/embeddings", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::embeddings::create) },
     Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::transcribe) },
     Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::translate) },
+    Route { method: "POST", path: "/v1/audio/align", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::align::align) },
     Route { method: "GET", path: "/v1/realtime", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(realtime::openai::connect) },
     Route { method: "POST", path: "/tokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::tokenize) },
     Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },

@@ -78,6 +78,36 @@ impl Format {
     }
 }
 
+/// How the matrices of a speech model's decoder are kept, which go through memory for every token. Its encoder computes
+/// with floats in any case: there bytes cost nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    /// Halves: exact where the file holds halves.
+    F16,
+    /// 8 bits and a scale for each 32 of a row, products of whole numbers: half the bytes of halves.
+    Int8,
+}
+
+impl Precision {
+    /// Everything that can be asked for.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// The inverse of [`as_str`](Self::as_str).
+    pub fn parse(name: &str) -> Option<Precision> {
+        Precision::ALL.into_iter().find(|p| p.as_str() == name)
+    }
+}
+
 /// What the matrices of weights that are floats in their files are rounded to as they are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantise {

@@ -145,7 +145,12 @@ impl Program {
 
     /// Uploads a recording as `file` with further form fields.
     pub fn transcribe(&self, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
-        upload(&self.http, &self.base, name, audio, fields)
+        self.send("/v1/audio/transcriptions", name, audio, fields)
+    }
+
+    /// Sends a recording and text fields.
+    pub fn send(&self, path: &str, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
+        upload(&self.http, &format!("{}{path}", self.base), name, audio, fields)
     }
 
     /// The value of the metric of this name whose labels contain `labels`; 0 where there is none.
@@ -202,7 +207,7 @@ impl Drop for Program {
 }
 
 /// [`Program::transcribe`] from any thread.
-pub fn upload(http: &Client, base: &str, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
+pub fn upload(http: &Client, url: &str, name: &str, audio: &[u8], fields: &[(&str, &str)]) -> Response {
     let edge = "----a-border-that-no-recording-has";
     let mut body = Vec::new();
     for (field, value) in fields {
@@ -216,7 +221,7 @@ pub fn upload(http: &Client, base: &str, name: &str, audio: &[u8], fields: &[(&s
     body.extend(head.bytes());
     body.extend(audio);
     body.extend(format!("\r\n--{edge}--\r\n").bytes());
-    http.post(format!("{}/v1/audio/transcriptions", base))
+    http.post(url)
         .header("content-type", format!("multipart/form-data; boundary={edge}"))
         .body(body)
         .send()

@@ -96,9 +96,10 @@ fn recordings_at_once_are_heard_as_alone(server: &Program, clips: &Path) {
     let together = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for (i, file) in found.iter().enumerate().flat_map(|f| [f; 3]) {
-            let (together, http, base) = (&together, server.http.clone(), server.base.clone());
+            let (together, http) = (&together, server.http.clone());
+            let url = format!("{}/v1/audio/transcriptions", server.base);
             scope.spawn(move || {
-                let answer = upload(&http, &base, "together.wav", file, &[("model", "whisper-1")]);
+                let answer = upload(&http, &url, "together.wav", file, &[("model", "whisper-1")]);
                 together.lock().unwrap().push((i, parts(answer)));
             });
         }
@@ -106,6 +107,43 @@ fn recordings_at_once_are_heard_as_alone(server: &Program, clips: &Path) {
     for (i, (status, body)) in together.into_inner().unwrap() {
         assert_eq!((status, body["text"].as_str()), (200, Some(alone[i].as_str())));
     }
+}
+
+/// A transcript is timed as the network's own text is, where it has other words too; what is not said has no length.
+fn a_known_transcript_is_timed(server: &Program, clips: &Path) {
+    let audio = std::fs::read(clips.join("en/quick_brown_fox.wav")).unwrap();
+    let model = ("model", "whisper-1");
+    let words = [("response_format", "verbose_json"), ("timestamp_granularities[]", "word")];
+    let (status, own) = parts(server.transcribe("fox.wav", &audio, &[&[model][..], &words].concat()));
+    assert_eq!(status, 200, "{own}");
+    let said = own["words"].as_array().unwrap();
+    let word = |w: &serde_json::Value| w["word"].as_str().unwrap().trim().to_owned();
+    let mut known: Vec<String> = said.iter().map(word).collect();
+    assert!(known.len() > 5, "{own}");
+    known[1] = "quirky".to_owned();
+    let unsaid = ["and", "zebras"].map(str::to_owned);
+    let text = [&known[..], &unsaid].concat().join(" ");
+    let (status, timed) = parts(server.send(
+        "/v1/audio/align",
+        "fox.wav",
+        &audio,
+        &[model, ("language", "en"), ("text", &text)],
+    ));
+    assert_eq!(status, 200, "{timed}");
+    assert_eq!(timed["text"].as_str().unwrap().trim(), text);
+    let found = timed["words"].as_array().unwrap();
+    assert_eq!(found.iter().map(word).collect::<Vec<_>>(), text.split(' ').collect::<Vec<_>>());
+    let number = |w: &serde_json::Value, name: &str| w[name].as_f64().unwrap();
+    for (i, (found, said)) in found.iter().zip(said).enumerate() {
+        let apart = (number(found, "start") - number(said, "start")).abs();
+        assert!(apart < 0.1, "{found} begins {apart} s from {said}");
+        assert!(i == 1 || number(found, "probability") > 0.3, "{found}");
+    }
+    for unsaid in &found[known.len()..] {
+        assert_eq!((number(unsaid, "probability"), number(unsaid, "start")), (0.0, number(unsaid, "end")));
+    }
+    let (status, refused) = parts(server.send("/v1/audio/align", "fox.wav", &audio, &[model]));
+    assert_eq!((status, refused["error"]["param"].as_str()), (400, Some("text")), "{refused}");
 }
 
 /// Three hours, with a sentence every ten minutes: what is kept of a recording while it is heard.
@@ -138,4 +176,5 @@ fn speech_is_written_down_and_nothing_else() {
     three_hours_take_little_memory(&server, &clips);
     sound_that_is_no_speech_gives_no_text(&server);
     recordings_at_once_are_heard_as_alone(&server, &clips);
+    a_known_transcript_is_timed(&server, &clips);
 }

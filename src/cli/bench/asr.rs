@@ -14,10 +14,6 @@ use crate::service::{Context, Options, Service, Upload};
 use crate::types::asr::{Chunking, Request, Task, Transcript, Vad};
 use crate::types::model::Kind;
 
-/// How numbers are computed with: single precision throughout. On a CPU the decoder keeps its weights in half
-/// precision and widens them as it reads them.
-const COMPUTE: &str = "float32 (decoder weights float16)";
-
 /// What is measured: greedy, a beam of 5, greedy with word times, and greedy on chunks of speech side by side.
 const CASES: [&str; 4] = ["beam1", "beam5", "words", "batched8"];
 
@@ -39,7 +35,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Line {
     case: &'static str,
-    compute: &'static str,
+    /// What the encoder computes with, and what the decoder's weights are.
+    compute: String,
     seconds: f64,
     rtfx: f64,
     text: String,
@@ -72,7 +69,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             let texts: Vec<&str> = transcript.segments.iter().map(|s| s.text.trim()).collect();
             let line = Line {
                 case,
-                compute: COMPUTE,
+                compute: format!("f32, decoder {}", config.models.precision.as_str()),
                 seconds: rounded(seconds, 2),
                 rtfx: rounded(rtfx, 1),
                 text: texts.join(" "),

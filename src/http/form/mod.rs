@@ -23,8 +23,8 @@ pub(crate) use values::{Field, Values};
 
 /// More parts than any client sends.
 const MAX_PARTS: usize = 64;
-/// Longest text field; the longest real one is a prompt of a few hundred tokens.
-const MAX_TEXT: usize = 64 << 10;
+/// Longest text field: the transcript of a recording of hours. Others have shorter limits of their own.
+const MAX_TEXT: usize = 256 << 10;
 /// Longest file name kept.
 const MAX_NAME: usize = 255;
 /// Bytes that may arrive without the parser giving anything: part headers and preambles are far shorter.

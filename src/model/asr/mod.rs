@@ -18,7 +18,7 @@ use candle_core::Device;
 
 use super::weights::{self, ctranslate2};
 use super::{Model, Network};
-use crate::types::model::{Format, Installed};
+use crate::types::model::{Format, Installed, Precision};
 use vocab::Vocab;
 
 /// Why a speech model cannot be loaded or run.
@@ -103,8 +103,9 @@ pub enum Want {
     Last,
     /// Those, and the logits after the token of this index in the row.
     Probe(usize),
-    /// How the row's tokens look at the first `keys` positions of the window (20 ms each).
-    Alignment { keys: usize },
+    /// How the row's tokens look at the first `keys` positions of the window (20 ms each); with `score` also how likely
+    /// each is after those before it.
+    Alignment { keys: usize, score: bool },
 }
 
 /// What a row gave.
@@ -127,15 +128,19 @@ pub struct Alignment {
     pub keys: usize,
     /// `(heads, tokens, keys)`
     pub weights: Vec<f32>,
+    /// Of each token but the first, its probability after those before it; empty unless it was asked for.
+    pub probabilities: Vec<f32>,
 }
 
-/// What a model may have room for at a time.
+/// What a model may have room for at a time, and how it is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Windows that are held at most.
     pub windows: usize,
     /// Bytes of their keys and values; one window is held in any case.
     pub window_bytes: u64,
+    /// How the decoder's matrices are kept.
+    pub precision: Precision,
 }
 
 /// Sequences side by side at one window, on average: the beams of the usual search.

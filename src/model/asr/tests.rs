@@ -48,7 +48,7 @@ struct Ears {
 
 impl Ears {
     fn load(folder: &Path) -> Ears {
-        let limits = Limits { windows: 1, window_bytes: u64::MAX };
+        let limits = Limits { windows: 1, window_bytes: u64::MAX, precision: Precision::F16 };
         let Loaded { front, .. } = whisper::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
         let model = WhisperModel::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
         let scheduler = Scheduler::new(1, front.rows, front.blocks, KvCache::BLOCK);

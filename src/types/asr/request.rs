@@ -23,6 +23,8 @@ pub struct Request {
     pub hotwords: Option<String>,
     /// Text that the first window begins with.
     pub prefix: Option<String>,
+    /// What is said, where it is known: the answer is this text, with times.
+    pub transcript: Option<String>,
     /// Whether each word's time is wanted.
     pub words: bool,
     /// Whether each token's log-probability is wanted.
@@ -41,6 +43,7 @@ impl Request {
             prompt: None,
             hotwords: None,
             prefix: None,
+            transcript: None,
             words: false,
             logprobs: false,
             chunking: Chunking::default(),

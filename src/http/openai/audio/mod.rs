@@ -1,5 +1,6 @@
-//! `POST /v1/audio/transcriptions` and `/v1/audio/translations`.
+//! `POST /v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/audio/align`.
 
+pub(in crate::http) mod align;
 mod decoding;
 mod form;
 mod stream;
@@ -25,9 +26,9 @@ async fn answer(
     ctx: Context,
     deadline: Deadline,
     form: Form,
-    task: Task,
+    fields: Fields,
 ) -> Result<Response, ApiError> {
-    let Fields { request, shape, stream } = Fields::read(&form.values, task, &state.settings().default_asr)?;
+    let Fields { request, shape, stream } = fields;
     let request_id = ctx.request_id.clone();
     let transcription = state.backend().transcribe(ctx, request, form.upload()?).await?;
     let model = ModelId(transcription.model.clone());
@@ -62,7 +63,8 @@ pub(crate) async fn transcribe(
     Extension(deadline): Extension<Deadline>,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(state, ctx, deadline, form, Task::Transcribe).await
+    let fields = Fields::read(&form.values, Task::Transcribe, &state.settings().default_asr)?;
+    answer(state, ctx, deadline, form, fields).await
 }
 
 /// Transcribe a recording into English.
@@ -85,5 +87,6 @@ pub(crate) async fn translate(
     Extension(deadline): Extension<Deadline>,
     form: Form,
 ) -> Result<Response, ApiError> {
-    answer(state, ctx, deadline, form, Task::Translate).await
+    let fields = Fields::read(&form.values, Task::Translate, &state.settings().default_asr)?;
+    answer(state, ctx, deadline, form, fields).await
 }

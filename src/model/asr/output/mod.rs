@@ -7,6 +7,7 @@
 //! the recording, as long as the segments are taken.
 
 mod rules;
+mod script;
 mod search;
 mod split;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use super::vocab::Vocab;
 use super::{Error, whisper::WINDOW};
 use crate::types::asr::{Decoding, HOP, Language, LogMel, Request, SAMPLE_RATE, Segment, Task};
 use rules::Rules;
+use script::Script;
 pub use search::Parent;
 use timeline::Timeline;
 use track::Track;
@@ -43,6 +45,8 @@ pub struct Options {
     pub hotwords: Option<String>,
     /// Text that the first window begins with.
     pub prefix: Option<String>,
+    /// What is said, where it is known.
+    pub transcript: Option<String>,
     pub words: bool,
     pub logprobs: bool,
     pub decoding: Decoding,
@@ -57,6 +61,7 @@ impl Options {
             prompt: request.prompt.clone(),
             hotwords: request.hotwords.clone(),
             prefix: request.prefix.clone(),
+            transcript: request.transcript.clone(),
             words: request.words,
             logprobs: request.logprobs,
             decoding: request.decoding.clone(),
@@ -92,6 +97,7 @@ pub struct Setting {
     context: usize,
     hotwords: Vec<u32>,
     prefix: Vec<u32>,
+    script: Option<Script>,
 }
 
 impl Setting {
@@ -151,7 +157,13 @@ impl Recording {
         hotwords.truncate(room / 2);
         prefix.truncate(room / 2);
         let rules = Rules::new(&vocab, decoding);
-        let setting = Setting { vocab, rules, options, context, hotwords, prefix };
+        let script = options.transcript.as_deref().map(Script::new);
+        let apart = script.is_some() && matches!(cut, Cut::Chunks(_));
+        if apart || (script.is_some() && !options.words) {
+            let reason = "a known transcript is timed word by word, one window after the other";
+            return Err(Error::Call { reason: reason.into() });
+        }
+        let setting = Setting { vocab, rules, options, context, hotwords, prefix, script };
         let history = history[history.len().saturating_sub(setting.history_room())..].to_vec();
         let samples = (mel.seconds() * f64::from(SAMPLE_RATE)).round() as usize;
         let frames = mel.frames().min(samples / HOP);
@@ -192,12 +204,12 @@ impl Recording {
             self.asking = true;
             let track = &mut self.tracks[at];
             track.busy = seek == track.seek;
-            return Some(Window::new(at, seek, track.frames_at(seek)));
+            return Some(Window::new(at, seek, track.frames_at(seek), track.told));
         }
         let at = self.tracks.iter().position(|t| !t.busy && !t.is_done())?;
         let track = &mut self.tracks[at];
         track.busy = true;
-        let mut window = Window::new(at, track.seek, track.frames_at(track.seek));
+        let mut window = Window::new(at, track.seek, track.frames_at(track.seek), track.told);
         self.open(&mut window);
         Some(window)
     }
@@ -280,7 +292,7 @@ impl Recording {
     /// The next finished segment, in order of time.
     pub fn take_segment(&mut self) -> Option<Segment> {
         loop {
-            let track = self.tracks.get_mut(self.telling)?;
+            let Some(track) = self.tracks.get_mut(self.telling) else { return self.take_unsaid() };
             if let Some(segment) = track.finished.pop_front() {
                 let id = self.next_id;
                 self.next_id = self.next_id.saturating_add(1);
@@ -291,6 +303,15 @@ impl Recording {
             }
             self.telling += 1;
         }
+    }
+
+    /// What is left of a known transcript, once: it was not heard.
+    fn take_unsaid(&mut self) -> Option<Segment> {
+        let track = self.tracks.last_mut()?;
+        let segment = track.take_unsaid(&self.setting)?;
+        let id = self.next_id;
+        self.next_id = self.next_id.saturating_add(1);
+        Some(Segment { id, ..segment })
     }
 
     /// Whether all of it has been heard.

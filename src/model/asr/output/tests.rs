@@ -1,4 +1,5 @@
-//! The state machine against a scripted network, with a vocabulary small enough to read.
+//! The state machine against a scripted network, with a vocabulary small enough to read. The file is over 500 lines because
+//! one such network serves all of it.
 
 use std::sync::OnceLock;
 
@@ -117,6 +118,18 @@ fn lead((token, lead): (u32, f32)) -> Vec<f32> {
     logits
 }
 
+/// Token `n` looks at ten positions from `10 n` on.
+fn alignment(tokens: usize, keys: usize, score: bool) -> Alignment {
+    let weight = |i: usize| if i % keys / 10 == i / keys { 1.0 } else { 0.0 };
+    Alignment {
+        heads: 1,
+        tokens,
+        keys,
+        weights: (0..tokens * keys).map(weight).collect(),
+        probabilities: vec![0.5; if score { tokens - 1 } else { 0 }],
+    }
+}
+
 /// Runs a window to its end: `say(seek, attempt, tokens so far)` gives the token that the network means to write and
 /// how sure it is: its lead over all others, in logits.
 fn hear(
@@ -141,13 +154,9 @@ fn hear(
                     let last = lead(say(window.seek, 0, &[]));
                     RowOutput::Logits { last, probe: Some(lead((NO_SPEECH, odds))) }
                 }
-                (None, Want::Alignment { keys }) => {
+                (None, Want::Alignment { keys, score }) => {
                     asked.aligned = true;
-                    // Token `n` looks at ten positions from `10 n` on.
-                    let tokens = ask.tokens.len();
-                    let weight = |i: usize| if i % keys / 10 == i / keys { 1.0 } else { 0.0 };
-                    let weights = (0..tokens * keys).map(weight).collect();
-                    RowOutput::Alignment(Alignment { heads: 1, tokens, keys, weights })
+                    RowOutput::Alignment(alignment(ask.tokens.len(), keys, score))
                 }
                 (None, Want::Last) => RowOutput::Logits { last: lead(say(window.seek, 0, &[])), probe: None },
                 (Some(text), _) => {
@@ -437,6 +446,28 @@ fn never_more_tokens_than_there_is_room_for() {
         (if written.is_empty() { T } else { written.len() as u32 % 25 }, 30.0)
     });
     assert_eq!(furthest, 448);
+}
+
+#[test]
+fn a_known_transcript_takes_the_place_of_what_is_heard() {
+    let options = with(|o| (o.words, o.transcript) = (true, Some("ax c d\nend".into())));
+    let mut long = start(3000, options.clone());
+    let heard = script(&[T, SPACE, 0, 1, T + 100, T + 100, SPACE, 2, SPACE, 3, T + 900]);
+    let (segments, _) = run(&mut long, 0.1, heard);
+    let texts: Vec<_> = segments.iter().map(|s| (s.id, s.text.as_str())).collect();
+    assert_eq!(texts, [(0, " ax"), (1, " c d"), (2, " end")]);
+    let words: Vec<_> =
+        segments.iter().flat_map(|s| &s.words).map(|w| (w.text.as_str(), w.probability)).collect();
+    assert_eq!(words, [(" ax", 0.5), (" c", 0.5), (" d", 0.5), (" end", 0.0)]);
+    let (said, unsaid) = (&segments[1], &segments[2]);
+    assert_eq!((unsaid.start, unsaid.end), (said.end, said.end));
+    assert!(long.take_segment().is_none());
+    // Nothing heard at all.
+    let mut silence = start(3000, options.clone());
+    let (segments, _) = run(&mut silence, 0.9, script(&[]));
+    assert_eq!(segments.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), [" ax c d\nend"]);
+    let apart = Cut::Chunks(vec![vec![0..3000]]);
+    assert!(Recording::new(&recording(3000), &apart, vocab(), 448, options).is_err());
 }
 
 #[test]

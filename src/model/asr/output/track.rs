@@ -24,6 +24,8 @@ pub(super) struct Track {
     /// Tokens since the last reset that are context for the next window.
     pub history: Vec<u32>,
     pub finished: VecDeque<Segment>,
+    /// Words of a known transcript that are told.
+    pub told: usize,
     /// Where speech was last heard, in seconds.
     last_speech: f64,
     /// Where a voice was heard; a window that holds none of it is left out. `None`: nobody listened.
@@ -41,7 +43,8 @@ impl Track {
         let silent = timeline.is_silent();
         let seek = if silent { timeline.frames() } else { 0 };
         let finished = VecDeque::new();
-        let mut track = Track { timeline, seek, busy: false, history, finished, last_speech: 0.0, voiced };
+        let mut track =
+            Track { timeline, seek, busy: false, history, finished, told: 0, last_speech: 0.0, voiced };
         track.skip_quiet();
         track
     }
@@ -71,6 +74,7 @@ impl Track {
     /// Takes what was said in the window at `seek`, and goes on.
     pub fn finish(&mut self, setting: &Setting, outcome: Outcome, frames: usize) {
         self.busy = false;
+        self.told = outcome.told;
         self.take(setting, outcome, frames);
         self.skip_quiet();
     }
@@ -102,6 +106,30 @@ impl Track {
         }
         let room = setting.history_room();
         self.history.drain(..self.history.len().saturating_sub(room));
+    }
+
+    /// The words of a known transcript that are not told, where the last ones end: without length, as nothing of them
+    /// was heard.
+    pub fn take_unsaid(&mut self, setting: &Setting) -> Option<Segment> {
+        let script = setting.script.as_ref()?;
+        let words = std::mem::replace(&mut self.told, script.len())..script.len();
+        let text = script.text(words.clone());
+        let (at, _) = self.timeline.real_word(self.last_speech, self.last_speech);
+        let word = |i: usize| Word { text: script.text(i..i + 1), start: at, end: at, probability: 0.0 };
+        (!text.is_empty()).then(|| Segment {
+            id: 0,
+            seek: u32::try_from(self.seek).unwrap_or(u32::MAX),
+            start: at,
+            end: at,
+            tokens: setting.vocab.encode(&text),
+            text,
+            temperature: 0.0,
+            avg_logprob: 0.0,
+            compression_ratio: 0.0,
+            no_speech_prob: 0.0,
+            words: words.map(word).collect(),
+            logprobs: Vec::new(),
+        })
     }
 
     fn words(

@@ -10,10 +10,12 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::rules::{self, Candidate};
+use super::script::Script;
 use super::search::{How, Hypothesis, Parent, Search};
-use super::split::{self, Split};
+use super::split::{self, Piece, Split};
 use super::words::{self, Timing};
 use super::{Error, Setting};
+use crate::model::asr::vocab::Vocab;
 use crate::model::asr::{RowOutput, Want};
 use crate::types::asr::Task;
 
@@ -64,6 +66,29 @@ pub(super) struct Outcome {
     pub split: Option<Split>,
     /// Empty unless they were asked for.
     pub timings: Vec<Timing>,
+    /// Words of a known transcript that are told after it.
+    pub told: usize,
+}
+
+impl Outcome {
+    /// Puts what the transcript has in the place of each piece's own text.
+    fn follow(&mut self, script: &Script, vocab: &Vocab) {
+        let Some(split) = &mut self.split else { return };
+        // A piece without length is left out, and nothing of the transcript with it.
+        let own = |p: &Piece| match p.start == p.end {
+            true => String::new(),
+            false => vocab.decode(&self.text.tokens[p.tokens.clone()]),
+        };
+        let heard: Vec<String> = split.pieces.iter().map(own).collect();
+        let mut tokens = Vec::new();
+        for (piece, end) in split.pieces.iter_mut().zip(script.ends(self.told, &heard)) {
+            let begin = tokens.len();
+            tokens.extend(vocab.encode(&script.text(std::mem::replace(&mut self.told, end)..end)));
+            piece.tokens = begin..tokens.len();
+        }
+        self.text.logprobs = vec![0.0; tokens.len()];
+        self.text.tokens = tokens;
+    }
 }
 
 /// A window being heard.
@@ -72,6 +97,8 @@ pub struct Window {
     pub(super) track: usize,
     /// Frame of its track where it begins.
     pub(super) seek: usize,
+    /// Words of a known transcript that are told before it.
+    told: usize,
     /// Frames that hold sound.
     pub(super) frames: usize,
     state: State,
@@ -103,11 +130,12 @@ enum State {
 }
 
 impl Window {
-    pub(super) fn new(track: usize, seek: usize, frames: usize) -> Window {
+    pub(super) fn new(track: usize, seek: usize, frames: usize, told: usize) -> Window {
         Window {
             track,
             seek,
             frames,
+            told,
             state: State::Detect,
             prompt: Vec::new(),
             sot: 0,
@@ -174,7 +202,8 @@ impl Window {
                 let mut tokens = self.before(setting);
                 tokens.extend(self.text(setting, outcome));
                 tokens.push(setting.vocab.special().eot);
-                root(tokens, Want::Alignment { keys: (self.frames / 2).max(1) })
+                let score = setting.script.is_some();
+                root(tokens, Want::Alignment { keys: (self.frames / 2).max(1), score })
             }
             State::Detected | State::Done(_) => Vec::new(),
         }
@@ -227,14 +256,18 @@ impl Window {
                 let (said, probs) = (&outcome.text, &outcome.text.logprobs);
                 let eot = setting.vocab.special().eot;
                 let spoken = said.tokens.iter().zip(probs).filter(|(t, _)| **t < eot);
-                let probs: Vec<f32> = spoken.map(|(_, p)| p.exp()).collect();
+                let own: Vec<f32> = spoken.map(|(_, p)| p.exp()).collect();
                 let language = self.language.as_ref().map_or("en", |(code, _)| code);
                 let before = self.before(setting).len();
+                let probs = match setting.script {
+                    Some(_) => alignment.probabilities.get(before - 1..).unwrap_or_default(),
+                    None => &own,
+                };
                 Ok(Considered::Timed(Words(words::time(
                     &alignment,
                     before,
                     &text,
-                    &probs,
+                    probs,
                     &setting.vocab,
                     language,
                 ))))
@@ -349,6 +382,7 @@ impl Window {
             no_speech: self.first.as_ref().map_or(0.0, |f| f.no_speech),
             split: None,
             timings: Vec::new(),
+            told: self.told,
             text,
         };
         let unlikely = decoding.logprob.is_some_and(|least| outcome.avg_logprob < least);
@@ -377,6 +411,9 @@ impl Window {
         if !silent {
             let begin = setting.vocab.special().timestamp_begin;
             outcome.split = Some(split::split(&outcome.text.tokens, begin, self.seek, self.frames));
+            if let Some(script) = &setting.script {
+                outcome.follow(script, &setting.vocab);
+            }
         }
         let timed = setting.options.words && !self.text(setting, &outcome).is_empty();
         self.state = if timed { State::Align(outcome) } else { State::Done(outcome) };

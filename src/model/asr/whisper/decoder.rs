@@ -7,14 +7,15 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::config::Config;
-use super::layers::{Matrix, Norm, Precision};
+use super::layers::{Matrix, Norm, Table};
 use super::weights::Source;
 use crate::model::asr::{Alignment, Error, Row, Want};
 use crate::ops::{self, CrossCache, KvCache, Rows, Sight, Span};
+use crate::types::model::Precision;
 
 pub(super) struct Decoder {
     /// `(vocab, width)`: the embedding and the projection to logits are the same matrix.
-    embedding: ops::HalfLinear,
+    embedding: Table,
     /// `(text_context, width)`
     positions: Tensor,
     blocks: Vec<Block>,
@@ -77,7 +78,7 @@ impl Decoder {
             }
         }
         Ok(Decoder {
-            embedding: ops::HalfLinear::new(&embedding, None, config.vocab, width, device)?,
+            embedding: Table::new(embedding, (config.vocab, width), precision, device)?,
             positions: Tensor::from_vec(positions, (config.text_context, width), device)?,
             blocks,
             norm: source.norm("decoder/layer_norm", "model.decoder.layer_norm", width, device)?,
@@ -114,7 +115,7 @@ impl Decoder {
             rows.iter().flat_map(|r| (r.position..r.position + r.tokens.len()).map(|p| p as u32)).collect();
         let count = tokens.len();
         let step = Step::new(rows, own, heard);
-        let embedded = self.embedding.rows(&tokens)?;
+        let embedded = self.embedding.rows(&tokens, device)?;
         let mut x =
             (embedded + self.positions.index_select(&Tensor::from_vec(positions, count, device)?, 0)?)?;
         let mut weights = vec![Vec::new(); rows.len()];
@@ -123,7 +124,10 @@ impl Decoder {
         }
         let heads = self.alignment_heads.iter().map(Vec::len).sum();
         let aligned = rows.iter().zip(weights).filter_map(|(row, weights)| match row.want {
-            Want::Alignment { keys } => Some(Alignment { heads, tokens: row.tokens.len(), keys, weights }),
+            Want::Alignment { keys, .. } => {
+                let tokens = row.tokens.len();
+                Some(Alignment { heads, tokens, keys, weights, probabilities: Vec::new() })
+            }
             _ => None,
         });
         let alignments = aligned.collect();
@@ -134,7 +138,7 @@ impl Decoder {
             true => x,
             false => x.index_select(&Tensor::new(wanted, device)?, 0)?,
         };
-        Ok(Output { logits: Some(self.embedding.forward(&self.norm.forward(&x)?)?), alignments })
+        Ok(Output { logits: Some(self.embedding.logits(&self.norm.forward(&x)?)?), alignments })
     }
 }
 
@@ -216,7 +220,7 @@ impl Block {
         let x = (x + self.self_out.forward(&own)?)?;
         let q = self.cross_q.forward(&self.cross_norm.forward(&x)?)?;
         for ((row, rows), weights) in step.rows.iter().zip(&step.paged).zip(weights) {
-            if let Want::Alignment { keys } = row.want
+            if let Want::Alignment { keys, .. } = row.want
                 && !aligned.is_empty()
             {
                 let span = Span { slot: row.slot, first: rows.first, len: rows.len };

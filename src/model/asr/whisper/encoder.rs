@@ -3,10 +3,11 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::config::{Config, WINDOW};
-use super::layers::{Matrix, Norm, Precision};
+use super::layers::{Matrix, Norm};
 use super::weights::Source;
 use crate::model::asr::Error;
 use crate::ops;
+use crate::types::model::Precision;
 
 pub(super) struct Encoder {
     conv1: Matrix,

@@ -1,8 +1,10 @@
 //! The layers that encoder and decoder share.
 
+use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Result, Tensor};
 
 use crate::ops;
+use crate::types::model::Precision;
 
 /// Epsilon of every layer norm in Whisper (PyTorch's default).
 const EPS: f64 = 1e-5;
@@ -15,28 +17,23 @@ pub(super) struct Params {
     pub inputs: usize,
 }
 
-/// How a matrix is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Precision {
-    F32,
-    /// For layers that one token at a time goes through: they are bound by the bytes of their weights. Exact
-    /// where the file holds halves. (Q8_0 with candle's kernels halves the bytes again, but changes one
-    /// transcript in five: activations are rounded too, and logits come out up to 0.7 off.)
-    Half,
-}
-
 /// A linear layer on a device.
 pub(super) enum Matrix {
     F32(ops::Linear),
     Half(ops::HalfLinear),
+    Int8(ops::QLinear, Tensor),
 }
 
 impl Matrix {
     pub(super) fn new(params: Params, precision: Precision, device: &Device) -> Result<Matrix> {
         let Params { weight, bias, outputs, inputs } = params;
         Ok(match precision {
-            Precision::Half => {
+            Precision::F16 => {
                 Matrix::Half(ops::HalfLinear::new(&weight, Some(&bias), outputs, inputs, device)?)
+            }
+            Precision::Int8 => {
+                let weight = rounded(&weight, outputs, inputs, device)?;
+                Matrix::Int8(ops::QLinear::new(vec![weight])?, Tensor::from_vec(bias, outputs, device)?)
             }
             Precision::F32 => {
                 let weight = Tensor::from_vec(weight, (outputs, inputs), device)?;
@@ -51,14 +48,16 @@ impl Matrix {
         match self {
             Matrix::F32(layer) => layer.bytes(),
             Matrix::Half(layer) => layer.bytes(),
+            Matrix::Int8(layer, bias) => layer.bytes() as usize + bias.elem_count() * size_of::<f32>(),
         }
     }
 
-    /// `x Wᵀ + b` for `x` of `(..., inputs)`, contiguous.
+    /// `x Wᵀ + b` for `x` of `(..., inputs)`, contiguous; of whole numbers, of `(rows, inputs)`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Matrix::F32(layer) => ops::linear(x, layer),
             Matrix::Half(layer) => layer.forward(x),
+            Matrix::Int8(layer, bias) => layer.forward(x)?.broadcast_add(bias),
         }
     }
 
@@ -67,6 +66,72 @@ impl Matrix {
         match self {
             Matrix::F32(layer) => ops::linear_gelu(x, layer),
             Matrix::Half(layer) => layer.forward_gelu(x),
+            Matrix::Int8(..) => ops::gelu_erf(&self.forward(x)?),
+        }
+    }
+}
+
+/// A row-major `(outputs, inputs)` matrix in 8 bits.
+fn rounded(weight: &[f32], outputs: usize, inputs: usize, device: &Device) -> Result<ops::QWeight> {
+    let mut packer = ops::Packer::rounding(GgmlDType::F32, GgmlDType::Q8_0, outputs, inputs, device)?;
+    for rows in bytemuck::cast_slice::<f32, u8>(weight).chunks(packer.chunk_bytes()) {
+        packer.push(rows)?;
+    }
+    packer.finish()
+}
+
+/// The table of tokens, which is also the projection to logits.
+pub(super) enum Table {
+    F32 { rows: Tensor, out: ops::Linear },
+    Half(ops::HalfLinear),
+    Int8 { rows: ops::QEmbedding, out: ops::QLinear },
+}
+
+impl Table {
+    /// Takes a row-major `(vocab, width)` table.
+    pub(super) fn new(
+        table: Vec<f32>,
+        (vocab, width): (usize, usize),
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Table> {
+        Ok(match precision {
+            Precision::F32 => {
+                let rows = Tensor::from_vec(table, (vocab, width), device)?;
+                Table::F32 { out: ops::Linear::new(&rows, None)?, rows }
+            }
+            Precision::F16 => Table::Half(ops::HalfLinear::new(&table, None, vocab, width, device)?),
+            Precision::Int8 => {
+                let rows = ops::QEmbedding::new(rounded(&table, vocab, width, device)?)?;
+                Table::Int8 { out: ops::QLinear::tied(&rows)?, rows }
+            }
+        })
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Table::F32 { rows, out } => rows.elem_count() * size_of::<f32>() + out.bytes(),
+            Table::Half(table) => table.bytes(),
+            Table::Int8 { rows, .. } => rows.bytes() as usize,
+        }
+    }
+
+    /// `(tokens, width)`
+    pub(super) fn rows(&self, tokens: &[u32], device: &Device) -> Result<Tensor> {
+        match self {
+            Table::F32 { rows, .. } => rows.index_select(&Tensor::new(tokens, device)?, 0),
+            Table::Half(table) => table.rows(tokens),
+            Table::Int8 { rows, .. } => rows.forward(tokens, device),
+        }
+    }
+
+    /// Logits `(rows, vocab)` of `x` `(rows, width)`.
+    pub(super) fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Table::F32 { out, .. } => ops::linear(x, out),
+            Table::Half(table) => table.forward(x),
+            Table::Int8 { out, .. } => out.forward(x),
         }
     }
 }

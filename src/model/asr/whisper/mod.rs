@@ -20,7 +20,8 @@ use candle_core::Device;
 
 use crate::model::asr::vocab::Vocab;
 use crate::model::asr::{
-    Asr, Batch, Decode, Error, Front, Limits, Loaded, MOST_ROWS, ROWS_A_WINDOW, Row, RowOutput, Want,
+    Alignment, Asr, Batch, Decode, Error, Front, Limits, Loaded, MOST_ROWS, ROWS_A_WINDOW, Row, RowOutput,
+    Want,
 };
 use crate::model::weights::ggml::GgmlFile;
 use crate::model::{self, Model};
@@ -30,7 +31,6 @@ use crate::types::model::Format;
 pub use config::{Config, WINDOW};
 use decoder::{Decoder, Output};
 use encoder::Encoder;
-use layers::Precision;
 use weights::Source;
 
 /// Most windows a model may be given.
@@ -49,18 +49,9 @@ pub struct WhisperModel {
 }
 
 impl WhisperModel {
-    /// Loads a model folder, or the file of its weights where the format is one file. Memory for windows and sequences is taken when it is first used.
+    /// Loads a model folder, or the file of its weights where the format is one file. Memory for windows and sequences
+    /// is taken when it is first used.
     pub fn load(path: &Path, format: Format, device: &Device, limits: Limits) -> Result<WhisperModel, Error> {
-        WhisperModel::load_with(path, format, device, limits, Precision::Half)
-    }
-
-    fn load_with(
-        path: &Path,
-        format: Format,
-        device: &Device,
-        limits: Limits,
-        precision: Precision,
-    ) -> Result<WhisperModel, Error> {
         let (source, config) = Source::open(path, format)?;
         let (layers, length) = (config.decoder_layers, config.audio_context);
         let a_window = CrossCache::slot_bytes(layers, length, config.width);
@@ -72,7 +63,7 @@ impl WhisperModel {
         let shape = (config.heads, config.head_dim());
         Ok(WhisperModel {
             encoder: Encoder::load(&source, &config, device)?,
-            decoder: Decoder::load(&source, &config, precision, device)?,
+            decoder: Decoder::load(&source, &config, limits.precision, device)?,
             heard: CrossCache::new(windows, layers, length, shape, device)?,
             own: KvCache::new(KvType::F16, layers, blocks, shape, device)?,
             rows,
@@ -118,6 +109,7 @@ impl WhisperModel {
             match row.want {
                 Want::Last => wanted.push((packed - 1) as u32),
                 Want::Probe(at) => wanted.extend([(first + at) as u32, (packed - 1) as u32]),
+                Want::Alignment { score: true, .. } => wanted.extend((first..packed - 1).map(|at| at as u32)),
                 Want::Alignment { .. } => {}
             }
         }
@@ -133,7 +125,11 @@ impl WhisperModel {
                     let probe = Some(next());
                     Some(RowOutput::Logits { last: next(), probe })
                 }
-                Want::Alignment { .. } => alignments.next().map(RowOutput::Alignment),
+                Want::Alignment { score, .. } => {
+                    let next_tokens = row.tokens.iter().skip(1).filter(|_| score);
+                    let probabilities = next_tokens.map(|&token| probability(&next(), token)).collect();
+                    alignments.next().map(|a| RowOutput::Alignment(Alignment { probabilities, ..a }))
+                }
             }
         };
         Ok(step.rows.iter().filter_map(&mut output).collect())
@@ -149,7 +145,7 @@ impl WhisperModel {
                 "the slot has no window"
             } else if row.tokens.is_empty() || matches!(row.want, Want::Probe(p) if p >= row.tokens.len()) {
                 "a row without tokens, or a probe past them"
-            } else if matches!(row.want, Want::Alignment { keys } if keys == 0 || keys > self.config.audio_context)
+            } else if matches!(row.want, Want::Alignment { keys, .. } if keys == 0 || keys > self.config.audio_context)
             {
                 "an alignment with what is not there"
             } else if end > self.config.text_context {
@@ -167,6 +163,13 @@ impl WhisperModel {
         }
         Ok(())
     }
+}
+
+/// Of a token, from logits; 0 where they say nothing.
+fn probability(logits: &[f32], token: u32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|l| (l - largest).exp()).sum();
+    logits.get(token as usize).map_or(0.0, |l| (l - largest).exp() / sum)
 }
 
 fn call(reason: String) -> Error {
