@@ -19,7 +19,7 @@ use crate::model::asr::output::{self, Cut};
 use crate::model::vad::{Vad, VadState};
 use crate::service::resolve::joined;
 use crate::service::{Error, ErrorKind};
-use crate::types::asr::{Request, Segment, Task, Word};
+use crate::types::asr::{Request, SAMPLE_RATE, Segment, Task, Word};
 
 /// Before what was refused is tried again, and before a full ear is asked again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -27,6 +27,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 const REFUSALS: u32 = 40;
 /// The last words of a turn go before other recordings, whose callers wait for more than a line.
 const URGENT: i32 = -1;
+
+/// So many times as long as a pass within a turn took, from the asking to the answer, no other one is begun: what the
+/// sessions of a busy server leave to each other, and to the last passes of their turns.
+const LEISURE: u32 = 3;
+
+/// Tokens that a window may come to for each second of it, and besides: twice what a whole window has room for. Text that
+/// repeats itself, as small networks' texts of cut words do, ends there and not at 224.
+const TOKENS_A_SECOND: usize = 15;
+const TOKENS_BESIDES: usize = 16;
 
 type Hearing = BoxFuture<'static, Result<Vec<Word>, Error>>;
 
@@ -39,8 +48,11 @@ pub(super) struct Driver {
     state: VadState,
     listening: Option<mpsc::Receiver<job::Event<Vad>>>,
     hearing: Option<Hearing>,
-    /// Whether what is being heard ends its turn.
+    /// Whether what is being heard ends its turn, and since when it is.
     last: bool,
+    since: Instant,
+    /// Until then nothing is heard within a turn.
+    leisure_until: Instant,
     refusals: u32,
     /// Not before this is anything heard.
     rest_until: Option<Instant>,
@@ -76,6 +88,8 @@ impl Driver {
             listening: None,
             hearing: None,
             last: false,
+            since: Instant::now(),
+            leisure_until: Instant::now(),
             refusals: 0,
             rest_until: None,
             waiting: None,
@@ -182,10 +196,14 @@ impl Driver {
             return Ok(());
         }
         self.rest_until = None;
+        if self.hearing.is_some() && self.ear.is_superseded() {
+            self.hearing = None;
+            self.ear.put_back();
+        }
         if self.hearing.is_none()
-            && let Some(pass) = self.ear.next_pass()
+            && let Some(pass) = self.ear.next_pass(Instant::now() >= self.leisure_until)
         {
-            self.last = pass.last;
+            (self.last, self.since) = (pass.last, Instant::now());
             self.hearing = Some(hear(self.model.clone(), &self.options, self.timeout, pass));
         }
         Ok(())
@@ -210,6 +228,9 @@ impl Driver {
         match result {
             Ok(words) => {
                 self.refusals = 0;
+                if !self.last {
+                    self.leisure_until = Instant::now() + LEISURE * self.since.elapsed();
+                }
                 self.ear.heard(words);
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
@@ -255,7 +276,7 @@ fn lost() -> Error {
 
 /// The words of a window.
 fn hear(model: Handle<Asr>, options: &Options, timeout: Duration, pass: Pass) -> Hearing {
-    let asked = asked(&model, options, pass.context);
+    let asked = asked(&model, options, &pass);
     let priority = if pass.last { URGENT } else { 0 };
     async move {
         let bins = model.front().mels;
@@ -280,15 +301,17 @@ fn hear(model: Handle<Asr>, options: &Options, timeout: Duration, pass: Pass) ->
     .boxed()
 }
 
-fn asked(model: &Handle<Asr>, options: &Options, context: String) -> output::Options {
+fn asked(model: &Handle<Asr>, options: &Options, pass: &Pass) -> output::Options {
     let mut request = Request::new(model.id(), Task::Transcribe);
     request.language.clone_from(&options.language);
-    request.prompt = Some(context).filter(|text| !text.trim().is_empty());
+    request.prompt = Some(pass.context.clone()).filter(|text| !text.trim().is_empty());
     request.words = true;
     request.decoding.beam_size = options.beam_size.max(1);
     request.decoding.best_of = 1;
-    // Further tries cost more than the next look at the same audio.
-    request.decoding.temperatures = vec![0.0, 0.2, 0.4];
+    // Within a turn a further try costs more than the next look at the same audio.
+    request.decoding.temperatures = if pass.last { vec![0.0, 0.4] } else { vec![0.0] };
+    let tokens = pass.samples.len() * TOKENS_A_SECOND / SAMPLE_RATE as usize;
+    request.decoding.max_new_tokens = Some(TOKENS_BESIDES + tokens);
     request.decoding.language_windows = 1;
     output::Options::new(&request)
 }

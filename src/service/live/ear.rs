@@ -290,15 +290,26 @@ impl Ear {
         self.options = options;
     }
 
-    /// What is to be heard next, where nothing is being heard.
-    pub fn next_pass(&mut self) -> Option<Pass> {
+    /// Whether what is being heard is a part of a turn that has ended meanwhile: its last pass hears all of it again.
+    pub fn is_superseded(&self) -> bool {
+        let partial = self.in_flight.as_ref().is_some_and(|pass| !pass.last);
+        partial && self.turns.front().is_some_and(|turn| turn.end.is_some_and(|end| self.is_known(end)))
+    }
+
+    /// Whether the detector has heard all up to here.
+    fn is_known(&self, end: u64) -> bool {
+        !self.detects || self.known + (FRAME as u64) > end
+    }
+
+    /// What is to be heard next, where nothing is being heard; of turns that have not ended only `within` them.
+    pub fn next_pass(&mut self, within: bool) -> Option<Pass> {
         loop {
             if self.in_flight.is_some() {
                 return None;
             }
             let turn = self.turns.front()?;
             let (end, last, cut) = (turn.end.unwrap_or(self.known), turn.end.is_some(), turn.cut);
-            if last && self.detects && self.known + (FRAME as u64) <= end {
+            if if last { !self.is_known(end) } else { !within } {
                 return None;
             }
             let unheard = end.saturating_sub(turn.heard);

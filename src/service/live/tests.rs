@@ -139,7 +139,7 @@ impl Watched {
     }
 
     fn begin(&mut self) -> Option<usize> {
-        let pass = self.ear.next_pass();
+        let pass = self.ear.next_pass(true);
         self.take();
         let pass = pass?;
         assert!(!self.pass, "one at a time");
@@ -246,6 +246,28 @@ fn what_the_caller_ends_and_forgets() {
     watched.ear.failed(Error::Cancelled);
     watched.take();
     assert!(matches!(watched.events.last(), Some(Event::Failed { item: Some(2), .. })));
+    watched.finish();
+}
+
+#[test]
+fn the_last_pass_of_a_turn_takes_the_place_of_one_within_it() {
+    let mut watched = Watched::new(Options { turns: None, ..Options::new("m") }, true);
+    watched.push(4 * SECOND, 0.9);
+    watched.listen_to_all();
+    assert!(watched.ear.next_pass(false).is_none());
+    let within = watched.ear.next_pass(true).unwrap();
+    assert!(!within.last && !watched.ear.is_superseded());
+    watched.push(FRAME * 4, 0.9);
+    watched.ear.commit();
+    assert!(!watched.ear.is_superseded(), "the detector has not heard its end");
+    watched.listen_to_all();
+    assert!(watched.ear.is_superseded());
+    watched.ear.put_back();
+    let last = watched.ear.next_pass(false).unwrap();
+    assert!(last.last && last.samples.len() > within.samples.len());
+    assert!(!watched.ear.is_superseded());
+    watched.ear.heard(said("so", 0.1));
+    watched.take();
     watched.finish();
 }
 

@@ -116,6 +116,8 @@ pub struct Decoding {
     pub max_initial_timestamp: f32,
     /// With word times: silence around doubtful words is left out where it is longer than this many seconds.
     pub hallucination_silence: Option<f32>,
+    /// Tokens that a window's text has at most; `None`: as many as the network has room for, 224.
+    pub max_new_tokens: Option<usize>,
     /// Windows that the language is looked for in until it is likelier than not.
     pub language_windows: usize,
     /// Of the sampling above temperature 0.
@@ -139,6 +141,7 @@ impl Default for Decoding {
             without_timestamps: false,
             max_initial_timestamp: 1.0,
             hallucination_silence: None,
+            max_new_tokens: None,
             language_windows: 4,
             seed: 0,
         }

@@ -8,6 +8,9 @@ use crate::http::form::{Field, Values};
 use crate::http::speech::{self, MAX_PROMPT};
 use crate::types::asr::{Chunking, Decoding, Vad};
 
+/// More than any network has room for.
+const MAX_NEW_TOKENS: u64 = 1024;
+
 /// Longest pad, and longest pause that does not end speech, in milliseconds.
 const MAX_MS: f32 = 30_000.0;
 /// What the network hears at a time, in seconds.
@@ -45,6 +48,7 @@ pub(super) fn decoding(values: &Values) -> Result<Decoding, ApiError> {
         hallucination_silence: values
             .threshold(&["hallucination_silence_threshold"], (0.0, WINDOW))?
             .unwrap_or(default.hallucination_silence),
+        max_new_tokens: values.whole(&["max_new_tokens"], (1, MAX_NEW_TOKENS))?.map(|n| n as usize),
         language_windows: default.language_windows,
         seed: seed(values)?.unwrap_or(default.seed),
     })

@@ -82,6 +82,9 @@ pub(crate) struct TranscriptionForm {
     /// Latest start of a window's first segment, in seconds; 1 if absent.
     #[schema(minimum = 0, maximum = 30)]
     max_initial_timestamp: Option<f32>,
+    /// Tokens that the text of a window of 30 s has at most.
+    #[schema(minimum = 1, maximum = 1024)]
+    max_new_tokens: Option<u32>,
     /// Token ids that are never said; -1, as if absent: those that are not speech.
     suppress_tokens: Option<Vec<i32>>,
     /// Whether a window may not begin with a blank; true if absent.

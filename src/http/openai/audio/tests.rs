@@ -102,6 +102,7 @@ fn decoding_is_as_asked() {
         ("suppress_tokens", "1, 50257"),
         ("suppress_blank", "0"),
         ("hallucination_silence_threshold", "1.5"),
+        ("max_new_tokens", "9"),
         ("seed", "-1"),
         ("temperature", "[0, 0.5]"),
     ])
@@ -124,6 +125,7 @@ fn decoding_is_as_asked() {
         without_timestamps: true,
         max_initial_timestamp: 2.5,
         hallucination_silence: Some(1.5),
+        max_new_tokens: Some(9),
         seed: u64::MAX,
         ..crate::types::asr::Decoding::default()
     };

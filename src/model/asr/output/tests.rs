@@ -449,6 +449,13 @@ fn never_more_tokens_than_there_is_room_for() {
 }
 
 #[test]
+fn a_text_has_no_more_tokens_than_it_may() {
+    let mut long = start(1800, with(|o| o.decoding.max_new_tokens = Some(3)));
+    let (segments, _) = run(&mut long, 0.1, script(&[T, 0, 1, 2, 3, T + 100]));
+    assert_eq!(segments.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["ab"]);
+}
+
+#[test]
 fn a_known_transcript_takes_the_place_of_what_is_heard() {
     let options = with(|o| (o.words, o.transcript) = (true, Some("ax c d\nend".into())));
     let mut long = start(3000, options.clone());

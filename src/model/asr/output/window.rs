@@ -358,7 +358,8 @@ impl Window {
         if first.is_empty() {
             return Err(self.unusable(self.prompt.len()));
         }
-        let limit = limit(setting.context, self.prompt.len());
+        let most = decoding.max_new_tokens.unwrap_or(usize::MAX).max(1);
+        let limit = limit(setting.context, self.prompt.len()).min(most);
         let eot = setting.vocab.special().eot;
         self.sampled_tokens += 1;
         let (search, parents) = Search::begin(how, &given, limit, decoding.length_penalty, eot, first);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Decoding through HTTP with streaming: http.py MODEL [BASE_URL]
+"""Decoding through HTTP with streaming: chat.py MODEL [BASE_URL]
 
 The cases, prompts and lengths of `stentor bench llm`, as streamed completions on connections of their own, so that
 compare.py sets the two side by side. The server must not speculate (`STENTOR_MODELS_SPECULATE=false`), as the bench does
