@@ -253,6 +253,13 @@ fn beams_and_word_times_are_those_of_faster_whisper() {
 
 /// The lists in a model's `config.json` are those that the vocabulary alone gives.
 #[test]
+fn words_are_encoded_as_the_network_writes_them() {
+    let Some(folder) = test_model("whisper-base") else { return };
+    let vocab = Vocab::load(&folder).unwrap();
+    assert_eq!(vocab.encode(" over the lazy"), [670, 264, 14847]);
+}
+
+#[test]
 fn suppressed_tokens_can_be_derived() {
     for (id, languages) in [("whisper-base", 99), ("whisper-tiny.en", 0)] {
         let Some(folder) = test_model(id) else { return };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
 /// Ids believed at most; real vocabularies have about 52,000.
 const MAX_VOCAB: u32 = 1 << 20;
@@ -67,6 +67,7 @@ impl Vocab {
         let mut tokenizer = Tokenizer::from_file(&file)
             .map_err(|e| Error::Tokenizer { file: file.clone(), reason: e.to_string() })?;
         tokenizer.set_encode_special_tokens(true);
+        whole_words(&mut tokenizer);
         let special = special(&tokenizer, &file)?;
         let languages = languages(&tokenizer, &special);
         let mut vocab =
@@ -166,6 +167,17 @@ fn byte(symbol: char) -> Option<u8> {
     match u32::from(symbol) {
         code @ 0..=0xff => u8::try_from(code).ok(),
         code => (0..=u8::MAX).filter(|&b| !is_printable(b)).nth(usize::try_from(code - 0x100).ok()?),
+    }
+}
+
+/// Takes what stands between spaces for one token where the vocabulary has it, as openai/whisper's tokenizer does. The
+/// multilingual files of Hugging Face lack the merge of a space and `t`: by merges alone ` the` would be two tokens that
+/// the network never writes.
+fn whole_words(tokenizer: &mut Tokenizer) {
+    if let ModelWrapper::BPE(merges) = tokenizer.get_model() {
+        let mut words = merges.clone();
+        words.ignore_merges = true;
+        tokenizer.with_model(words);
     }
 }
 
