@@ -309,7 +309,8 @@ impl Ear {
             }
             let turn = self.turns.front()?;
             let (end, last, cut) = (turn.end.unwrap_or(self.known), turn.end.is_some(), turn.cut);
-            if if last { !self.is_known(end) } else { !within } {
+            let ready = if last { self.is_known(end) } else { within };
+            if !ready {
                 return None;
             }
             let unheard = end.saturating_sub(turn.heard);
