@@ -1,6 +1,6 @@
 //! What this machine computes with: its cores, memory and GPUs.
 
-use candle_core::Device;
+pub use candle_core::Device;
 
 /// A place where models can run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,11 +17,11 @@ use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
 use crate::types::model::{Format, Installed, Kind, Precision, Quantise};
 
-/// Tokens of prompts that one step computes when nothing decodes: enough to fill the matrix units, few enough
-/// that a cancelled prompt stops soon.
-const PREFILL_TOKENS: usize = 512;
-/// Beside decoding rows, on a CPU: what a prompt adds to the others' next token must stay small.
-const MIXED_TOKENS: usize = 128;
+/// Tokens of prompts that one step computes when nothing decodes, on a CPU and on a GPU: enough to fill the matrix units,
+/// few enough that a cancelled prompt stops soon.
+const PREFILL_TOKENS: [usize; 2] = [512, 2048];
+/// Beside decoding rows: what a prompt adds to the others' next token must stay small.
+const MIXED_TOKENS: [usize; 2] = [128, 256];
 /// Chat sequences that hold blocks at once.
 const MAX_RUNNING: usize = 64;
 /// Tokens of a batch of texts. More does not make a CPU faster, and delays other models.
@@ -118,10 +118,11 @@ fn open_llm(
         (None, true) => Guesses::Lookup,
         (None, false) => Guesses::Nobody,
     };
+    let gpu = usize::from(!device.is_cpu());
     let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
         max_running: MAX_RUNNING,
-        prefill_tokens: PREFILL_TOKENS,
-        mixed_tokens: MIXED_TOKENS,
+        prefill_tokens: PREFILL_TOKENS[gpu],
+        mixed_tokens: MIXED_TOKENS[gpu],
         context: front.context,
         blocks,
         block_size: KvCache::BLOCK,

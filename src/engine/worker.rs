@@ -139,7 +139,8 @@ impl Worker {
         let thread = std::thread::Builder::new().name("stentor-device".to_owned()).spawn(move || {
             // Dropped last, also when the thread unwinds: whoever watches learns that the device is lost.
             let _living = living;
-            let device = match device::open(&info) {
+            let ready = device::open(&info).and_then(|device| crate::ops::prepare(&device).map(|()| device));
+            let device = match ready {
                 Ok(device) => device,
                 Err(error) => return drop(opened.send(Err(error.to_string()))),
             };

@@ -32,7 +32,7 @@ impl Model<Llm> for FakeLlm {
             return Err(Error::Batch("asked to fail".to_owned()));
         }
         assert!(!batch.tokens.contains(&PANIC), "asked to panic");
-        let mut data = Vec::new();
+        let (mut data, mut best) = (Vec::new(), Vec::new());
         let mut end = 0;
         for row in &batch.rows {
             end += row.len;
@@ -41,10 +41,14 @@ impl Model<Llm> for FakeLlm {
                     SAY_STOP => STOP,
                     token => 8 + (token + 1) % 50,
                 };
+                if row.greedy {
+                    best.push(next);
+                    continue;
+                }
                 data.extend((0..VOCABULARY as u32).map(|t| if t == next { 9.0 } else { 0.0 }));
             }
         }
-        Ok(Logits { data, vocabulary: VOCABULARY })
+        Ok(Logits { data, best, vocabulary: VOCABULARY })
     }
 
     fn bytes(&self) -> u64 {

@@ -23,6 +23,10 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     if cpu::fused(&[x]) {
         return x.apply_op1_no_bwd(&Gate(activation));
     }
+    #[cfg(feature = "cuda")]
+    if let Some(out) = on_gpu(x, activation)? {
+        return Ok(out);
+    }
     let n = x.dim(D::Minus1)? / 2;
     let gate = x.narrow(D::Minus1, 0, n)?;
     let gate = match activation {
@@ -30,6 +34,39 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::GeluTanh => gate.gelu()?,
     };
     gate * x.narrow(D::Minus1, n, n)?
+}
+
+/// `rows` of 2 `width` values at `x` to `width` each at `out`; a multiple of 4.
+#[cfg(any(test, feature = "cuda"))]
+fn launch(x: u64, out: u64, rows: usize, width: usize, activation: Activation) -> super::gpu::Launch {
+    const THREADS: usize = 256;
+    super::gpu::Launch::new("gate", [(width / 4).div_ceil(THREADS), rows, 1], THREADS)
+        .address(x)
+        .address(out)
+        .count(width / 4)
+        .word((activation == Activation::GeluTanh).into())
+}
+
+/// By the kernel; `None` for what it does not take.
+#[cfg(feature = "cuda")]
+fn on_gpu(x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
+    use super::gpu::cuda::{address, of, run, unset};
+
+    let mut dims = x.dims().to_vec();
+    let (Some(device), Some(last)) = (of(x.device()), dims.last_mut()) else { return Ok(None) };
+    if x.dtype() != candle_core::DType::F32 || !x.is_contiguous() || !last.is_multiple_of(8) || *last == 0 {
+        return Ok(None);
+    }
+    *last /= 2;
+    let width = *last;
+    let out = unset::<f32>(device, dims)?;
+    let rows = out.elem_count() / width;
+    // A grid has 65,535 blocks along y.
+    if rows > 65_535 {
+        return Ok(None);
+    }
+    run(device, &[launch(address(x)?, address(&out)?, rows, width, activation)])?;
+    Ok(Some(out))
 }
 
 struct Gate(Activation);
@@ -91,6 +128,29 @@ fn rows(x: &[f32], n: usize, out: &mut [f32], activation: impl Fn(f32) -> f32) {
         let (gate, up) = row.split_at(n);
         for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
             *out = activation(g) * u;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gpu::host::{at, at_mut, run};
+    use crate::ops::testing::{assert_close, noise};
+
+    #[test]
+    fn the_kernel_of_a_gpu_gates_alike() {
+        for (rows, width) in [(1, 4), (3, 1536), (2, 1100)] {
+            let x: Vec<f32> = noise(2 * rows * width, 1).iter().map(|v| v * 8.0).collect();
+            for activation in [Activation::Silu, Activation::GeluTanh] {
+                let (mut out, mut want) = (vec![f32::NAN; rows * width], vec![0.0; rows * width]);
+                run(&[launch(at(&x), at_mut(&mut out), rows, width, activation)]);
+                match activation {
+                    Activation::Silu => silu_rows(&x, width, &mut want),
+                    Activation::GeluTanh => gelu_rows(&x, width, &mut want),
+                }
+                assert_close(&out, &want, 1e-5);
+            }
         }
     }
 }

@@ -10,14 +10,18 @@
 use candle_core::DType;
 
 pub(crate) mod amx;
+pub mod argmax;
 pub mod attention;
 pub(crate) mod cpu;
 pub mod cross;
 pub mod elementwise;
 pub mod gate;
 pub(crate) mod gemm;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod gpu;
 pub mod half_linear;
 pub mod layer_norm;
+pub mod limits;
 pub mod linear;
 pub mod lstm;
 mod multi;
@@ -26,27 +30,45 @@ pub(crate) mod par;
 pub mod pool;
 pub mod qlinear;
 mod quant;
+pub mod replay;
 pub mod rms_norm;
 pub mod rope;
 pub mod simd;
 pub mod softmax;
 pub mod unfold;
 
+pub use argmax::{argmax, argmax_rows};
 pub use attention::{Mask, attention, attention_varlen};
 pub use cross::{CrossCache, Span};
 pub use elementwise::gelu_erf;
 pub use gate::{Activation, gated};
 pub use half_linear::HalfLinear;
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
+pub use limits::{Limits, limits};
 pub use linear::{Linear, linear, linear_gelu, linear_relu};
 pub use lstm::{Lstm, LstmState, lstm};
-pub use paged::{KvCache, KvType, Rows, Sight, paged_attention};
+pub use paged::{KvCache, KvType, Projection, Rows, Sight, SteadyStep, Step, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
+pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
 pub use softmax::softmax;
 pub use unfold::unfold;
+
+/// Makes ready what a device's kernels need before a model is loaded on it: those of a GPU are compiled for it, the first
+/// time on a machine for some seconds.
+///
+/// # Errors
+/// A kernel that the compiler or the driver refuses.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables, clippy::unnecessary_wraps))]
+pub fn prepare(device: &candle_core::Device) -> candle_core::Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = gpu::cuda::of(device) {
+        gpu::cuda::prepare(cuda)?;
+    }
+    Ok(())
+}
 
 /// The type that a composition computes sums in: half-precision inputs are widened.
 pub(crate) fn wide(dtype: DType) -> DType {

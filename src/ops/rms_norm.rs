@@ -11,6 +11,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     if cpu::fused(&[x, weight]) {
         return x.apply_op2_no_bwd(weight, &Norm { eps });
     }
+    #[cfg(feature = "cuda")]
+    if gpu::serves(&[x, weight]) {
+        return gpu::norm(x, weight, eps);
+    }
     composed(x, weight, eps)
 }
 
@@ -27,9 +31,109 @@ pub fn add_rms_norm(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) ->
         let both = x.apply_op3_no_bwd(residual, weight, &AddNorm { eps })?;
         return Ok((both.get(0)?, both.get(1)?));
     }
+    #[cfg(feature = "cuda")]
+    if gpu::serves(&[x, residual, weight]) {
+        return gpu::add_norm(x, residual, weight, eps);
+    }
     let sum = (x + residual)?;
     let normed = composed(&sum, weight, eps)?;
     Ok((sum, normed))
+}
+
+/// Kernels of a GPU.
+#[cfg(any(test, feature = "cuda"))]
+mod gpu {
+    use crate::ops::gpu::{Address, Launch};
+
+    /// Addresses of rows of `width` values, a multiple of 4; `residual` and `sum` are 0 where nothing is added.
+    pub(super) struct Rows {
+        pub x: Address,
+        pub residual: Address,
+        pub weight: Address,
+        pub sum: Address,
+        pub out: Address,
+        pub count: usize,
+        pub width: usize,
+    }
+
+    pub(super) fn launch(rows: &Rows, eps: f32) -> Launch {
+        // Groups of 4; whole warps, some groups a thread.
+        let groups = rows.width / 4;
+        Launch::new("rms_norm", [rows.count, 1, 1], groups.next_multiple_of(32).clamp(32, 512))
+            .address(rows.x)
+            .address(rows.residual)
+            .address(rows.weight)
+            .address(rows.sum)
+            .address(rows.out)
+            .count(groups)
+            .float(eps)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) use tensors::{add_norm, norm, serves};
+
+    #[cfg(feature = "cuda")]
+    mod tensors {
+        use candle_core::{D, DType, Result, Tensor, bail};
+
+        use super::{Rows, launch};
+        use crate::ops::gpu::cuda::{address, of, run, unset};
+
+        /// Whether the kernel takes these, of which the last is the weight.
+        pub(in super::super) fn serves(tensors: &[&Tensor]) -> bool {
+            let fits = |t: &&Tensor| {
+                t.device().is_cuda()
+                    && t.dtype() == DType::F32
+                    && t.is_contiguous()
+                    && t.dim(D::Minus1).is_ok_and(|n| n > 0 && n.is_multiple_of(4))
+            };
+            tensors.iter().all(fits)
+        }
+
+        pub(in super::super) fn norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+            Ok(run_on(x, None, weight, eps)?.1)
+        }
+
+        pub(in super::super) fn add_norm(
+            x: &Tensor,
+            residual: &Tensor,
+            weight: &Tensor,
+            eps: f32,
+        ) -> Result<(Tensor, Tensor)> {
+            run_on(x, Some(residual), weight, eps)
+        }
+
+        /// The sum, which is `x` itself where nothing is added, and the norm.
+        fn run_on(
+            x: &Tensor,
+            residual: Option<&Tensor>,
+            weight: &Tensor,
+            eps: f32,
+        ) -> Result<(Tensor, Tensor)> {
+            let (Some(device), width) = (of(x.device()), weight.dims1()?) else {
+                bail!("rms_norm: a tensor of the GPU is needed")
+            };
+            if x.dim(D::Minus1)? != width || residual.is_some_and(|r| r.dims() != x.dims()) {
+                bail!("rms_norm: {:?} by a weight of {width}", x.shape());
+            }
+            let out = unset::<f32>(device, x.shape())?;
+            let sum = match residual {
+                Some(_) => unset::<f32>(device, x.shape())?,
+                None => x.clone(),
+            };
+            let rows = Rows {
+                x: address(x)?,
+                residual: residual.map_or(Ok(0), address)?,
+                weight: address(weight)?,
+                sum: if residual.is_some() { address(&sum)? } else { 0 },
+                out: address(&out)?,
+                count: x.elem_count() / width,
+                width,
+            };
+            run(device, &[launch(&rows, eps)])?;
+            Ok((sum, out))
+        }
+    }
 }
 
 /// Normalises each of `heads` heads in the columns of `x` (tokens, columns) from `first` on, in place, by `weight`
@@ -201,4 +305,37 @@ fn scale_of(x: &[f32], eps: f32) -> f32 {
         }
     }
     ((sum_lanes(lanes) + tail) / x.len() as f32 + eps).sqrt().recip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gpu::host::{at, at_mut, run};
+    use crate::ops::testing::{assert_close, noise};
+
+    #[test]
+    fn the_kernel_of_a_gpu_normalises_and_adds() {
+        for (count, width) in [(1, 4), (3, 576), (2, 5000)] {
+            let (x, residual, weight) = (noise(count * width, 1), noise(count * width, 2), noise(width, 3));
+            let (mut sum, mut out) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+            let (mut want_sum, mut want) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            let mut rows = gpu::Rows {
+                x: at(&x),
+                residual: at(&residual),
+                weight: at(&weight),
+                sum: at_mut(&mut sum),
+                out: at_mut(&mut out),
+                count,
+                width,
+            };
+            run(&[gpu::launch(&rows, 1e-5)]);
+            add_norm_rows(&x, &residual, &weight, 1e-5, &mut want_sum, &mut want);
+            assert_close(&sum, &want_sum, 1e-6);
+            assert_close(&out, &want, 1e-5);
+            (rows.residual, rows.sum) = (0, 0);
+            run(&[gpu::launch(&rows, 1e-5)]);
+            norm_rows(&x, &weight, 1e-5, &mut want);
+            assert_close(&out, &want, 1e-5);
+        }
+    }
 }

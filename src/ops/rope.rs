@@ -34,6 +34,16 @@ enum Table {
     Device(Tensor, Tensor),
 }
 
+/// Rotations in a GPU's memory, (context, pairs) f32 each.
+#[cfg(feature = "cuda")]
+pub(super) struct TurnsAt {
+    pub cosines: u64,
+    pub sines: u64,
+    pub pairs: usize,
+    /// Pairs lie side by side.
+    pub interleaved: bool,
+}
+
 /// How fast each pair of dimensions turns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Angles {
@@ -71,6 +81,15 @@ impl Rope {
             Table::Device(part(|t| t.0)?, part(|t| t.1)?)
         };
         Ok(Rope { style, pairs, context, table })
+    }
+
+    /// Where the rotations lie on a GPU, for a kernel.
+    #[cfg(feature = "cuda")]
+    pub(super) fn at(&self) -> Result<TurnsAt> {
+        let Table::Device(cos, sin) = &self.table else { bail!("rope: the rotations are not on the GPU") };
+        let interleaved = self.style == RopeStyle::Interleaved;
+        let address = super::gpu::cuda::address;
+        Ok(TurnsAt { cosines: address(cos)?, sines: address(sin)?, pairs: self.pairs, interleaved })
     }
 
     /// Positions that have rotations.

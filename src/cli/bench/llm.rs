@@ -178,7 +178,7 @@ async fn second_turn(handle: &Handle<Llm>, runs: usize, report: &Report) -> anyh
 
 /// From submission to the first token. `first` numbers the prompt's tokens, so that no prompt repeats the
 /// beginning of another, which an engine could remember.
-async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::Result<Duration> {
+pub(super) async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::Result<Duration> {
     let vocabulary = handle.front().tokenizer.vocab_size().max(1);
     let token = |i: usize| ((first.wrapping_add(i).wrapping_mul(7919) % 30_000 + 100) % vocabulary) as u32;
     let input = input((0..tokens).map(token).collect(), 1, 0.0);
@@ -192,7 +192,7 @@ async fn prefill(handle: &Handle<Llm>, tokens: usize, first: usize) -> anyhow::R
 ///
 /// The clock starts when the last sequence gives its first token, and stops when it has given `steps` more.
 /// Those admitted before it are some tokens ahead and go on to the end, so every step timed has all rows.
-async fn decode(
+pub(super) async fn decode(
     handle: &Handle<Llm>,
     sequences: usize,
     steps: usize,

@@ -7,6 +7,7 @@
 
 mod asr;
 mod embed;
+mod gpu;
 mod llm;
 mod words;
 
@@ -37,6 +38,8 @@ pub enum What {
     Embed(embed::Args),
     /// A speech model: a recording, from the file to the text
     Asr(asr::Args),
+    /// A GPU: whether it computes what the CPU does, and how near its limits chat models come
+    Gpu(gpu::Args),
 }
 
 /// What every kind takes.
@@ -60,6 +63,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Llm(args) => llm::run(config, &args),
         What::Embed(args) => embed::run(config, &args),
         What::Asr(args) => asr::run(config, &args),
+        What::Gpu(args) => gpu::run(config, &args),
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Plan, Scheduler};
-use crate::model::llm::output::argmax;
 use crate::model::llm::{Batch, Llm, Row};
 use crate::model::{Error, Model};
 
@@ -85,7 +84,8 @@ impl Drafter {
             let Some(seq) = scheduler.running(wish.id) else { return Ok(()) };
             batch.tokens.extend_from_slice(&wish.tokens[wish.next..]);
             let len = wish.tokens.len() - wish.next;
-            batch.rows.push(Row { len, start: wish.next, table: seq.table.clone(), logits: 1 });
+            let table = seq.table.clone();
+            batch.rows.push(Row { len, start: wish.next, table, logits: 1, greedy: true });
         }
         let begun = Instant::now();
         let logits = self.model.step(&batch)?;
@@ -93,9 +93,9 @@ impl Drafter {
             // The first may catch up on more than a token, which says nothing of the next.
             scheduler.guessing_took(batch.rows.len(), begun.elapsed().as_secs_f64());
         }
-        for (wish, logits) in open.into_iter().zip(logits.data.chunks_exact(logits.vocabulary.max(1))) {
+        for (wish, best) in open.into_iter().zip(logits.best) {
             wish.next = wish.tokens.len();
-            wish.tokens.push(argmax(logits));
+            wish.tokens.push(best);
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Drafter {
     ) -> Result<(), Error> {
         let Some(seq) = scheduler.running(id).filter(|_| budget > 0) else { return Ok(()) };
         let tokens = seq.tokens[next..next + budget].to_vec();
-        let rows = vec![Row { len: budget, start: next, table: seq.table.clone(), logits: 0 }];
+        let rows = vec![Row { len: budget, start: next, table: seq.table.clone(), logits: 0, greedy: false }];
         self.model.step(&Batch { tokens, rows })?;
         self.computed.insert(id, next + budget);
         Ok(())

@@ -15,7 +15,7 @@ use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::llm::guide::Guide;
 use crate::model::llm::logprobs::Logprobs;
-use crate::model::llm::output::{forbid, sample};
+use crate::model::llm::output::{forbid, sample, takes_largest};
 use crate::model::llm::{Batch, Front, Llm, Logits, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
@@ -268,14 +268,16 @@ impl LlmLane {
                 start: row.start,
                 table: seq.table.clone(),
                 logits: if row.samples { 1 + guesses.len() } else { 0 },
+                greedy: self.jobs.get(&row.id).is_some_and(|active| is_greedy(seq, &active.job.input)),
             });
         }
         Ok(batch)
     }
 
     /// What the rows that sample say.
-    fn say(&self, plan: &Plan, mut logits: Logits, failed: &HashMap<JobId, String>) -> Said {
-        let mut logits = logits.data.chunks_exact_mut(logits.vocabulary.max(1));
+    fn say(&self, plan: &Plan, logits: Logits, failed: &HashMap<JobId, String>) -> Said {
+        let Logits { mut data, best, vocabulary } = logits;
+        let (mut logits, mut best) = (data.chunks_exact_mut(vocabulary.max(1)), best.into_iter());
         let mut said = Vec::with_capacity(plan.rows.len());
         for row in plan.rows.iter().filter(|r| r.samples) {
             let (Some(seq), Some(active)) = (self.scheduler.running(row.id), self.jobs.get(&row.id)) else {
@@ -284,6 +286,11 @@ impl LlmLane {
                 continue;
             };
             let guesses = seq.checked(row);
+            if is_greedy(seq, &active.job.input) {
+                let best = best.by_ref().take(1 + guesses.len());
+                said.push(Ok(keep_while_true(best, guesses)));
+                continue;
+            }
             let logits = logits.by_ref().take(1 + guesses.len());
             said.push(match failed.get(&row.id) {
                 Some(why) => Err(Failure::Step(format!("grammar: {why}"))),
@@ -296,6 +303,20 @@ impl LlmLane {
 
 /// What each row that samples said, the guesses that came true among it, or why it said nothing.
 type Said = Vec<Result<Vec<Sampled>, Failure>>;
+
+/// Whether the largest logit, as the model gives it, decides what the sequence says next.
+fn is_greedy(seq: &Sequence, input: &Input) -> bool {
+    let free = input.guide.is_none() && seq.tokens.len() >= seq.prompt_len + input.min_new;
+    free && input.logprobs.is_none() && takes_largest(&seq.sampling)
+}
+
+/// The largest of each as long as it is what was guessed, and one that is not, or is behind all guesses.
+fn keep_while_true(best: impl Iterator<Item = u32>, guesses: &[u32]) -> Vec<Sampled> {
+    // All are taken, so that the next row finds its own.
+    let best: Vec<u32> = best.collect();
+    let true_ones = best.iter().zip(guesses).take_while(|(best, guess)| best == guess).count();
+    best.into_iter().take(1 + true_ones).map(|token| Sampled { token, logprobs: None }).collect()
+}
 
 /// One token for each logits as long as it is what was guessed, and one that is not, or is behind all guesses.
 fn choose_while_true<'l>(

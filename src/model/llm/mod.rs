@@ -1,5 +1,6 @@
 //! Chat and completion models: decoders with a paged key-value cache.
 
+pub mod agree;
 mod calls;
 pub mod decoder;
 pub mod grammar;
@@ -49,12 +50,17 @@ pub struct Row {
     pub table: Vec<u32>,
     /// Tokens at its end after which logits are wanted.
     pub logits: usize,
+    /// Of these only which is the largest: greedy decoding needs no more, and a device then keeps the rest.
+    pub greedy: bool,
 }
 
-/// Logits after the tokens for which they were wanted, in order: (tokens, vocabulary) f32.
+/// What was wanted of the tokens of a batch, in order.
 #[derive(Debug)]
 pub struct Logits {
+    /// Logits of the rows that are not greedy: (tokens, vocabulary) f32.
     pub data: Vec<f32>,
+    /// The largest one's index for each token of the greedy rows.
+    pub best: Vec<u32>,
     pub vocabulary: usize,
 }
 

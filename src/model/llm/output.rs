@@ -1,7 +1,14 @@
 //! From logits to the next token: bias, penalties, temperature, then `min_p`, `top_k` and `top_p`, the order of vLLM,
 //! and `typical_p` of what they leave, as transformers does.
 
+pub use crate::ops::argmax;
 use crate::types::llm::Sampling;
+
+/// Whether [`sample`] comes to the largest of the logits as they are.
+pub fn takes_largest(s: &Sampling) -> bool {
+    let penalised = s.repetition_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0;
+    s.temperature <= 0.0 && s.logit_bias.is_empty() && !penalised
+}
 
 /// Chooses the token that follows `tokens`, of which the first `prompt_len` are the prompt. `logits` is scratch
 /// afterwards. The choice depends on nothing else: the random number is drawn from (`seed`, position), so batching
@@ -27,26 +34,6 @@ pub fn sample(logits: &mut [f32], sampling: &Sampling, seed: u64, tokens: &[u32]
         }
     }
     candidates.last().map_or(0, |c| c.0)
-}
-
-/// Index of the largest value, the lowest on a tie; values that are not numbers never win.
-pub fn argmax(logits: &[f32]) -> u32 {
-    // Maxima of lanes side by side, then where the largest is: loops that vectorise, which one comparison does not.
-    const LANES: usize = 32;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, v);
-        }
-    }
-    let top = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
-    let holds = |chunk: &[f32]| chunk.iter().fold(false, |any, v| any | (*v == top));
-    let from = chunks.iter().position(|chunk| holds(chunk)).unwrap_or(chunks.len()) * LANES;
-    let at = logits[from..].iter().position(|v| *v == top);
-    // With nothing but what is no number, or infinitely unlikely, the first.
-    at.filter(|_| top > f32::NEG_INFINITY).map_or(0, |at| (from + at) as u32)
 }
 
 fn penalise(logits: &mut [f32], sampling: &Sampling, generated: &[u32]) {
@@ -171,15 +158,6 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_the_largest_and_never_nan() {
         assert_eq!(sample(&mut [0.0, 3.0, 3.0, f32::NAN], &greedy(), 0, &[], 0), 1);
-        assert_eq!(argmax(&[f32::NAN, f32::NAN]), 0);
-        assert_eq!((argmax(&[]), argmax(&[f32::NEG_INFINITY; 70])), (0, 0));
-        for at in 0..100 {
-            let mut logits = vec![f32::NAN; 100];
-            logits[at..].fill(-1.0);
-            logits[(at + 40).min(99)] = 2.0;
-            logits[99] = 2.0;
-            assert_eq!(argmax(&logits), (at as u32 + 40).min(99));
-        }
     }
 
     #[test]

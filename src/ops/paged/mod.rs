@@ -6,19 +6,28 @@
 //! |---|---|---|
 //! | keys on the CPU | (B, H, D, S) | a query times one block's keys is `D` broadcasts over `S` adjacent lanes, no sums across lanes |
 //! | values on the CPU | (B, H, S, D) | the weighted sum of values is `S` broadcasts over `D` adjacent lanes |
-//! | both on a device | (B S, H D) | a token is one row, which candle's operations write and gather by its slot |
+//! | keys on a GPU | (B, H, S, D) | 8 dimensions of a position are 16 bytes, a lane's share of a product of the tensor cores |
+//! | values on a GPU | (B, H, D, S) | so are 8 positions of a dimension |
+//! | both elsewhere | (B S, H D) | a token is one row, which candle's operations write and gather by its slot |
 //!
-//! A pair of a block and a head is a *cell*. On the CPU it is of any [`KvType`] ([`cells`]); on a device of f16.
+//! A pair of a block and a head is a *cell*. On the CPU it is of any [`KvType`] ([`cells`]); on a device of f16. A GPU's
+//! cache has one block more than it is asked for, for the rows that fill a [step](Step) up.
 
 mod attend;
 mod cells;
 mod composed;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod launch;
+mod step;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::f16;
 
 use self::attend::Attend;
 use self::cells::{Element, Write};
+pub use self::step::{Projection, SteadyStep, Step};
 use super::cpu;
 
 /// How keys and values are kept.
@@ -46,7 +55,21 @@ pub struct KvCache {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Cells,
+    /// Cells of halves for the kernels of a GPU.
+    #[cfg(feature = "cuda")]
+    Halves,
     Rows,
+}
+
+impl Form {
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    fn of(device: &Device, head_dim: usize) -> Self {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() && launch::serves(head_dim) {
+            return Form::Halves;
+        }
+        if cpu::serves(device) { Form::Cells } else { Form::Rows }
+    }
 }
 
 impl KvCache {
@@ -68,9 +91,12 @@ impl KvCache {
         if count.is_none_or(|n| n == 0) {
             bail!("a key-value cache of {blocks} blocks, {heads} heads of {head_dim} cannot be");
         }
-        let (form, kind) =
-            if cpu::serves(device) { (Form::Cells, kind) } else { (Form::Rows, Self::kept(kind, device)) };
+        let (form, kind) = (Form::of(device, head_dim), Self::kept(kind, device));
         let part = || match (form, kind) {
+            #[cfg(feature = "cuda")]
+            (Form::Halves, _) => {
+                Tensor::zeros((blocks + 1, heads * head_dim * Self::BLOCK), DType::F16, device)
+            }
             (Form::Rows, _) => Tensor::zeros((blocks * Self::BLOCK, heads * head_dim), DType::F16, device),
             (Form::Cells, KvType::F32) => cells::zeros::<f32>(blocks, heads, head_dim),
             (Form::Cells, KvType::F16) => cells::zeros::<f16>(blocks, heads, head_dim),
@@ -111,12 +137,23 @@ impl KvCache {
         for tensor in self.layers.iter().flat_map(|(keys, values)| [keys, values]) {
             match self.form {
                 Form::Cells => tensor.inplace_op1(&cells::CopyBlocks { pairs, blocks: self.blocks })?,
-                Form::Rows => {
-                    for &(from, to) in pairs {
-                        let rows = tensor.narrow(0, from as usize * Self::BLOCK, Self::BLOCK)?.copy()?;
-                        tensor.slice_set(&rows, 0, to as usize * Self::BLOCK)?;
-                    }
-                }
+                #[cfg(feature = "cuda")]
+                Form::Halves => copy_rows(tensor, pairs, 1)?,
+                Form::Rows => copy_rows(tensor, pairs, Self::BLOCK)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses rows that do not fit `tokens` or the cache.
+    fn check(&self, rows: &[Rows<'_>], tokens: usize) -> Result<()> {
+        for row in rows {
+            let blocks = (row.start + row.len).div_ceil(Self::BLOCK);
+            if row.first + row.len > tokens || row.table.len() < blocks {
+                bail!("attention: {row:?} does not fit {tokens} tokens");
+            }
+            if let Some(bad) = row.table.iter().find(|&&b| b as usize >= self.blocks) {
+                bail!("attention: block {bad} is past the cache's {}", self.blocks);
             }
         }
         Ok(())
@@ -136,6 +173,10 @@ impl KvCache {
         let Some((keys, values)) = self.layers.get(layer) else {
             bail!("kv write: no layer {layer}");
         };
+        #[cfg(feature = "cuda")]
+        if self.form == Form::Halves {
+            return cuda::write(self, layer, qkv, first, slots);
+        }
         if self.form == Form::Rows {
             let at = Tensor::new(slots, qkv.device())?.unsqueeze(1)?;
             let at = at.broadcast_as((tokens, width))?.contiguous()?;
@@ -178,6 +219,26 @@ impl Sight {
     }
 }
 
+/// Copies so many rows at each pair's places.
+fn copy_rows(tensor: &Tensor, pairs: &[(u32, u32)], rows: usize) -> Result<()> {
+    for &(from, to) in pairs {
+        let copied = tensor.narrow(0, from as usize * rows, rows)?.copy()?;
+        tensor.slice_set(&copied, 0, to as usize * rows)?;
+    }
+    Ok(())
+}
+
+fn check_heads(cache: &KvCache, qkv: &Tensor, heads: usize, sight: Sight) -> Result<()> {
+    let columns = qkv.dim(1)?;
+    if sight.window == Some(0) {
+        bail!("attention: a window of no position");
+    }
+    if heads == 0 || !heads.is_multiple_of(cache.heads) || heads * cache.head_dim > columns {
+        bail!("attention: {heads} query heads on {} key heads in {columns} columns", cache.heads);
+    }
+    Ok(())
+}
+
 /// Causal attention of each row's tokens over the positions up to their own that `sight` leaves, whose keys and
 /// values have been written. `qkv` (tokens, columns) f32 begins with `heads` query heads; gives (tokens,
 /// heads * head_dim).
@@ -192,23 +253,14 @@ pub fn paged_attention(
     sight: Sight,
     rows: &[Rows<'_>],
 ) -> Result<Tensor> {
-    let (tokens, columns) = qkv.dims2()?;
-    if sight.window == Some(0) {
-        bail!("attention: a window of no position");
-    }
-    if heads == 0 || !heads.is_multiple_of(cache.heads) || heads * cache.head_dim > columns {
-        bail!("attention: {heads} query heads on {} key heads in {columns} columns", cache.heads);
-    }
-    for row in rows {
-        let blocks = (row.start + row.len).div_ceil(KvCache::BLOCK);
-        if row.first + row.len > tokens || row.table.len() < blocks {
-            bail!("attention: {row:?} does not fit {tokens} tokens");
-        }
-        if let Some(bad) = row.table.iter().find(|&&b| b as usize >= cache.blocks) {
-            bail!("attention: block {bad} is past the cache's {}", cache.blocks);
-        }
-    }
+    check_heads(cache, qkv, heads, sight)?;
+    cache.check(rows, qkv.dim(0)?)?;
     let Some((keys, values)) = cache.layers.get(layer) else { bail!("attention: no layer {layer}") };
+    #[cfg(feature = "cuda")]
+    if cache.form == Form::Halves {
+        let placed = cuda::Placed::new(rows, &[], &[], qkv.device())?;
+        return cuda::attention(cache, layer, qkv, heads, sight, &placed);
+    }
     if cache.form == Form::Rows {
         return composed::attention(cache, (keys, values), qkv, heads, sight, rows);
     }

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::experts::Mixture;
 use super::source::Tensors;
 use crate::model::Error;
-use crate::ops::{Activation, KvCache, QLinear, Rope, Rows, Sight, gated, paged_attention, rms_norm_heads};
+use crate::ops::{Activation, KvCache, Projection, QLinear, Rope, Sight, Step, gated};
 
 /// The weights of a block.
 pub(super) struct Layer {
@@ -20,15 +20,12 @@ pub(super) struct Layer {
 }
 
 struct Attention {
+    /// To (heads + 2 kv_heads) * head_dim, with the biases that some models' projections have.
     qkv: QLinear,
-    /// (heads + 2 kv_heads) * head_dim, where the projections have biases.
-    bias: Option<Tensor>,
     /// Of each head's queries and keys.
     norms: Option<(Tensor, Tensor)>,
     output: QLinear,
     heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
     norm_eps: f32,
     sight: Sight,
 }
@@ -36,13 +33,6 @@ struct Attention {
 enum FeedForward {
     Dense { gate_up: QLinear, down: QLinear, activation: Activation },
     Mixture(Mixture),
-}
-
-/// A step's tokens, as attention sees them.
-pub(super) struct Step<'a> {
-    pub rows: &'a [Rows<'a>],
-    pub positions: &'a [u32],
-    pub slots: &'a [u32],
 }
 
 impl Layer {
@@ -70,18 +60,11 @@ impl Layer {
         step: &Step<'_>,
     ) -> Result<Tensor, Error> {
         let a = &self.attention;
-        let mut qkv = a.qkv.forward(normed)?;
-        if let Some(bias) = &a.bias {
-            qkv = qkv.broadcast_add(bias)?;
-        }
-        let queries = a.heads * a.head_dim;
-        if let Some((q, k)) = &a.norms {
-            rms_norm_heads(&qkv, 0, a.heads, q, a.norm_eps)?;
-            rms_norm_heads(&qkv, queries, a.kv_heads, k, a.norm_eps)?;
-        }
-        rope.apply(&qkv, a.heads + a.kv_heads, a.head_dim, step.positions)?;
-        cache.write(i, &qkv, queries, step.slots)?;
-        let attended = paged_attention(cache, i, &qkv, a.heads, a.sight, step.rows)?;
+        let qkv = a.qkv.forward(normed)?;
+        let norms = a.norms.as_ref().map(|(query, key)| (query, key));
+        let by = Projection { heads: a.heads, norms, eps: a.norm_eps, rope: Some(rope) };
+        step.place(&qkv, by, cache, i)?;
+        let attended = step.attend(cache, i, &qkv, a.heads, a.sight)?;
         Ok(a.output.forward(&attended)?)
     }
 
@@ -131,13 +114,10 @@ impl Attention {
         };
         let sight = Sight { scale: c.attention_scale, window: c.local(i).map(|local| local.window) };
         Ok(Attention {
-            qkv: source.linear(&tensors("weight"), c.hidden, device)?,
-            bias,
+            qkv: source.linear(&tensors("weight"), c.hidden, device)?.biased(bias)?,
             norms,
             output: source.linear(&[(name("attn_output.weight"), c.hidden)], q, device)?,
             heads: c.heads,
-            kv_heads: c.kv_heads,
-            head_dim: c.head_dim,
             norm_eps: c.norm_eps,
             sight,
         })

@@ -15,6 +15,7 @@ mod gguf;
 mod hf_config;
 mod hf_rope;
 mod layer;
+mod replays;
 mod rope;
 mod safetensors;
 mod source;
@@ -23,14 +24,15 @@ use candle_core::{Device, Tensor};
 
 use self::config::Config;
 pub use self::hf_config::MODEL_TYPES;
-use self::layer::{Layer, Step};
+use self::layer::Layer;
+use self::replays::Replays;
 use self::safetensors::Folder;
 use self::source::Tensors;
 use super::{Batch, Limits, Llm, Logits, Shape};
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::{Error, Model};
-use crate::ops::{KvCache, QEmbedding, QLinear, Rope, Rows, add_rms_norm, rms_norm};
+use crate::ops::{KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm};
 
 /// A loaded decoder.
 pub struct Decoder {
@@ -45,6 +47,7 @@ pub struct Decoder {
     local_rope: Option<Rope>,
     cache: KvCache,
     blocks: usize,
+    replays: Replays,
 }
 
 /// A decoder and how large it is.
@@ -91,7 +94,20 @@ impl Decoder {
         });
         let cache = KvCache::new(limits.cache, c.layers, blocks, (c.kv_heads, c.head_dim), device)?;
         let device = device.clone();
-        Ok(Decoder { device, embedding, layers, norm, output, rope, local_rope, cache, blocks, config })
+        let replays = Replays::default();
+        Ok(Decoder {
+            device,
+            embedding,
+            layers,
+            norm,
+            output,
+            rope,
+            local_rope,
+            cache,
+            blocks,
+            replays,
+            config,
+        })
     }
 
     /// Itself, for whoever steps it.
@@ -120,18 +136,10 @@ impl Decoder {
         Ok((positions, slots))
     }
 
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor, Error> {
-        let x = self.embedding.forward(tokens, &self.device)?;
-        match self.config.embedding_scale {
-            1.0 => Ok(x),
-            scale => Ok((x * f64::from(scale))?),
-        }
-    }
-
     /// The last layer's output, normalised.
-    fn forward(&self, tokens: &[u32], step: &Step<'_>) -> Result<Tensor, Error> {
+    fn forward(&self, step: &Step<'_>) -> Result<Tensor, Error> {
         let eps = self.config.norm_eps;
-        let mut x = self.embed(tokens)?;
+        let mut x = step.embed(&self.embedding, self.config.embedding_scale, &self.device)?;
         let mut normed = match self.layers.first() {
             Some(layer) => rms_norm(&x, &layer.attention_norm, eps)?,
             None => x.clone(),
@@ -157,27 +165,30 @@ impl Decoder {
 
 impl Model<Llm> for Decoder {
     fn step(&mut self, batch: &Batch) -> Result<Logits, Error> {
+        if let Some(logits) = self.replay(batch)? {
+            return Ok(logits);
+        }
         let (positions, slots) = self.place(batch)?;
         let vocabulary = self.config.vocabulary;
         let mut first = 0;
         let mut rows = Vec::with_capacity(batch.rows.len());
-        let mut wanted = Vec::new();
+        let (mut wanted, mut greedy) = (Vec::new(), Vec::new());
         for row in &batch.rows {
             rows.push(Rows { first, len: row.len, start: row.start, table: &row.table });
             first += row.len;
             wanted.extend((first - row.logits.min(row.len)) as u32..first as u32);
+            greedy.resize(wanted.len(), row.greedy);
         }
-        let step = Step { rows: &rows, positions: &positions, slots: &slots };
-        let normed = self.forward(&batch.tokens, &step)?;
+        let step = Step::new(&batch.tokens, &positions, &slots, &rows, &self.device)?;
+        let normed = self.forward(&step)?;
         if wanted.is_empty() {
-            return Ok(Logits { data: Vec::new(), vocabulary });
+            return Ok(Logits { data: Vec::new(), best: Vec::new(), vocabulary });
         }
         let last = match wanted.len() == batch.tokens.len() {
             true => normed,
             false => normed.index_select(&Tensor::new(wanted, &self.device)?, 0)?,
         };
-        let data = self.output.forward(&last)?.flatten_all()?.to_vec1()?;
-        Ok(Logits { data, vocabulary })
+        self.read(&self.output.forward(&last)?, None, &greedy)
     }
 
     fn bytes(&self) -> u64 {

@@ -3,7 +3,13 @@
 //! On the CPU the products are [`quant`](super::quant)'s. candle's, which they replace, keep a packed copy beside the
 //! original, and pack only widths that are multiples of 256 and no Q4_1, Q5_0 or Q5_1: SmolLM2-135M (576 wide) ran a
 //! prompt of 512 tokens at 97 to 114 tokens/s as Q4_1 and at 286 as Q8_0, and decoded at 69 to 106, on two cores. They
-//! also share one process-wide barrier that a panic poisons. On other devices candle's kernels are used.
+//! also share one process-wide barrier that a panic poisons. On a GPU they are those of `kernels/qlinear.cu`, over
+//! weights in [tiles](super::gpu::tiles); what is made elsewhere without kernels of ours is candle's.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod launch;
 
 use std::sync::Arc;
 
@@ -22,6 +28,8 @@ enum Form {
     Packed(Matrix),
     /// Types that are not quantised.
     Half(HalfLinear),
+    #[cfg(feature = "cuda")]
+    Tiled(cuda::Tiled),
     Device(Arc<QTensor>, QMatMul),
 }
 
@@ -31,6 +39,8 @@ impl QWeight {
         match &*self.0 {
             Form::Packed(matrix) => matrix.bytes() as u64,
             Form::Half(linear) => linear.bytes() as u64,
+            #[cfg(feature = "cuda")]
+            Form::Tiled(tiled) => tiled.layout.bytes() as u64,
             Form::Device(tensor, _) => tensor.storage_size_in_bytes() as u64,
         }
     }
@@ -39,6 +49,8 @@ impl QWeight {
         match &*self.0 {
             Form::Packed(matrix) => matrix.outputs(),
             Form::Half(linear) => linear.outputs(),
+            #[cfg(feature = "cuda")]
+            Form::Tiled(tiled) => tiled.layout.outputs,
             Form::Device(tensor, _) => tensor.shape().dims().first().copied().unwrap_or(0),
         }
     }
@@ -48,8 +60,8 @@ impl QWeight {
 /// one never both lie in memory.
 ///
 /// On the CPU Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K keep every weight exactly, at the file's size or 3%
-/// above; Q8_1, Q2_K, Q3_K and Q8_K are rounded to Q8_0. A device keeps the file's blocks, and rounds Q8_1 and Q8_K,
-/// which candle has no product of. Floats are rounded to halves everywhere.
+/// above; Q8_1, Q2_K, Q3_K and Q8_K are rounded to Q8_0. A GPU keeps and rounds the same. candle's products, without
+/// kernels of ours, keep the file's blocks and round Q8_1 and Q8_K. Floats are rounded to halves everywhere.
 pub struct Packer {
     dtype: GgmlDType,
     /// What rows are rounded to on their way; `dtype` where they are not.
@@ -65,6 +77,9 @@ pub struct Packer {
 enum Target {
     Packed(Matrix),
     Floats(Vec<f32>),
+    /// For a GPU's kernels.
+    #[cfg(feature = "cuda")]
+    Tiles(super::gpu::tiles::Tiles),
     /// For candle's products.
     Blocks(Blocks),
 }
@@ -94,13 +109,17 @@ impl Packer {
             bail!("({outputs}, {inputs}) is no shape of a {dtype:?} matrix to be kept as {wanted:?}");
         }
         let ours = cpu::serves(device);
-        let exact = match ours {
+        let exact = match ours || device.is_cuda() {
             true => Kind::of(wanted).is_some(),
             false => !matches!(wanted, GgmlDType::Q8_1 | GgmlDType::Q8K),
         };
         let floats = matches!(wanted, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
         let kept = if exact || floats { wanted } else { GgmlDType::Q8_0 };
         let target = match Kind::of(kept) {
+            #[cfg(feature = "cuda")]
+            _ if device.is_cuda() && inputs.is_multiple_of(32) => {
+                Target::Tiles(super::gpu::tiles::Tiles::new(kept, outputs, inputs)?)
+            }
             _ if floats => Target::Floats(Vec::new()),
             Some(kind) if ours => Target::Packed(Matrix::new(kind, outputs, inputs)?),
             _ => Target::Blocks(Blocks::default()),
@@ -141,6 +160,8 @@ impl Packer {
         let blocks = rounded.as_deref().unwrap_or(bytes);
         match &mut self.target {
             Target::Packed(matrix) => matrix.fill(self.rows, blocks)?,
+            #[cfg(feature = "cuda")]
+            Target::Tiles(tiles) => tiles.fill(self.rows, blocks),
             Target::Blocks(all) => all.push(blocks),
             Target::Floats(values) => cpu::with(&floats()?, "weight", |floats| {
                 values.extend_from_slice(floats);
@@ -162,6 +183,8 @@ impl Packer {
         }
         Ok(QWeight(Arc::new(match self.target {
             Target::Packed(matrix) => Form::Packed(matrix),
+            #[cfg(feature = "cuda")]
+            Target::Tiles(tiles) => Form::Tiled(cuda::Tiled::new(tiles, &self.device)?),
             Target::Floats(values) => {
                 Form::Half(HalfLinear::new(&values, None, outputs, inputs, &self.device)?)
             }
@@ -223,6 +246,8 @@ fn dequantise(dtype: GgmlDType, bytes: &[u8], shape: (usize, usize)) -> Result<T
 #[derive(Clone)]
 pub struct QLinear {
     parts: Vec<QWeight>,
+    /// Of all outputs, f32.
+    bias: Option<Tensor>,
     bytes: u64,
 }
 
@@ -230,12 +255,26 @@ impl QLinear {
     /// Takes the weights over. All must have the same number of inputs.
     pub fn new(parts: Vec<QWeight>) -> Result<Self> {
         let bytes = parts.iter().map(QWeight::bytes).sum();
-        Ok(QLinear { parts, bytes })
+        Ok(QLinear { parts, bias: None, bytes })
     }
 
     /// The output layer of a model that ties it to its embedding table: one copy serves both.
     pub fn tied(table: &QEmbedding) -> Result<Self> {
-        Ok(QLinear { parts: vec![table.table.clone()], bytes: 0 })
+        Ok(QLinear { parts: vec![table.table.clone()], bias: None, bytes: 0 })
+    }
+
+    /// The same layer with a bias of all its outputs, f32.
+    ///
+    /// # Errors
+    /// Another length.
+    pub fn biased(self, bias: Option<Tensor>) -> Result<Self> {
+        let outputs: usize = self.parts.iter().map(QWeight::outputs).sum();
+        match &bias {
+            Some(bias) if bias.dims() != [outputs] => {
+                bail!("a bias of {:?} for {outputs} outputs", bias.shape())
+            }
+            _ => Ok(QLinear { bias, ..self }),
+        }
     }
 
     /// Bytes the weights take.
@@ -248,6 +287,18 @@ impl QLinear {
     /// # Errors
     /// An `x` of another width; on the CPU, one that is not contiguous.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(out) = cuda::forward(&self.parts, self.bias.as_ref(), x)? {
+            return Ok(out);
+        }
+        let out = self.product(x)?;
+        match &self.bias {
+            Some(bias) => out.broadcast_add(bias),
+            None => Ok(out),
+        }
+    }
+
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
         let packed: Option<Vec<&Matrix>> = (self.parts.iter())
             .map(|p| match &*p.0 {
                 Form::Packed(matrix) => Some(matrix),
@@ -281,6 +332,8 @@ impl QWeight {
                 cpu::tensor(out, (rows, matrix.outputs()))
             }
             Form::Half(linear) => linear.forward(x),
+            #[cfg(feature = "cuda")]
+            Form::Tiled(_) => bail!("a matrix in tiles beside others that are not"),
             Form::Device(_, product) => product.forward(&x.contiguous()?),
         }
     }
@@ -303,6 +356,22 @@ impl QEmbedding {
         self.table.bytes()
     }
 
+    /// The rows of `tokens`, which lie at `at` on the GPU too, times `factor`; `None` where the table is not there in
+    /// tiles.
+    #[cfg(feature = "cuda")]
+    pub(super) fn rows_at(
+        &self,
+        at: super::gpu::Address,
+        tokens: &[u32],
+        factor: f32,
+    ) -> Result<Option<Tensor>> {
+        let Form::Tiled(tiled) = &*self.table.0 else { return Ok(None) };
+        if let Some(bad) = tokens.iter().find(|&&t| t as usize >= tiled.layout.outputs) {
+            bail!("token {bad} is past the vocabulary of {}", tiled.layout.outputs);
+        }
+        tiled.rows_at(at, tokens.len(), factor).map(Some)
+    }
+
     /// The rows of `tokens`, (tokens, width) f32.
     pub fn forward(&self, tokens: &[u32], device: &Device) -> Result<Tensor> {
         let rows = self.table.outputs();
@@ -318,6 +387,8 @@ impl QEmbedding {
                 cpu::tensor(out, (tokens.len(), matrix.inputs()))
             }
             Form::Half(linear) => linear.rows(tokens),
+            #[cfg(feature = "cuda")]
+            Form::Tiled(tiled) => tiled.rows(&Tensor::new(tokens, device)?),
             Form::Device(tensor, _) => tensor.embedding(&Tensor::new(tokens, device)?),
         }
     }

@@ -1,0 +1,107 @@
+// What every kernel file begins with: names, halves, tensor-core products and the reductions of a warp.
+//
+// No header of the toolkit is included: NVRTC then needs none beside it, and `host.hpp` can define the same names on
+// a CPU, where tests run the kernels that are here.
+
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#ifdef STENTOR_HOST
+#include "host.hpp"
+#else
+
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define DEVICE __device__ __forceinline__
+#define SHARED __shared__
+// A structure among the arguments that is read where it lies, not copied to the stack.
+#define ARGUMENT const __grid_constant__
+#define UNROLL _Pragma("unroll")
+
+// Two halves in 32 bits, the first in the low ones.
+DEVICE u32 halves(float first, float second) {
+    u32 both;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+#else
+    asm("{ .reg .b16 a, b; cvt.rn.f16.f32 a, %1; cvt.rn.f16.f32 b, %2; mov.b32 %0, {a, b}; }"
+        : "=r"(both) : "f"(first), "f"(second));
+#endif
+    return both;
+}
+
+DEVICE float half_to_float(u16 half) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(half));
+    return wide;
+}
+
+DEVICE u16 float_to_half(float wide) {
+    u16 half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(wide));
+    return half;
+}
+
+DEVICE u32 halves_sub(u32 a, u32 b) {
+    u32 out;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    return out;
+}
+
+DEVICE u32 halves_fma(u32 a, u32 b, u32 c) {
+    u32 out;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
+    return out;
+}
+
+// c += a b for a (16, 16) and b (16, 8) halves, c (16, 8) floats, each lane holding its part as PTX's
+// mma.m16n8k16 lays it out. Turing has half the depth, so there it is two products.
+DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b0));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a2), "r"(a3), "r"(b1));
+#endif
+}
+
+// The bytes of two words that `selector` names, a digit each.
+DEVICE u32 bytes_of(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
+
+DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+DEVICE u32 shuffle_xor(u32 value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+DEVICE void barrier() { __syncthreads(); }
+DEVICE float inverse_root(float x) { return rsqrtf(x); }
+DEVICE float power_of_two(float x) { return exp2f(x); }
+DEVICE float natural_power(float x) { return __expf(x); }
+
+// Read once, kept out of the way of what is read again.
+DEVICE uint4 load_once(const uint4* from) { return __ldcs(from); }
+DEVICE u32 load_once(const u32* from) { return __ldcs(from); }
+DEVICE uint2 load_once(const uint2* from) { return __ldcs(from); }
+#endif
+
+DEVICE float warp_sum(float value) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) value += shuffle_xor(value, lanes);
+    return value;
+}
+
+// Over all threads of a block of whole warps; `scratch` has room for 32 values. Every thread gets the sum.
+DEVICE float block_sum(float value, float* scratch) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    value = warp_sum(value);
+    if (lane == 0) scratch[warp] = value;
+    barrier();
+    value = lane < warps ? scratch[lane] : 0.0f;
+    value = warp_sum(value);
+    barrier();
+    return value;
+}

@@ -1,0 +1,31 @@
+// Every kernel as a function of one library, for tests on a CPU: NAME_host(grid, threads, arguments).
+
+#include "argmax.cu"
+#include "gate.cu"
+#include "paged.cu"
+#include "qlinear.cu"
+#include "rms_norm.cu"
+
+#define EXPORT(name)                                                                      \
+    extern "C" void name##_host(const u32* grid, u32 threads, void** args) {              \
+        host::launch(name, grid, threads, args);                                          \
+    }
+#define EXPORT_PAGED(D) EXPORT(paged_place_##D) EXPORT(paged_short_##D) EXPORT(paged_long_##D)
+
+EXPORT(argmax)
+EXPORT(gate)
+EXPORT(paged_join)
+EXPORT_PAGED(32)
+EXPORT_PAGED(64)
+EXPORT_PAGED(96)
+EXPORT_PAGED(128)
+EXPORT_PAGED(256)
+EXPORT(qlinear_few)
+EXPORT(qlinear_pack)
+EXPORT(qlinear_16)
+EXPORT(qlinear_32)
+EXPORT(qlinear_64)
+EXPORT(qlinear_unpack)
+EXPORT(qlinear_rows)
+EXPORT(qlinear_shrink)
+EXPORT(rms_norm)

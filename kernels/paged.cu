@@ -1,0 +1,403 @@
+// Keys and values into the paged cache, and attention straight over it.
+//
+// A *cell* is one block of 32 positions of one key-value head in halves: keys as (position, dimension), values as
+// (dimension, position). Both are then read in runs of 16 bytes that are, without a detour through shared memory, the
+// right factors of the tensor cores' products:
+//
+//   scores   lane (g, t) has the dimensions 32 c + 8 t .. + 8 of a key: two products' share. Column g of tile n stands
+//            for position 8 (g / 2) + 2 n + g % 2 of the block, so that what a lane holds of the scores is
+//   values   the positions 8 t .. 8 t + 8, which are 16 bytes of a dimension's row.
+//
+// Queries that share a key-value head are rows of the same products, 16 at a time: row p is query p / group, head
+// p % group of the group.
+
+#include "common.cuh"
+
+constexpr u32 BLOCK = 32;
+constexpr float NONE = -1e30f;
+
+// What a step's tokens are, in one buffer of the device; `src/ops/paged/device.rs` fills it.
+struct Step {
+    const u32* positions;  // of each token
+    const u32* slots;      // of each token: block * 32 + offset
+    const u32* rows;       // of each row: first token, tokens, position of the first
+    const u32* tables;     // of each row: `width` blocks
+    u32 width;
+};
+
+struct Cache {
+    u16* keys;
+    u16* values;
+    u32 heads;
+};
+
+// From the projection to queries in place and keys and values in the cache: the norm of each head, the rotation, the
+// cache's halves. A warp a head of a token: blocks are (query, key and value heads / 4, tokens) of 4 warps. D is the
+// head's size.
+struct Heads {
+    u32 queries;
+    u32 columns;
+    // Of queries and of keys, D each, or null.
+    const float* query_norm;
+    const float* key_norm;
+    float eps;
+    // (context, pairs) each.
+    const float* cosines;
+    const float* sines;
+    u32 pairs;
+    // Pairs lie side by side, not half of the turned dimensions apart.
+    u32 interleaved;
+};
+
+template <u32 D>
+DEVICE void place(const Heads& h, const Cache& cache, const Step& step, float* qkv) {
+    const u32 lane = threadIdx.x % 32, head = blockIdx.x * 4 + threadIdx.x / 32, token = blockIdx.y;
+    if (head >= h.queries + 2 * cache.heads) return;
+    float* x = qkv + u64(token) * h.columns + head * D;
+    const bool query = head < h.queries, value = head >= h.queries + cache.heads;
+    const u32 slot = step.slots[token], at = slot / BLOCK, offset = slot % BLOCK;
+    if (value) {
+        u16* cell = cache.values + (u64(at) * cache.heads + head - h.queries - cache.heads) * (D * BLOCK);
+        for (u32 i = lane; i < D; i += 32) cell[i * BLOCK + offset] = float_to_half(x[i]);
+        return;
+    }
+    const float* norm = query ? h.query_norm : h.key_norm;
+    float by = 1;
+    if (norm) {
+        float squares = 0;
+        for (u32 i = lane; i < D; i += 32) squares += x[i] * x[i];
+        by = inverse_root(warp_sum(squares) / D + h.eps);
+    }
+    const u64 turn = u64(step.positions[token]) * h.pairs;
+    u16* cell = query ? nullptr : cache.keys + (u64(at) * cache.heads + head - h.queries) * (D * BLOCK) + offset * D;
+    auto put = [&](u32 i, float v) {
+        if (query) {
+            x[i] = v;
+        } else {
+            cell[i] = float_to_half(v);
+        }
+    };
+    for (u32 p = lane; p < h.pairs; p += 32) {
+        const u32 i = h.interleaved ? 2 * p : p, j = h.interleaved ? 2 * p + 1 : p + h.pairs;
+        const float a = x[i] * by * (norm ? norm[i] : 1.0f), b = x[j] * by * (norm ? norm[j] : 1.0f);
+        const float cosine = h.cosines[turn + p], sine = h.sines[turn + p];
+        put(i, a * cosine - b * sine);
+        put(j, a * sine + b * cosine);
+    }
+    for (u32 i = 2 * h.pairs + lane; i < D; i += 32) put(i, x[i] * by * (norm ? norm[i] : 1.0f));
+}
+
+// What attention is over, and where it goes.
+struct Attention {
+    const float* qkv;
+    u32 columns;
+    // Query heads of a key-value head, and of all.
+    u32 group;
+    // Scores in powers of two: the model's scale times log2(e).
+    float scale;
+    // Positions a query sees at most.
+    u32 window;
+    float* out;
+    // Rows of the step that this launch is for.
+    const u32* chosen;
+    // Parts that a row's positions are shared out to; with more than one, `partial` takes each part's sums (D), maximum
+    // and weight, of (query, part) in turn.
+    u32 parts;
+    float* partial;
+};
+
+// The state of 16 rows of queries: what was summed up to now.
+template <u32 D>
+struct Sums {
+    float out[D / 8][4];
+    float top[2];
+    float weight[2];
+
+    DEVICE void clear() {
+        UNROLL
+        for (u32 n = 0; n < D / 8; n++) {
+            UNROLL
+            for (u32 i = 0; i < 4; i++) out[n][i] = 0;
+        }
+        top[0] = top[1] = NONE;
+        weight[0] = weight[1] = 0;
+    }
+};
+
+// The queries as left factors: two registers of each product for row g and two for g + 8.
+template <u32 D>
+struct Queries {
+    u32 low[D / 16][2], high[D / 16][2];
+
+    DEVICE void load(const float* low_row, const float* high_row, float scale, u32 t) {
+        UNROLL
+        for (u32 c = 0; c < D / 32; c++) {
+            half_of(low_row, c, scale, t, low);
+            half_of(high_row, c, scale, t, high);
+        }
+    }
+
+    // A row that is not there is null.
+    static DEVICE void half_of(const float* row, u32 c, float scale, u32 t, u32 (&out)[D / 16][2]) {
+        float4 a = {0, 0, 0, 0}, b = {0, 0, 0, 0};
+        if (row) {
+            const float4* from = reinterpret_cast<const float4*>(row + 32 * c + 8 * t);
+            a = from[0];
+            b = from[1];
+        }
+        out[2 * c][0] = halves(a.x * scale, a.y * scale);
+        out[2 * c][1] = halves(a.z * scale, a.w * scale);
+        out[2 * c + 1][0] = halves(b.x * scale, b.y * scale);
+        out[2 * c + 1][1] = halves(b.z * scale, b.w * scale);
+    }
+};
+
+// The first `count` halves of eight.
+DEVICE uint4 first_of(const uint4& eight, int count) {
+    auto kept = [=](u32 word, int from) { return count >= from + 2 ? word : count > from ? word & 0xffff : 0; };
+    return {kept(eight.x, 0), kept(eight.y, 2), kept(eight.z, 4), kept(eight.w, 6)};
+}
+
+// One block of positions, from `begin` on, for queries at `low` and `high` (-1: not there), none later than `last`.
+template <u32 D>
+DEVICE void see(Sums<D>& sums, const Queries<D>& q, const u16* keys, const u16* values, int begin, int low, int high,
+                int last, int window) {
+    const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    float scores[4][4] = {};
+    UNROLL
+    for (u32 n = 0; n < 4; n++) {
+        const u16* key = keys + (8 * (g / 2) + 2 * n + g % 2) * D + 8 * t;
+        UNROLL
+        for (u32 c = 0; c < D / 32; c++) {
+            const uint4 k = *reinterpret_cast<const uint4*>(key + 32 * c);
+            mma(scores[n], q.low[2 * c][0], q.high[2 * c][0], q.low[2 * c][1], q.high[2 * c][1], k.x, k.y);
+            mma(scores[n], q.low[2 * c + 1][0], q.high[2 * c + 1][0], q.low[2 * c + 1][1], q.high[2 * c + 1][1], k.z,
+                k.w);
+        }
+    }
+    float best[2] = {sums.top[0], sums.top[1]};
+    UNROLL
+    for (u32 n = 0; n < 4; n++) {
+        UNROLL
+        for (u32 i = 0; i < 4; i++) {
+            const int position = begin + int(8 * t + 2 * n + i % 2), query = i < 2 ? low : high;
+            if (position > query || position <= query - window) scores[n][i] = NONE;
+            best[i / 2] = fmaxf(best[i / 2], scores[n][i]);
+        }
+    }
+    UNROLL
+    for (u32 r = 0; r < 2; r++) {
+        best[r] = fmaxf(best[r], shuffle_xor(best[r], 1));
+        best[r] = fmaxf(best[r], shuffle_xor(best[r], 2));
+        const float kept = power_of_two(sums.top[r] - best[r]);
+        sums.top[r] = best[r];
+        sums.weight[r] *= kept;
+        UNROLL
+        for (u32 n = 0; n < D / 8; n++) {
+            sums.out[n][2 * r] *= kept;
+            sums.out[n][2 * r + 1] *= kept;
+        }
+    }
+    UNROLL
+    for (u32 n = 0; n < 4; n++) {
+        UNROLL
+        for (u32 i = 0; i < 4; i++) {
+            // Where nothing was seen yet the maximum is no maximum.
+            scores[n][i] = scores[n][i] <= NONE ? 0.0f : power_of_two(scores[n][i] - best[i / 2]);
+            sums.weight[i / 2] += scores[n][i];
+        }
+    }
+    u32 p[4][2];
+    UNROLL
+    for (u32 n = 0; n < 4; n++) {
+        p[n][0] = halves(scores[n][0], scores[n][1]);
+        p[n][1] = halves(scores[n][2], scores[n][3]);
+    }
+    // What no query sees was perhaps written by another sequence, and zero times no number is none.
+    const int there = last + 1 - begin - int(8 * t);
+    UNROLL
+    for (u32 n = 0; n < D / 8; n++) {
+        uint4 v = *reinterpret_cast<const uint4*>(values + (8 * n + g) * BLOCK + 8 * t);
+        if (there < 8) v = first_of(v, there);
+        mma(sums.out[n], p[0][0], p[0][1], p[1][0], p[1][1], v.x, v.y);
+        mma(sums.out[n], p[2][0], p[2][1], p[3][0], p[3][1], v.z, v.w);
+    }
+}
+
+// A warp's 16 queries of a row and what they see.
+template <u32 D>
+struct Sight {
+    const u32* table;
+    // Positions of the two queries of this lane; -1 where there is none.
+    int low, high;
+    // Of the token whose heads they are, and which.
+    u32 low_token, low_head, high_token, high_head;
+    // The latest of all, and the blocks that any of them sees.
+    u32 last, begin, end;
+    Queries<D> queries;
+
+    DEVICE void find(const Attention& a, const Step& step, u32 row, u32 first) {
+        const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, head = blockIdx.y;
+        const u32 *info = step.rows + 3 * row, count = info[1] * a.group;
+        table = step.tables + u64(row) * step.width;
+        auto one = [&](u32 p, int& position, u32& token, u32& at) -> const float* {
+            position = -1;
+            token = at = 0;
+            if (p >= count) return nullptr;
+            token = info[0] + p / a.group;
+            at = head * a.group + p % a.group;
+            position = int(info[2] + p / a.group);
+            return a.qkv + u64(token) * a.columns + at * D;
+        };
+        const float* low_row = one(first + g, low, low_token, low_head);
+        const float* high_row = one(first + g + 8, high, high_token, high_head);
+        queries.load(low_row, high_row, a.scale, t);
+        last = info[2] + min(first + 15, count - 1) / a.group;
+        const u32 earliest = info[2] + first / a.group;
+        begin = earliest >= a.window ? (earliest + 1 - a.window) / BLOCK : 0;
+        end = last / BLOCK + 1;
+    }
+};
+
+template <u32 D>
+DEVICE void finish(Sums<D>& sums) {
+    UNROLL
+    for (u32 r = 0; r < 2; r++) {
+        sums.weight[r] += shuffle_xor(sums.weight[r], 1);
+        sums.weight[r] += shuffle_xor(sums.weight[r], 2);
+    }
+}
+
+// Many queries: a warp for each 16, every one over all that it sees. Blocks are (64 queries, key-value heads, rows).
+template <u32 D>
+DEVICE void long_rows(const Attention& a, const Cache& cache, const Step& step) {
+    const u32 row = a.chosen[blockIdx.z], first = (blockIdx.x * 4 + threadIdx.x / 32) * 16;
+    if (first >= step.rows[3 * row + 1] * a.group) return;
+    Sight<D> sight;
+    sight.find(a, step, row, first);
+    Sums<D> sums;
+    sums.clear();
+    for (u32 b = sight.begin; b < sight.end; b++) {
+        const u64 cell = (u64(sight.table[b]) * cache.heads + blockIdx.y) * (D * BLOCK);
+        see<D>(sums, sight.queries, cache.keys + cell, cache.values + cell, int(b * BLOCK), sight.low, sight.high,
+               int(sight.last), int(a.window));
+    }
+    finish<D>(sums);
+    const u32 t = threadIdx.x % 4, width = a.group * cache.heads * D;
+    UNROLL
+    for (u32 r = 0; r < 2; r++) {
+        if ((r == 0 ? sight.low : sight.high) < 0) continue;
+        const u32 token = r == 0 ? sight.low_token : sight.high_token, head = r == 0 ? sight.low_head : sight.high_head;
+        float* out = a.out + u64(token) * width + head * D + 2 * t;
+        const float by = 1.0f / sums.weight[r];
+        UNROLL
+        for (u32 n = 0; n < D / 8; n++) {
+            out[8 * n] = sums.out[n][2 * r] * by;
+            out[8 * n + 1] = sums.out[n][2 * r + 1] * by;
+        }
+    }
+}
+
+// At most 16 queries of a row: 4 warps share out what they see, and so do the parts. Blocks are (parts, key-value
+// heads, rows).
+template <u32 D>
+DEVICE void short_rows(const Attention& a, const Cache& cache, const Step& step) {
+    constexpr u32 WARPS = 4;
+    const u32 row = a.chosen[blockIdx.z], warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    Sight<D> sight;
+    sight.find(a, step, row, 0);
+    Sums<D> sums;
+    sums.clear();
+    // Parts of whole blocks, no smaller than one block a warp.
+    const u32 seen = sight.end - sight.begin, share = max((seen + a.parts - 1) / a.parts, WARPS);
+    const u32 begin = min(sight.begin + blockIdx.x * share, sight.end), end = min(begin + share, sight.end);
+    for (u32 b = begin + warp; b < end; b += WARPS) {
+        const u64 cell = (u64(sight.table[b]) * cache.heads + blockIdx.y) * (D * BLOCK);
+        see<D>(sums, sight.queries, cache.keys + cell, cache.values + cell, int(b * BLOCK), sight.low, sight.high,
+               int(sight.last), int(a.window));
+    }
+    finish<D>(sums);
+    // The warps' parts one after the other, 16 rows of D and two numbers more.
+    SHARED float merged[16][D + 1];
+    SHARED float tops[WARPS][16], weights[WARPS][16];
+    if (t == 0) {
+        tops[warp][g] = sums.top[0];
+        tops[warp][g + 8] = sums.top[1];
+        weights[warp][g] = sums.weight[0];
+        weights[warp][g + 8] = sums.weight[1];
+    }
+    barrier();
+    float top[2] = {NONE, NONE};
+    for (u32 w = 0; w < WARPS; w++) {
+        top[0] = fmaxf(top[0], tops[w][g]);
+        top[1] = fmaxf(top[1], tops[w][g + 8]);
+    }
+    for (u32 w = 0; w < WARPS; w++) {
+        if (w == warp) {
+            UNROLL
+            for (u32 n = 0; n < D / 8; n++) {
+                UNROLL
+                for (u32 i = 0; i < 4; i++) {
+                    float* to = &merged[g + i / 2 * 8][8 * n + 2 * t + i % 2];
+                    const float v = sums.out[n][i] * power_of_two(sums.top[i / 2] - top[i / 2]);
+                    *to = w == 0 ? v : *to + v;
+                }
+            }
+        }
+        barrier();
+    }
+    const u32 count = step.rows[3 * row + 1] * a.group, first_token = step.rows[3 * row];
+    for (u32 i = threadIdx.x; i < count * D; i += blockDim.x) {
+        const u32 p = i / D, d = i % D;
+        float best = NONE, weight = 0;
+        for (u32 w = 0; w < WARPS; w++) best = fmaxf(best, tops[w][p]);
+        for (u32 w = 0; w < WARPS; w++) weight += weights[w][p] * power_of_two(tops[w][p] - best);
+        const u64 query = u64(first_token + p / a.group) * a.group * cache.heads + blockIdx.y * a.group + p % a.group;
+        if (a.parts == 1) {
+            a.out[query * D + d] = merged[p][d] / weight;
+            continue;
+        }
+        float* to = a.partial + (query * a.parts + blockIdx.x) * (D + 2);
+        to[d] = merged[p][d];
+        if (d == 0) {
+            to[D] = best;
+            to[D + 1] = weight;
+        }
+    }
+}
+
+// Joins the parts of the queries of short rows: blocks are (heads, rows), of as many threads as a head has dimensions.
+KERNEL(256) paged_join(ARGUMENT Attention a, ARGUMENT Step step, u32 dims) {
+    const u32 *info = step.rows + 3 * a.chosen[blockIdx.y], d = threadIdx.x;
+    // Up to 16 / group tokens of the row, one after the other.
+    for (u32 token = 0; token < info[1]; token++) {
+        const u64 query = u64(info[0] + token) * gridDim.x + blockIdx.x;
+        const float* parts = a.partial + query * a.parts * (dims + 2);
+        float best = NONE, weight = 0, sum = 0;
+        for (u32 p = 0; p < a.parts; p++) best = fmaxf(best, parts[p * (dims + 2) + dims]);
+        for (u32 p = 0; p < a.parts; p++) {
+            const float* part = parts + p * (dims + 2);
+            const float by = part[dims] <= NONE ? 0.0f : power_of_two(part[dims] - best);
+            weight += by * part[dims + 1];
+            sum += by * part[d];
+        }
+        a.out[query * dims + d] = sum / weight;
+    }
+}
+
+#define PAGED(D)                                                                                                    \
+    KERNEL(128) paged_place_##D(ARGUMENT Heads h, ARGUMENT Cache cache, ARGUMENT Step step, float* qkv) {           \
+        place<D>(h, cache, step, qkv);                                                                              \
+    }                                                                                                               \
+    KERNEL(128) paged_short_##D(ARGUMENT Attention a, ARGUMENT Cache cache, ARGUMENT Step step) {                   \
+        short_rows<D>(a, cache, step);                                                                              \
+    }                                                                                                               \
+    KERNEL(128) paged_long_##D(ARGUMENT Attention a, ARGUMENT Cache cache, ARGUMENT Step step) {                    \
+        long_rows<D>(a, cache, step);                                                                               \
+    }
+
+PAGED(32)
+PAGED(64)
+PAGED(96)
+PAGED(128)
+PAGED(256)

@@ -1,0 +1,122 @@
+//! Whether two devices compute the same of a model: prompts, steps of decoding, recorded ones among them.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::{Batch, Limits, Llm, Row, load_gguf};
+use crate::model::{Error, Model};
+use crate::ops::KvType;
+use crate::types::model::Quantise;
+
+/// How far apart they were.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Agreement {
+    /// The largest difference of two logits, in standard deviations of the step's logits.
+    pub worst: f64,
+    /// The root of the mean square of all differences, likewise.
+    pub typical: f64,
+    /// Greedy choices that were compared, and of these the ones that differ though the first device holds the other's
+    /// choice to be less likely by more than `worst`.
+    pub choices: usize,
+    pub wrong: usize,
+}
+
+/// Rows of a step: tokens before, tokens now.
+type Rows = [(usize, usize)];
+
+const BLOCKS_A_ROW: usize = 8;
+/// A prompt beside decoding rows, then steps of one token a row, of which the third and what follows are recorded where
+/// that is done; a large prompt last.
+const STEPS: [&Rows; 7] = [
+    &[(0, 40), (0, 7), (0, 1)],
+    &[(40, 3), (7, 1), (1, 20)],
+    &[(43, 1), (8, 1), (21, 1)],
+    &[(44, 1), (9, 1), (22, 1)],
+    &[(45, 1), (10, 1), (23, 1)],
+    &[(46, 1), (11, 1), (24, 1)],
+    &[(47, 200), (12, 30), (25, 60)],
+];
+
+/// Computes the same steps of a GGUF file's model on both devices.
+///
+/// # Errors
+/// A file that cannot be loaded; a device that fails.
+pub fn agree(path: &Path, one: &Device, other: &Device) -> Result<Agreement, Error> {
+    let limits = Limits {
+        context: BLOCKS_A_ROW * 32,
+        cache_bytes: 0,
+        cache: KvType::F16,
+        blocks: Some(3 * BLOCKS_A_ROW),
+        quantise: Quantise::None,
+    };
+    let mut one = load_gguf(path, one, limits)?;
+    let mut other = load_gguf(path, other, limits)?;
+    let vocabulary = one.front.tokenizer.vocab_size().max(1);
+    let mut found = Agreement::default();
+    let (mut squares, mut count) = (0.0, 0);
+    for rows in STEPS {
+        let batch = batch(rows, vocabulary);
+        let (a, b) = (one.model.step(&batch)?, other.model.step(&batch)?);
+        let mean = a.data.iter().map(|v| f64::from(*v)).sum::<f64>() / a.data.len().max(1) as f64;
+        let variance = a.data.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
+        let deviation = (variance / a.data.len().max(1) as f64).sqrt().max(1e-12);
+        for (x, y) in a.data.iter().zip(&b.data) {
+            let apart = (f64::from(*x) - f64::from(*y)).abs() / deviation;
+            // What is no number is as far apart as can be.
+            found.worst = if apart.is_nan() { f64::INFINITY } else { found.worst.max(apart) };
+            squares += apart * apart;
+        }
+        count += a.data.len();
+        compare_choices(&mut *one.model, &mut *other.model, batch, &a.data, deviation, &mut found)?;
+    }
+    found.typical = (squares / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))).sqrt();
+    Ok(found)
+}
+
+/// The same step again, greedy: its keys and values are written where they already stand.
+fn compare_choices(
+    one: &mut dyn Model<Llm>,
+    other: &mut dyn Model<Llm>,
+    mut batch: Batch,
+    logits: &[f32],
+    deviation: f64,
+    found: &mut Agreement,
+) -> Result<(), Error> {
+    batch.rows.iter_mut().for_each(|row| row.greedy = true);
+    let (a, b) = (one.step(&batch)?, other.step(&batch)?);
+    let width = logits.len() / a.best.len().max(1);
+    for ((logits, a), b) in logits.chunks_exact(width.max(1)).zip(a.best).zip(b.best) {
+        let of = |at: u32| logits.get(at as usize).map_or(f64::NEG_INFINITY, |v| f64::from(*v));
+        found.choices += 1;
+        found.wrong += usize::from((of(a) - of(b)) / deviation > 2.0 * found.worst);
+    }
+    Ok(())
+}
+
+fn batch(rows: &Rows, vocabulary: usize) -> Batch {
+    let mut batch = Batch::default();
+    for (r, (start, len)) in rows.iter().enumerate() {
+        let token = |p: usize| ((p * 7919 + r * 104_729 + 11) % vocabulary) as u32;
+        batch.tokens.extend((*start..start + len).map(token));
+        let table = (0..BLOCKS_A_ROW).map(|b| (b * rows.len() + r) as u32).collect();
+        batch.rows.push(Row { len: *len, start: *start, table, logits: 1, greedy: false });
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::weights::synthetic;
+
+    #[test]
+    fn a_device_agrees_with_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tiny.gguf");
+        synthetic::write(&synthetic::spec("tiny-qwen2:q4_k_m").unwrap(), &file, 0).unwrap();
+        let agreement = agree(&file, &Device::Cpu, &Device::Cpu).unwrap();
+        assert_eq!((agreement.worst, agreement.typical, agreement.wrong), (0.0, 0.0, 0));
+        assert_eq!(agreement.choices, 3 * STEPS.len());
+    }
+}

@@ -1,0 +1,115 @@
+//! Steps in which every sequence gets one token, recorded on a GPU and run again.
+//!
+//! A recording is of so many rows and of tables so long; a step is filled up to the next of both. Rows that fill it up
+//! write to a block of the cache that is nobody's. The first step of a size runs as any other does, which loads what it
+//! needs; the second records.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Tensor};
+
+use super::Decoder;
+use crate::model::Error;
+use crate::model::llm::{Batch, Logits};
+use crate::ops::{Replay, SteadyStep, argmax_rows};
+
+/// Rows of recordings.
+const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64];
+
+/// The recordings of a decoder.
+#[derive(Default)]
+pub(super) struct Replays {
+    /// By rows and blocks of a table; `None` where the size was seen once.
+    sizes: HashMap<(usize, usize), Option<Recorded>>,
+    /// Recording failed: steps run as they come.
+    refused: bool,
+}
+
+struct Recorded {
+    replay: Replay,
+    step: SteadyStep,
+    /// (rows, vocabulary) f32 and (rows) u32.
+    logits: Tensor,
+    best: Tensor,
+}
+
+impl Decoder {
+    /// The step by a recording; `None` where there is none for it, and the caller computes it.
+    pub(super) fn replay(&mut self, batch: &Batch) -> Result<Option<Logits>, Error> {
+        let single = |r: &crate::model::llm::Row| r.len == 1 && r.logits == 1;
+        if !self.device.is_cuda() || self.replays.refused || self.config.experts.is_some() {
+            return Ok(None);
+        }
+        let count = batch.rows.len();
+        let Some(rows) = ROWS.into_iter().find(|rows| *rows >= count) else { return Ok(None) };
+        if !batch.rows.iter().all(single) {
+            return Ok(None);
+        }
+        let longest = batch.rows.iter().map(|r| r.table.len()).max().unwrap_or(1);
+        let size = (rows, longest.next_power_of_two());
+        if let std::collections::hash_map::Entry::Vacant(new) = self.replays.sizes.entry(size) {
+            new.insert(None);
+            return Ok(None);
+        }
+        if let Some(None) = self.replays.sizes.get(&size) {
+            match self.record(size) {
+                Ok(recorded) => drop(self.replays.sizes.insert(size, recorded)),
+                Err(error) => {
+                    self.replays.refused = true;
+                    tracing::warn!(%error, "steps of decoding are not recorded; each asks the driver for every kernel");
+                    return Ok(None);
+                }
+            }
+        }
+        let Some(Some(recorded)) = self.replays.sizes.get(&size) else { return Ok(None) };
+        let (positions, slots) = self.place(batch)?;
+        let tables: Vec<&[u32]> = batch.rows.iter().map(|r| &r.table[..]).collect();
+        recorded.step.fill(&batch.tokens, &positions, &slots, &tables, &self.cache)?;
+        recorded.replay.run()?;
+        let greedy: Vec<bool> = batch.rows.iter().map(|r| r.greedy).collect();
+        let best = recorded.best.narrow(0, 0, count)?;
+        self.read(&recorded.logits.narrow(0, 0, count)?, Some(&best), &greedy).map(Some)
+    }
+
+    fn record(&self, (rows, width): (usize, usize)) -> Result<Option<Recorded>, Error> {
+        let vocabulary = self.config.vocabulary;
+        let Some(step) = SteadyStep::new(rows, width, &self.cache, &self.device)? else { return Ok(None) };
+        let logits = Tensor::zeros((rows, vocabulary), DType::F32, &self.device)?;
+        let best = Tensor::zeros(rows, DType::U32, &self.device)?;
+        let replay = Replay::record(&self.device, || {
+            let fail = |error: Error| candle_core::Error::msg(error.to_string());
+            let computed = self.output.forward(&self.forward(&step.step()).map_err(fail)?)?;
+            best.slice_set(&argmax_rows(&computed)?, 0, 0)?;
+            logits.slice_set(&computed, 0, 0)
+        })?;
+        Ok(replay.map(|replay| Recorded { replay, step, logits, best }))
+    }
+
+    /// What is wanted of logits (tokens, vocabulary), each of them by a greedy row or not; `best` where it is known.
+    pub(super) fn read(
+        &self,
+        logits: &Tensor,
+        best: Option<&Tensor>,
+        greedy: &[bool],
+    ) -> Result<Logits, Error> {
+        let places = |wanted: bool| -> Vec<u32> {
+            (0u32..).zip(greedy).filter(|(_, greedy)| **greedy == wanted).map(|(i, _)| i).collect()
+        };
+        let (of_best, of_data) = (places(true), places(false));
+        let best = match (of_best.is_empty(), best) {
+            (true, _) => Vec::new(),
+            (false, Some(best)) => best.to_vec1()?,
+            (false, None) => argmax_rows(logits)?.to_vec1()?,
+        };
+        let best = of_best.iter().filter_map(|i| best.get(*i as usize).copied()).collect();
+        let data = match of_data.len() {
+            0 => Vec::new(),
+            count if count == greedy.len() => logits.flatten_all()?.to_vec1()?,
+            count => {
+                let at = Tensor::from_vec(of_data, count, &self.device)?;
+                logits.index_select(&at, 0)?.flatten_all()?.to_vec1()?
+            }
+        };
+        Ok(Logits { data, best, vocabulary: self.config.vocabulary })
+    }
+}

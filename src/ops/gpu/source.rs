@@ -1,0 +1,37 @@
+//! The kernels' sources, as they are compiled at run time.
+
+/// A source file: its stem, and its text with what it includes.
+pub(crate) struct Source {
+    pub stem: &'static str,
+    text: &'static str,
+}
+
+const COMMON: &str = include_str!("../../../kernels/common.cuh");
+
+/// Every file of kernels.
+pub(crate) const ALL: [Source; 5] = [
+    Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
+    Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
+    Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
+    Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
+    Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
+];
+
+impl Source {
+    /// One text that needs no other file: the common part stands in for its inclusion.
+    pub fn text(&self) -> String {
+        self.text.replacen("#include \"common.cuh\"", COMMON, 1)
+    }
+
+    /// The file that holds a kernel; kernels are named after it.
+    pub fn of(kernel: &str) -> Option<&'static Source> {
+        ALL.iter().find(|s| {
+            kernel.strip_prefix(s.stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        })
+    }
+}
+
+/// What the compiler is told, for a card of this compute capability.
+pub(crate) fn options((major, minor): (i32, i32)) -> [String; 3] {
+    [format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".to_owned(), "--use_fast_math".to_owned()]
+}

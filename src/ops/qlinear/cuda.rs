@@ -1,0 +1,154 @@
+//! Products on a GPU: what [`launch`](super::launch) describes, over tensors, and cuBLAS where there are many rows.
+
+#![allow(unsafe_code)]
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
+use candle_core::{Device, Result, Tensor, bail};
+use half::f16;
+
+use super::launch::{self, MANY, PARTS, Product};
+use super::{Form, QWeight};
+use crate::ops::gpu::tiles::{Layout, Tiles};
+use crate::ops::gpu::{Address, cuda};
+
+/// What activations are divided by before they become halves, in kernels/qlinear.cu.
+const GROW: f32 = 64.0;
+
+/// A matrix in a GPU's memory.
+pub(super) struct Tiled {
+    pub layout: Layout,
+    bytes: Tensor,
+}
+
+impl Tiled {
+    pub fn new(tiles: Tiles, device: &Device) -> Result<Self> {
+        let (layout, bytes) = tiles.finish();
+        let count = bytes.len();
+        Ok(Tiled { layout, bytes: Tensor::from_vec(bytes, count, device)? })
+    }
+
+    fn argument(&self) -> Result<(Address, Layout)> {
+        Ok((cuda::address(&self.bytes)?, self.layout))
+    }
+
+    /// These rows, (rows, inputs) f32; all are below the outputs.
+    pub fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+        self.rows_at(cuda::address(rows)?, rows.dim(0)?, 1.0)
+    }
+
+    /// The `count` rows whose numbers lie at `at`, times `factor`.
+    pub fn rows_at(&self, at: Address, count: usize, factor: f32) -> Result<Tensor> {
+        let device = gpu(&self.bytes)?;
+        let out = cuda::unset::<f32>(device, (count, self.layout.inputs))?;
+        let launch = launch::rows(self.argument()?, at, count, factor, cuda::address(&out)?);
+        cuda::run(device, &[launch])?;
+        Ok(out)
+    }
+}
+
+fn gpu(tensor: &Tensor) -> Result<&CudaDevice> {
+    match cuda::of(tensor.device()) {
+        Some(device) => Ok(device),
+        None => bail!("a tensor of the GPU is needed"),
+    }
+}
+
+/// `x W^T + bias` where all weights are in tiles; `None` where one is not.
+pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, x: &Tensor) -> Result<Option<Tensor>> {
+    let tiled = parts.iter().map(|part| match &*part.0 {
+        Form::Tiled(tiled) => Some(tiled),
+        _ => None,
+    });
+    let Some(tiled) = tiled.collect::<Option<Vec<_>>>().filter(|t| (1..=PARTS).contains(&t.len())) else {
+        return Ok(None);
+    };
+    let ((rows, width), device) = (x.dims2()?, gpu(x)?);
+    if tiled.iter().any(|t| t.layout.inputs != width) {
+        bail!("a product of {:?} with {:?}", x.shape(), tiled.iter().map(|t| t.layout).collect::<Vec<_>>());
+    }
+    let matrices = tiled.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    let columns: usize = matrices.iter().map(|m| m.1.outputs).sum();
+    let x = x.contiguous()?;
+    let out = cuda::unset::<f32>(device, (rows, columns))?;
+    let product = Product {
+        matrices: &matrices,
+        x: cuda::address(&x)?,
+        rows,
+        bias: bias.map_or(Ok(0), cuda::address)?,
+        out: cuda::address(&out)?,
+    };
+    if rows <= MANY {
+        let packed = cuda::unset::<u8>(device, product.packed_bytes().max(1))?;
+        cuda::run(device, &product.launches(cuda::address(&packed)?))?;
+        return Ok(Some(out));
+    }
+    many(device, &product, columns)?;
+    match bias {
+        Some(bias) => out.broadcast_add(bias).map(Some),
+        None => Ok(Some(out)),
+    }
+}
+
+/// Through halves of the whole matrices, one after the other.
+fn many(device: &CudaDevice, product: &Product<'_>, columns: usize) -> Result<()> {
+    let inputs = product.matrices.first().map_or(0, |(_, layout)| layout.inputs);
+    let x = cuda::unset::<f16>(device, (product.rows, inputs))?;
+    cuda::run(device, &[launch::shrink(product.x, cuda::address(&x)?, product.rows * inputs)])?;
+    let mut column = 0;
+    for matrix in product.matrices {
+        let outputs = matrix.1.outputs;
+        let weights = cuda::unset::<f16>(device, (outputs, inputs))?;
+        cuda::run(device, &[launch::unpack(*matrix, cuda::address(&weights)?)])?;
+        let out = product.out + (column * size_of::<f32>()) as u64;
+        gemm(
+            device,
+            (cuda::address(&x)?, product.rows, inputs),
+            (cuda::address(&weights)?, outputs),
+            (out, columns),
+        )?;
+        column += outputs;
+    }
+    Ok(())
+}
+
+/// `out = 64 x W^T`: x (rows, inputs) and W (outputs, inputs) in halves, out f32 with so many columns in a row.
+fn gemm(
+    device: &CudaDevice,
+    (x, rows, inputs): (Address, usize, usize),
+    (weights, outputs): (Address, usize),
+    (out, columns): (Address, usize),
+) -> Result<()> {
+    let int = |n: usize| {
+        i32::try_from(n).map_err(|_| candle_core::Error::msg(format!("{n} is past cuBLAS's sizes")))
+    };
+    let (rows, inputs, outputs, columns) = (int(rows)?, int(inputs)?, int(outputs)?, int(columns)?);
+    let (alpha, beta) = (GROW, 0f32);
+    // SAFETY: columns first, as cuBLAS sees them, this is W x^T: (inputs, outputs) transposed by (inputs, rows), into
+    // (outputs, rows) of which each column is a row of `out`. All three lie within tensors that outlive the call on the
+    // one stream, and the factors are read during it.
+    let done = unsafe {
+        gemm_ex(
+            *device.cublas_handle().handle(),
+            sys::cublasOperation_t::CUBLAS_OP_T,
+            sys::cublasOperation_t::CUBLAS_OP_N,
+            outputs,
+            rows,
+            inputs,
+            (&raw const alpha).cast(),
+            weights as *const _,
+            sys::cudaDataType::CUDA_R_16F,
+            inputs,
+            x as *const _,
+            sys::cudaDataType::CUDA_R_16F,
+            inputs,
+            (&raw const beta).cast(),
+            out as *mut _,
+            sys::cudaDataType::CUDA_R_32F,
+            columns,
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+        )
+    };
+    done.map_err(|e| candle_core::Error::msg(format!("cuBLAS: {:?}", e.0)))
+}

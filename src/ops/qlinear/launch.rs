@@ -1,0 +1,219 @@
+//! Which kernels multiply by matrices in [tiles](crate::ops::gpu::tiles), by the number of rows.
+//!
+//! | rows | kernel | bound by |
+//! |---|---|---|
+//! | to 8 | `qlinear_few`: activations as they are, a tile a block | reading the weights |
+//! | to [`MANY`] | `qlinear_16`, `_32`, `_64`: activations packed first, 64 rows at a time | reading the weights, then the tensor cores |
+//! | more | the matrix as halves for once, and cuBLAS | the tensor cores |
+//!
+//! The split of the inputs among warps hangs on the matrix alone, so a row's result is the same whatever rows stand
+//! beside it within one kernel.
+
+use crate::ops::gpu::tiles::{Layout, ROWS, UNIT};
+use crate::ops::gpu::{Address, Launch};
+
+/// Matrices of one layer at most.
+pub(super) const PARTS: usize = 4;
+/// Rows of `qlinear_few` at most.
+const FEW: usize = 8;
+/// Rows that one launch of packed activations takes at most.
+const STRIP: usize = 64;
+/// Rows up to which weights are read in their own precision for each 64 of them. Writing 2 bytes a weight and reading
+/// them again costs what 7 more readings of 4.5 bits do; cuBLAS then has them for nothing.
+pub(super) const MANY: usize = 256;
+
+/// `Part` of kernels/qlinear.cu.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Part {
+    weights: Address,
+    format: u32,
+    tiles: u32,
+    outputs: u32,
+    column: u32,
+}
+
+/// `Matrices` of kernels/qlinear.cu.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+struct Matrices {
+    parts: [Part; PARTS],
+    count: u32,
+    inputs: u32,
+    rows: u32,
+    columns: u32,
+}
+
+// SAFETY: of integers alone, without gaps: 24 bytes, and 4 of these and 16 more.
+#[allow(unsafe_code)]
+mod plain {
+    use super::{Matrices, Part};
+    unsafe impl bytemuck::Zeroable for Part {}
+    unsafe impl bytemuck::Pod for Part {}
+    unsafe impl bytemuck::Zeroable for Matrices {}
+    unsafe impl bytemuck::Pod for Matrices {}
+}
+
+impl Part {
+    pub fn new((weights, layout): (Address, Layout), column: usize) -> Self {
+        Part {
+            weights,
+            format: layout.format as u32,
+            tiles: layout.tiles() as u32,
+            outputs: layout.outputs as u32,
+            column: column as u32,
+        }
+    }
+}
+
+/// A product: `rows` of activations by matrices that share their input.
+#[derive(Debug, Clone)]
+pub(super) struct Product<'a> {
+    /// At most [`PARTS`], at least one, of the same inputs.
+    pub matrices: &'a [(Address, Layout)],
+    /// (rows, inputs) f32.
+    pub x: Address,
+    pub rows: usize,
+    /// Of all columns, or 0.
+    pub bias: Address,
+    /// (rows, columns) f32.
+    pub out: Address,
+}
+
+impl Product<'_> {
+    fn inputs(&self) -> usize {
+        self.matrices.first().map_or(0, |(_, layout)| layout.inputs)
+    }
+
+    fn columns(&self) -> usize {
+        self.matrices.iter().map(|(_, layout)| layout.outputs).sum()
+    }
+
+    /// Bytes of room for packed activations that [`launches`](Self::launches) wants; 0 for none.
+    pub fn packed_bytes(&self) -> usize {
+        match self.rows {
+            ..=FEW => 0,
+            rows => self.inputs().div_ceil(UNIT) * groups(rows.min(STRIP)) * 2048,
+        }
+    }
+
+    /// What computes it, up to [`MANY`] rows.
+    pub fn launches(&self, packed: Address) -> Vec<Launch> {
+        if self.rows <= FEW {
+            return vec![self.few()];
+        }
+        let strips = (0..self.rows).step_by(STRIP).map(|first| (first, (self.rows - first).min(STRIP)));
+        strips.flat_map(|(first, rows)| self.strip(first, rows, packed)).collect()
+    }
+
+    fn argument(&self, rows: usize) -> Matrices {
+        let mut parts = [Part::default(); PARTS];
+        let mut column = 0;
+        for (part, matrix) in parts.iter_mut().zip(self.matrices) {
+            *part = Part::new(*matrix, column);
+            column += matrix.1.outputs;
+        }
+        Matrices {
+            parts,
+            count: self.matrices.len().min(PARTS) as u32,
+            inputs: self.inputs() as u32,
+            rows: rows as u32,
+            columns: self.columns() as u32,
+        }
+    }
+
+    fn few(&self) -> Launch {
+        let tiles: usize = self.matrices.iter().map(|(_, layout)| layout.tiles()).sum();
+        let deep = self.matrices.iter().map(|(_, layout)| layout.deep()).max().unwrap_or(1);
+        Launch::new("qlinear_few", [tiles, 1, 1], 32 * warps(tiles, deep))
+            .structure(&self.argument(self.rows))
+            .address(self.x)
+            .address(self.bias)
+            .address(self.out)
+    }
+
+    /// Rows from `first` on: packed, then multiplied.
+    fn strip(&self, first: usize, rows: usize, packed: Address) -> [Launch; 2] {
+        let groups = groups(rows);
+        let x = self.x + (first * self.inputs() * size_of::<f32>()) as u64;
+        let pack = Launch::new("qlinear_pack", [self.inputs().div_ceil(UNIT), groups, 1], 32)
+            .address(x)
+            .address(packed)
+            .count(rows)
+            .count(self.inputs())
+            .count(groups);
+        let kernel = match groups {
+            ..=2 => "qlinear_16",
+            3..=4 => "qlinear_32",
+            _ => "qlinear_64",
+        };
+        // Of DOWN * BESIDE tiles each.
+        let blocks: usize = self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(4)).sum();
+        let product = Launch::new(kernel, [blocks, 1, 1], 256)
+            .structure(&self.argument(rows))
+            .address(packed)
+            .address(self.bias)
+            .address(self.out + (first * self.columns() * size_of::<f32>()) as u64);
+        [pack, product]
+    }
+}
+
+/// Groups of 8 rows that a kernel is made for.
+fn groups(rows: usize) -> usize {
+    rows.div_ceil(8).next_power_of_two().clamp(2, STRIP / 8)
+}
+
+/// Warps that share out the inputs of a tile: enough of them in all to keep a large card's memory busy, and such that
+/// all have about as much to do.
+fn warps(tiles: usize, deep: usize) -> usize {
+    /// About 16 for each of 132 multiprocessors.
+    const WANTED: usize = 2000;
+    const MOST: usize = 16;
+    let least = WANTED.div_ceil(tiles.max(1)).clamp(4, MOST);
+    // Rounds that the slowest takes, times warps: at best `deep`.
+    let cost = |warps: &usize| deep.div_ceil(*warps) * warps;
+    (least..=MOST).min_by_key(cost).unwrap_or(MOST)
+}
+
+/// A matrix as halves, (outputs, inputs) in rows.
+pub(super) fn unpack(matrix: (Address, Layout), out: Address) -> Launch {
+    let layout = matrix.1;
+    let units = layout.deep() * layout.format.depth() / UNIT;
+    Launch::new("qlinear_unpack", [units.div_ceil(4), layout.tiles(), 1], 128)
+        .structure(&Part::new(matrix, 0))
+        .count(layout.inputs)
+        .address(out)
+}
+
+/// Rows of the matrix as f32, times `factor`. `rows` are `count` numbers below its outputs.
+pub(super) fn rows(
+    matrix: (Address, Layout),
+    rows: Address,
+    count: usize,
+    factor: f32,
+    out: Address,
+) -> Launch {
+    let layout = matrix.1;
+    let units = layout.deep() * layout.format.depth() / UNIT;
+    Launch::new("qlinear_rows", [units.div_ceil(4), count, 1], 128)
+        .structure(&Part::new(matrix, 0))
+        .count(layout.inputs)
+        .address(rows)
+        .float(factor)
+        .address(out)
+}
+
+/// `count` f32 as halves, divided by 64 as the kernels do; a multiple of 4.
+pub(super) fn shrink(x: Address, out: Address, count: usize) -> Launch {
+    Launch::new("qlinear_shrink", [(count / 4).div_ceil(256), 1, 1], 256)
+        .address(x)
+        .address(out)
+        .count(count / 4)
+}
+
+/// Outputs of a tile, as the kernels have it.
+const _: () = assert!(ROWS == 16);
+
+#[cfg(test)]
+#[path = "launch_tests.rs"]
+mod tests;

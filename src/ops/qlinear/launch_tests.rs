@@ -1,0 +1,192 @@
+//! The kernels on the CPU against plain products of the same weights.
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use half::f16;
+
+use super::*;
+use crate::ops::gpu::host::{at, at_mut, run};
+use crate::ops::gpu::tiles::Tiles;
+use crate::ops::testing::{assert_close, noise};
+
+const TYPES: [GgmlDType; 10] = [
+    GgmlDType::Q4_0,
+    GgmlDType::Q4_1,
+    GgmlDType::Q5_0,
+    GgmlDType::Q5_1,
+    GgmlDType::Q8_0,
+    GgmlDType::Q4K,
+    GgmlDType::Q5K,
+    GgmlDType::Q6K,
+    GgmlDType::F16,
+    GgmlDType::F32,
+];
+
+/// A matrix in tiles, and the weights that its blocks stand for.
+struct Matrix {
+    layout: Layout,
+    tiles: Vec<u128>,
+    weights: Vec<f32>,
+}
+
+impl Matrix {
+    fn new(dtype: GgmlDType, outputs: usize, inputs: usize, seed: u64) -> Self {
+        let values =
+            Tensor::from_vec(noise(outputs * inputs, seed), (outputs, inputs), &Device::Cpu).unwrap();
+        let blocks = QTensor::quantize(&values, dtype).unwrap();
+        let mut tiles = Tiles::new(dtype, outputs, inputs).unwrap();
+        let row = inputs / dtype.block_size() * dtype.type_size();
+        for (i, rows) in blocks.data().unwrap().chunks(32 * row).enumerate() {
+            tiles.fill(32 * i, rows);
+        }
+        let (layout, bytes) = tiles.finish();
+        assert_eq!(bytes.len(), layout.bytes());
+        // Aligned as a GPU's memory is.
+        let mut aligned = vec![0u128; bytes.len().div_ceil(16)];
+        bytemuck::cast_slice_mut(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
+        let weights = blocks.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        Matrix { layout, tiles: aligned, weights }
+    }
+
+    fn argument(&self) -> (Address, Layout) {
+        (at(&self.tiles), self.layout)
+    }
+
+    fn product(&self, x: &[f32]) -> impl Fn(usize, usize) -> f32 {
+        let inputs = self.layout.inputs;
+        move |row, output| {
+            let weights = &self.weights[output * inputs..][..inputs];
+            x[row * inputs..][..inputs].iter().zip(weights).map(|(x, w)| x * w).sum()
+        }
+    }
+}
+
+/// `x W^T + bias` by the kernels; what they leave unset stays no number.
+fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    let columns: usize = matrices.iter().map(|m| m.layout.outputs).sum();
+    let mut out = vec![f32::NAN; rows * columns];
+    let arguments: Vec<_> = matrices.iter().map(|m| m.argument()).collect();
+    let product =
+        Product { matrices: &arguments, x: at(x), rows, bias: bias.map_or(0, at), out: at_mut(&mut out) };
+    let mut packed = vec![u128::MAX; product.packed_bytes() / 16];
+    run(&product.launches(at_mut(&mut packed)));
+    out
+}
+
+/// Sums of `inputs` products of weights and activations within 1, rounded to halves as are the scales that 32 weights
+/// share.
+fn tolerance(inputs: usize) -> f32 {
+    (inputs as f32).sqrt() / 3.0 * 2f32.powi(-8)
+}
+
+#[test]
+fn every_format_multiplies_like_its_weights() {
+    for (i, dtype) in TYPES.into_iter().enumerate() {
+        let k = dtype.block_size() == 256;
+        for (rows, outputs, inputs) in [(1, 17, 256), (3, 33, 512), (8, 16, if k { 768 } else { 352 })] {
+            let matrix = Matrix::new(dtype, outputs, inputs, i as u64);
+            let x = noise(rows * inputs, 7);
+            let want = matrix.product(&x);
+            let want: Vec<f32> =
+                (0..rows).flat_map(|r| (0..outputs).map(move |o| (r, o))).map(|(r, o)| want(r, o)).collect();
+            assert_close(&kernels(&[&matrix], &x, rows, None), &want, tolerance(inputs));
+        }
+    }
+}
+
+#[test]
+fn matrices_of_several_formats_stand_side_by_side_with_their_bias() {
+    let types = [GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q8_0];
+    for rows in [2, 9, 20, 40, 70] {
+        let inputs = 512;
+        let matrices: Vec<Matrix> =
+            types.iter().zip([40, 100, 7]).map(|(t, n)| Matrix::new(*t, n, inputs, rows as u64)).collect();
+        let all: Vec<&Matrix> = matrices.iter().collect();
+        let (x, bias) = (noise(rows * inputs, 3), noise(147, 5));
+        let got = kernels(&all, &x, rows, Some(&bias));
+        let mut want = Vec::new();
+        for row in 0..rows {
+            for matrix in &matrices {
+                let product = matrix.product(&x);
+                want.extend((0..matrix.layout.outputs).map(|o| product(row, o)));
+            }
+        }
+        let want: Vec<f32> = want.iter().enumerate().map(|(i, v)| v + bias[i % 147]).collect();
+        assert_close(&got, &want, tolerance(inputs));
+    }
+}
+
+#[test]
+fn packed_products_take_every_format_and_odd_depths() {
+    for dtype in TYPES {
+        let inputs = if dtype.block_size() == 256 { 768 } else { 288 };
+        let matrix = Matrix::new(dtype, 70, inputs, 1);
+        let x = noise(12 * inputs, 2);
+        let product = matrix.product(&x);
+        let want: Vec<f32> = (0..12 * 70).map(|i| product(i / 70, i % 70)).collect();
+        assert_close(&kernels(&[&matrix], &x, 12, None), &want, tolerance(inputs));
+    }
+}
+
+#[test]
+fn a_rows_result_is_the_same_beside_others() {
+    let matrix = Matrix::new(GgmlDType::Q4K, 48, 1024, 3);
+    let x = noise(8 * 1024, 4);
+    let all = kernels(&[&matrix], &x, 8, None);
+    for row in 0..8 {
+        let alone = kernels(&[&matrix], &x[row * 1024..][..1024], 1, None);
+        assert_eq!(alone, all[row * 48..][..48]);
+    }
+}
+
+#[test]
+fn activations_past_the_range_of_halves_are_multiplied() {
+    let matrix = Matrix::new(GgmlDType::Q8_0, 16, 64, 3);
+    let x: Vec<f32> = noise(64, 4).iter().map(|v| v * 1e6).collect();
+    let product = matrix.product(&x);
+    let want: Vec<f32> = (0..16).map(|output| product(0, output)).collect();
+    let scaled = |values: &[f32]| values.iter().map(|v| v * 1e-6).collect::<Vec<f32>>();
+    assert_close(&scaled(&kernels(&[&matrix], &x, 1, None)), &scaled(&want), tolerance(64));
+}
+
+#[test]
+fn matrices_and_rows_come_back_out_of_their_tiles() {
+    for dtype in TYPES {
+        let (outputs, inputs) = (37, if dtype.block_size() == 256 { 512 } else { 416 });
+        let matrix = Matrix::new(dtype, outputs, inputs, 9);
+        let mut halves = vec![u128::MAX; outputs * inputs / 8];
+        run(&[unpack(matrix.argument(), at_mut(&mut halves))]);
+        let halves: &[f16] = bytemuck::cast_slice(&halves);
+        let got: Vec<f32> = halves.iter().map(|h| h.to_f32()).collect();
+        // Scale times code and minimum are rounded to halves, one after the other.
+        assert_close(&got, &matrix.weights, 2f32.powi(-9));
+
+        let ids = [36u32, 0, 9, 9];
+        let mut out = vec![f32::NAN; ids.len() * inputs];
+        run(&[rows(matrix.argument(), at(&ids), ids.len(), 2.0, at_mut(&mut out))]);
+        let want: Vec<f32> =
+            ids.iter().flat_map(|id| &got[*id as usize * inputs..][..inputs]).map(|v| v * 2.0).collect();
+        assert_close(&out, &want, 1e-6);
+    }
+}
+
+#[test]
+fn shrinking_divides_by_64() {
+    let x = noise(1028, 6);
+    let mut out = vec![0u64; 1028 / 4];
+    run(&[shrink(at(&x), at_mut(&mut out), x.len())]);
+    let out: &[f16] = bytemuck::cast_slice(&out);
+    for (half, x) in out.iter().zip(&x) {
+        assert_eq!(*half, f16::from_f32(x / 64.0));
+    }
+}
+
+#[test]
+fn warps_have_about_as_much_to_do() {
+    // (tiles, tiles deep) of a model of 7 billion weights: queries and keys, output, gate and up, down, vocabulary.
+    for (tiles, deep, want) in [(288, 14, 14), (224, 14, 14), (2368, 14, 7), (224, 74, 15), (9504, 14, 7)] {
+        let warps = warps(tiles, deep);
+        assert!(warps * deep.div_ceil(warps) <= deep + deep / 8, "{tiles} {deep}: {warps}");
+        assert!(warps <= want.max(16));
+    }
+}
