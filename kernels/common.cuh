@@ -76,6 +76,11 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 // The bytes of two words that `selector` names, a digit each.
 DEVICE u32 bytes_of(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
 
+DEVICE int nearest(float x) { return __float2int_rn(x); }
+
+// c plus the products of four signed bytes each.
+DEVICE int dot4(u32 a, u32 b, int c) { return __dp4a(int(a), int(b), c); }
+
 DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 DEVICE u32 shuffle_xor(u32 value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 DEVICE void barrier() { __syncthreads(); }

@@ -158,6 +158,11 @@ DEVICE u32 bytes_of(u32 low, u32 high, u32 selector) {
     for (int i = 0; i < 4; i++) out |= u32(all >> (8 * ((selector >> (4 * i)) & 7)) & 0xff) << (8 * i);
     return out;
 }
+DEVICE int nearest(float x) { return int(std::nearbyint(x)); }
+DEVICE int dot4(u32 a, u32 b, int c) {
+    for (int i = 0; i < 32; i += 8) c += int(int8_t(a >> i)) * int(int8_t(b >> i));
+    return c;
+}
 DEVICE void barrier() { host::block_gate.wait(blockDim.x); }
 DEVICE float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 DEVICE float power_of_two(float x) { return std::exp2(x); }

@@ -1,4 +1,5 @@
-// y = x W^T for weights in the files' own precisions, from one row to a few dozen.
+// y = x W^T for weights in the files' own precisions, from one row to a few dozen: one to three rows by products of bytes,
+// more on the tensor cores.
 //
 // Weights lie in tiles of 16 outputs by 128 or 256 inputs (`src/ops/gpu/tiles.rs` makes them and has the table). A
 // *unit* is 16 by 128. In it lane (g, t) of a warp, g = lane / 4 and t = lane % 4, has the inputs 32 t .. 32 t + 32 of
@@ -7,7 +8,7 @@
 // multiplied is free as long as both factors agree, so product i of a unit takes from each lane the inputs
 // 32 t + 4 i .. + 4.
 //
-// Activations are divided by 64 before they become halves: some models' reach past 65,504, and what the smallest lose
+// On the tensor cores activations are divided by 64 before they become halves: some models' reach past 65,504, and what the smallest lose
 // is below 1e-6. Sums are f32. A row's result does not depend on the rows beside it within one kernel.
 
 #include "common.cuh"
@@ -174,72 +175,199 @@ DEVICE Place place(const Matrices& m, u32 group, u32 tiles_a_group) {
     return {m.parts[i], (group - first) * tiles_a_group};
 }
 
-// Up to 8 rows straight from f32: one tile a block, whose warps share out the inputs.
+// Activations rounded to 8 bits, for the rows that a few dot products of bytes cost least: of each 32 the largest is 127.
+// A warp a group of 32: blocks are (groups / 4, rows) of 4 warps. `codes` has the inputs of each 8 in the order 0 4 1 5
+// 2 6 3 7, as the nibbles of two words come apart; `scales` the scale, and with it the sums of the first 16 codes and of
+// the others.
+KERNEL(128) qlinear_round(const float* x, u8* codes, float4* scales, u32 inputs) {
+    const u32 lane = threadIdx.x % LANES, group = blockIdx.x * 4 + threadIdx.x / LANES;
+    if (group * 32 >= inputs) return;
+    const u64 at = u64(blockIdx.y) * inputs + group * 32;
+    const float v = x[at + lane];
+    float largest = fabsf(v);
+    for (u32 lanes = 16; lanes > 0; lanes /= 2) largest = fmaxf(largest, shuffle_xor(largest, lanes));
+    const float scale = largest / 127.0f;
+    const int code = largest > 0 ? nearest(v * (127.0f / largest)) : 0;
+    const u32 e = lane % 8, place = lane - e + (e / 2 % 2 * 4 + e % 2 * 2 + e / 4);
+    codes[at + place] = u8(code);
+    // What is no finite number makes the sum none, and with it every product of the group.
+    float sum = float(code) + (v - v);
+    for (u32 lanes = 8; lanes > 0; lanes /= 2) sum += shuffle_xor(sum, lanes);
+    const float other = shuffle_xor(sum, 16);
+    if (lane == 0) scales[at / 32] = {scale, sum * scale, other * scale, 0};
+}
+
+// A lane's 32 weights of one output in a unit, as codes of bytes in the order of the activations'.
 template <u32 F>
-DEVICE void few(const Matrices& m, const Place& at, const float* x, float (&sums)[4]) {
-    constexpr u32 DEPTH = 128 * units_of(F);
-    const u32 lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4, warps = blockDim.x / LANES;
+struct Bytes {
+    Weights<F> weights;
+    // Of the first 16 inputs and of the others: weights are code * scale + base.
+    float scale[2], base[2];
+
+    DEVICE void load(const u8* tile, u32 unit, u32 half, u32 lane) {
+        weights.load(tile, unit, half, lane);
+        scale[0] = scale[1] = half_to_float(u16(weights.scale));
+        base[0] = base[1] = half_to_float(u16(weights.base));
+        if constexpr (F == Q6K) {
+            scale[1] = base[1];
+            base[0] = -32 * scale[0];
+            base[1] = -32 * scale[1];
+        }
+        if constexpr (F == Q8_0) base[0] = base[1] = 0;
+    }
+
+    // Eight codes from 8 j on.
+    DEVICE void eight(u32 j, u32& first, u32& second) const {
+        if constexpr (F == Q8_0) {
+            const u32 a = word(j < 2 ? weights.codes : weights.more, 2 * (j % 2)) ^ 0x80808080;
+            const u32 b = word(j < 2 ? weights.codes : weights.more, 2 * (j % 2) + 1) ^ 0x80808080;
+            first = bytes_of(a, b, 0x5140);
+            second = bytes_of(a, b, 0x7362);
+            return;
+        }
+        const u32 nibbles = word(weights.codes, j);
+        first = nibbles & 0x0f0f0f0f;
+        second = nibbles >> 4 & 0x0f0f0f0f;
+        if constexpr (F == Q5K || F == Q5_1) {
+            // Bits 4 j .. 4 j + 4 are the even inputs', those 16 further the odd ones'.
+            const u32 bits = weights.high.x >> (4 * j);
+            first |= (bits << 4 & 0x00100010) | (bits << 10 & 0x10001000);
+            second |= (bits << 3 & 0x00100010) | (bits << 9 & 0x10001000);
+        }
+        if constexpr (F == Q6K) {
+            const u32 bits = (j < 2 ? weights.high.x : weights.high.y) >> (8 * (j % 2));
+            first |= (bits << 4 & 0x00300030) | (bits << 8 & 0x30003000);
+            second |= (bits << 2 & 0x00300030) | (bits << 6 & 0x30003000);
+        }
+    }
+};
+
+// R rows of rounded activations: one tile a block, whose warps share out the inputs.
+template <u32 F, u32 R>
+DEVICE void bytes(const Matrices& m, const Place& at, const u8* codes, const float4* scales, float (&sums)[R][2]) {
+    constexpr u32 UNITS = units_of(F), DEPTH = 128 * UNITS;
+    const u32 lane = threadIdx.x % LANES, t = lane % 4, warps = blockDim.x / LANES;
     const u32 deep = (m.inputs + DEPTH - 1) / DEPTH;
     const u8* tiles = at.part.weights + u64(at.tile) * deep * tile_bytes(F);
-    const float* row = x + u64(g) * m.inputs;
     for (u32 k = threadIdx.x / LANES; k < deep; k += warps) {
         const u8* tile = tiles + u64(k) * tile_bytes(F);
-        Weights<F> low[units_of(F)], high[units_of(F)];
+        Bytes<F> both[UNITS][2];
         UNROLL
-        for (u32 unit = 0; unit < units_of(F); unit++) {
-            low[unit].load(tile, unit, 0, lane);
-            high[unit].load(tile, unit, 1, lane);
+        for (u32 unit = 0; unit < UNITS; unit++) {
+            both[unit][0].load(tile, unit, 0, lane);
+            both[unit][1].load(tile, unit, 1, lane);
         }
         UNROLL
-        for (u32 unit = 0; unit < units_of(F); unit++) {
+        for (u32 unit = 0; unit < UNITS; unit++) {
             const u32 input = k * DEPTH + 128 * unit + 32 * t;
             // Inputs are a multiple of 32.
-            const bool there = g < m.rows && input < m.inputs;
+            if (input >= m.inputs) continue;
             UNROLL
-            for (u32 j = 0; j < 4; j++) {
-                uint2 b[2] = {};
-                if (there) {
-                    b[0] = shrunk(*reinterpret_cast<const float4*>(row + input + 8 * j));
-                    b[1] = shrunk(*reinterpret_cast<const float4*>(row + input + 8 * j + 4));
+            for (u32 r = 0; r < R; r++) {
+                const uint4* from = reinterpret_cast<const uint4*>(codes + u64(r) * m.inputs + input);
+                const uint4 x[2] = {from[0], from[1]};
+                const float4 scale = scales[(u64(r) * m.inputs + input) / 32];
+                UNROLL
+                for (u32 half = 0; half < 2; half++) {
+                    const Bytes<F>& w = both[unit][half];
+                    int dots[2] = {};
+                    UNROLL
+                    for (u32 j = 0; j < 4; j++) {
+                        u32 first, second;
+                        w.eight(j, first, second);
+                        dots[j / 2] = dot4(first, word(x[j / 2], 2 * (j % 2)), dots[j / 2]);
+                        dots[j / 2] = dot4(second, word(x[j / 2], 2 * (j % 2) + 1), dots[j / 2]);
+                    }
+                    if constexpr (F == Q6K) {
+                        sums[r][half] += scale.x * (w.scale[0] * float(dots[0]) + w.scale[1] * float(dots[1]));
+                        sums[r][half] += w.base[0] * scale.y + w.base[1] * scale.z;
+                    } else {
+                        sums[r][half] += scale.x * w.scale[0] * float(dots[0] + dots[1]);
+                        sums[r][half] += w.base[0] * (scale.y + scale.z);
+                    }
                 }
-                u32 a[4], c[4];
-                low[unit].pair(j, a);
-                high[unit].pair(j, c);
-                mma(sums, a[0], c[0], a[1], c[1], b[0].x, b[0].y);
-                mma(sums, a[2], c[2], a[3], c[3], b[1].x, b[1].y);
             }
         }
     }
 }
 
-KERNEL(512) qlinear_few(ARGUMENT Matrices m, const float* x, const float* bias, float* out) {
+// Halves have no bytes: their products with the activations as they are.
+template <u32 R>
+DEVICE void floats(const Matrices& m, const Place& at, const float* x, float (&sums)[R][2]) {
+    const u32 lane = threadIdx.x % LANES, t = lane % 4, warps = blockDim.x / LANES;
+    const u32 deep = (m.inputs + 127) / 128;
+    const u8* tiles = at.part.weights + u64(at.tile) * deep * tile_bytes(F16);
+    for (u32 k = threadIdx.x / LANES; k < deep; k += warps) {
+        const u32 input = k * 128 + 32 * t;
+        if (input >= m.inputs) continue;
+        UNROLL
+        for (u32 half = 0; half < 2; half++) {
+            Weights<F16> w;
+            w.load(tiles + u64(k) * tile_bytes(F16), 0, half, lane);
+            UNROLL
+            for (u32 j = 0; j < 4; j++) {
+                u32 pairs[4];
+                w.pair(j, pairs);
+                UNROLL
+                for (u32 r = 0; r < R; r++) {
+                    const float* row = x + u64(r) * m.inputs + input + 8 * j;
+                    UNROLL
+                    for (u32 i = 0; i < 4; i++) {
+                        sums[r][half] += half_to_float(u16(pairs[i])) * row[2 * i];
+                        sums[r][half] += half_to_float(u16(pairs[i] >> 16)) * row[2 * i + 1];
+                    }
+                }
+            }
+        }
+    }
+}
+
+template <u32 R>
+DEVICE void few(const Matrices& m, const float* x, const u8* codes, const float4* scales, const float* bias, float* out) {
     const Place at = place(m, blockIdx.x, 1);
-    float sums[4] = {};
+    float sums[R][2] = {};
     switch (at.part.format) {
-        case Q4K: few<Q4K>(m, at, x, sums); break;
-        case Q5K: few<Q5K>(m, at, x, sums); break;
-        case Q6K: few<Q6K>(m, at, x, sums); break;
-        case Q8_0: few<Q8_0>(m, at, x, sums); break;
-        case Q4_1: few<Q4_1>(m, at, x, sums); break;
-        case Q5_1: few<Q5_1>(m, at, x, sums); break;
-        default: few<F16>(m, at, x, sums);
+        case Q4K: bytes<Q4K, R>(m, at, codes, scales, sums); break;
+        case Q5K: bytes<Q5K, R>(m, at, codes, scales, sums); break;
+        case Q6K: bytes<Q6K, R>(m, at, codes, scales, sums); break;
+        case Q8_0: bytes<Q8_0, R>(m, at, codes, scales, sums); break;
+        case Q4_1: bytes<Q4_1, R>(m, at, codes, scales, sums); break;
+        case Q5_1: bytes<Q5_1, R>(m, at, codes, scales, sums); break;
+        default: floats<R>(m, at, x, sums);
     }
     // (warp, row, output)
-    SHARED float parts[16][8][16];
+    SHARED float parts[16][R][16];
     const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, warps = blockDim.x / LANES;
-    const u32 g = lane / 4, t = lane % 4;
     UNROLL
-    for (u32 i = 0; i < 4; i++) parts[warp][2 * t + i % 2][g + i / 2 * 8] = sums[i];
+    for (u32 r = 0; r < R; r++) {
+        UNROLL
+        for (u32 half = 0; half < 2; half++) {
+            float sum = sums[r][half];
+            sum += shuffle_xor(sum, 1);
+            sum += shuffle_xor(sum, 2);
+            if (lane % 4 == 0) parts[warp][r][lane / 4 + 8 * half] = sum;
+        }
+    }
     barrier();
-    for (u32 i = threadIdx.x; i < 16 * m.rows; i += blockDim.x) {
+    for (u32 i = threadIdx.x; i < 16 * R; i += blockDim.x) {
         const u32 row = i / 16, output = at.tile * 16 + i % 16;
         if (output >= at.part.outputs) continue;
         float sum = 0;
         for (u32 w = 0; w < warps; w++) sum += parts[w][row][i % 16];
         const u32 column = at.part.column + output;
-        out[u64(row) * m.columns + column] = sum * GROW + (bias ? bias[column] : 0.0f);
+        out[u64(row) * m.columns + column] = sum + (bias ? bias[column] : 0.0f);
     }
 }
+
+#define FEW(R)                                                                                               \
+    KERNEL(512) qlinear_few_##R(ARGUMENT Matrices m, const float* x, const u8* codes, const float4* scales,  \
+                                const float* bias, float* out) {                                             \
+        few<R>(m, x, codes, scales, bias, out);                                                              \
+    }
+
+FEW(1)
+FEW(2)
+FEW(3)
 
 // Activations as halves in the order in which the products below read them: for each unit of 128 inputs and each 8
 // rows, 4 pairs of products by 32 lanes by 16 bytes. Rows and inputs that are not there are zeros. One warp a unit and
@@ -259,12 +387,8 @@ KERNEL(32) qlinear_pack(const float* x, uint4* packed, u32 rows, u32 inputs, u32
     }
 }
 
-constexpr u32 DOWN = 2;    // tiles of a warp
-constexpr u32 BESIDE = 2;  // warps of a block along the outputs
-constexpr u32 DEEP = 4;    // and along the inputs
-
-// 8 N rows of packed activations: DOWN tiles a warp.
-template <u32 F, u32 N>
+// 8 N rows of packed activations: DOWN tiles a warp, BESIDE warps of a block along the outputs and DEEP along the inputs.
+template <u32 F, u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
 DEVICE void many(const Matrices& m, const Place& at, const uint4* x, float (&sums)[DOWN][N][4]) {
     constexpr u32 UNITS = units_of(F);
     const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
@@ -305,18 +429,18 @@ DEVICE void many(const Matrices& m, const Place& at, const uint4* x, float (&sum
     }
 }
 
-template <u32 N>
+template <u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
 DEVICE void many_rows(const Matrices& m, const uint4* x, const float* bias, float* out) {
     const Place at = place(m, blockIdx.x, DOWN * BESIDE);
     float sums[DOWN][N][4] = {};
     switch (at.part.format) {
-        case Q4K: many<Q4K, N>(m, at, x, sums); break;
-        case Q5K: many<Q5K, N>(m, at, x, sums); break;
-        case Q6K: many<Q6K, N>(m, at, x, sums); break;
-        case Q8_0: many<Q8_0, N>(m, at, x, sums); break;
-        case Q4_1: many<Q4_1, N>(m, at, x, sums); break;
-        case Q5_1: many<Q5_1, N>(m, at, x, sums); break;
-        default: many<F16, N>(m, at, x, sums);
+        case Q4K: many<Q4K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q5K: many<Q5K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q6K: many<Q6K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q8_0: many<Q8_0, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q4_1: many<Q4_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q5_1: many<Q5_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        default: many<F16, N, DOWN, BESIDE, DEEP>(m, at, x, sums);
     }
     // (depth, row, output) of 8 rows at a time
     constexpr u32 WIDE = 16 * DOWN * BESIDE;
@@ -349,9 +473,20 @@ DEVICE void many_rows(const Matrices& m, const uint4* x, const float* bias, floa
     }
 }
 
-KERNEL(256) qlinear_16(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) { many_rows<2>(m, x, bias, out); }
-KERNEL(256) qlinear_32(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) { many_rows<4>(m, x, bias, out); }
-KERNEL(256) qlinear_64(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) { many_rows<8>(m, x, bias, out); }
+// Each number of rows in two forms: for matrices of many outputs, whose blocks share what they read of the activations,
+// and for those of few, which fill a card only if their blocks are small.
+#define MANY(rows, N, DOWN)                                                                                     \
+    KERNEL(256) qlinear_##rows##_wide(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {     \
+        many_rows<N, 2, 2, 4>(m, x, bias, out);                                                                 \
+    }                                                                                                           \
+    KERNEL(256) qlinear_##rows##_narrow(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {   \
+        many_rows<N, DOWN, 1, 8>(m, x, bias, out);                                                              \
+    }
+
+MANY(8, 1, 1)
+MANY(16, 2, 1)
+MANY(32, 4, 2)
+MANY(64, 8, 2)
 
 // Where one lane's weights of a unit go, row-major: `out` + row * stride + input.
 template <u32 F>

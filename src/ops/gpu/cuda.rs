@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DevicePtr, DeviceRepr, result::launch_kernel,
-};
+use candle_core::cuda_backend::cudarc::driver::result::{launch_kernel, memcpy_dtod_async};
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaModule, DevicePtr, DeviceRepr};
 use candle_core::cuda_backend::cudarc::nvrtc::{Ptx, result as nvrtc, sys};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
@@ -182,6 +181,21 @@ where
     let slice = unsafe { device.alloc::<T>(shape.elem_count()) }?;
     let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// Copies one tensor over another of the same bytes.
+///
+/// # Errors
+/// What [`address`] refuses; different sizes.
+pub(crate) fn copy(device: &CudaDevice, from: &Tensor, to: &Tensor) -> Result<()> {
+    let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
+    if bytes(from) != bytes(to) {
+        bail!("a copy of {} bytes over {}", bytes(from), bytes(to));
+    }
+    let (source, target, stream) = (address(from)?, address(to)?, device.cuda_stream());
+    // SAFETY: both are whole tensors of these bytes, which outlive the copy on the one stream.
+    let copied = unsafe { memcpy_dtod_async(target, source, bytes(from), stream.cu_stream()) };
+    copied.map_err(|e| candle_core::Error::msg(format!("copy: {:?}", e.0)))
 }
 
 /// Where a contiguous tensor lies.

@@ -9,6 +9,8 @@
 pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod host;
+#[cfg(test)]
+mod nvrtc_tests;
 pub(crate) mod source;
 pub(crate) mod tiles;
 

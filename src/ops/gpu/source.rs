@@ -18,6 +18,12 @@ pub(crate) const ALL: [Source; 5] = [
 ];
 
 impl Source {
+    /// A file of a test's own.
+    #[cfg(test)]
+    pub fn planted(text: &'static str) -> Source {
+        Source { stem: "planted", text }
+    }
+
     /// One text that needs no other file: the common part stands in for its inclusion.
     pub fn text(&self) -> String {
         self.text.replacen("#include \"common.cuh\"", COMMON, 1)

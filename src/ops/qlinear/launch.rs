@@ -2,8 +2,8 @@
 //!
 //! | rows | kernel | bound by |
 //! |---|---|---|
-//! | to 8 | `qlinear_few`: activations as they are, a tile a block | reading the weights |
-//! | to [`MANY`] | `qlinear_16`, `_32`, `_64`: activations packed first, 64 rows at a time | reading the weights, then the tensor cores |
+//! | to [`FEW`] | `qlinear_few_1` to `_3`: activations rounded to 8 bits first, as on a CPU; a tile a block | reading the weights |
+//! | to [`MANY`] | `qlinear_8` to `_64`, wide or narrow: activations packed as halves first, 64 rows at a time | reading the weights, then the tensor cores |
 //! | more | the matrix as halves for once, and cuBLAS | the tensor cores |
 //!
 //! The split of the inputs among warps hangs on the matrix alone, so a row's result is the same whatever rows stand
@@ -14,8 +14,11 @@ use crate::ops::gpu::{Address, Launch};
 
 /// Matrices of one layer at most.
 pub(super) const PARTS: usize = 4;
-/// Rows of `qlinear_few` at most.
-const FEW: usize = 8;
+/// Rows whose products are of bytes: unpacking weights to halves takes three times the instructions of a row's, which an
+/// H200's memory is too fast for.
+const FEW: usize = 3;
+/// Blocks that fill a large card: two for each of 132 multiprocessors.
+const FILLED: usize = 264;
 /// Rows that one launch of packed activations takes at most.
 const STRIP: usize = 64;
 /// Rows up to which weights are read in their own precision for each 64 of them. Writing 2 bytes a weight and reading
@@ -89,10 +92,11 @@ impl Product<'_> {
         self.matrices.iter().map(|(_, layout)| layout.outputs).sum()
     }
 
-    /// Bytes of room for packed activations that [`launches`](Self::launches) wants; 0 for none.
+    /// Bytes of room for rounded or packed activations that [`launches`](Self::launches) wants.
     pub fn packed_bytes(&self) -> usize {
         match self.rows {
-            ..=FEW => 0,
+            // A scale and two sums of each 32, then codes.
+            ..=FEW => self.rows * (self.inputs() / 2 + self.inputs()),
             rows => self.inputs().div_ceil(UNIT) * groups(rows.min(STRIP)) * 2048,
         }
     }
@@ -100,7 +104,7 @@ impl Product<'_> {
     /// What computes it, up to [`MANY`] rows.
     pub fn launches(&self, packed: Address) -> Vec<Launch> {
         if self.rows <= FEW {
-            return vec![self.few()];
+            return self.few(packed).into();
         }
         let strips = (0..self.rows).step_by(STRIP).map(|first| (first, (self.rows - first).min(STRIP)));
         strips.flat_map(|(first, rows)| self.strip(first, rows, packed)).collect()
@@ -122,14 +126,28 @@ impl Product<'_> {
         }
     }
 
-    fn few(&self) -> Launch {
+    fn few(&self, rounded: Address) -> [Launch; 2] {
+        let (scales, codes) = (rounded, rounded + (self.rows * self.inputs() / 2) as u64);
+        let round = Launch::new("qlinear_round", [(self.inputs() / 32).div_ceil(4), self.rows, 1], 128)
+            .address(self.x)
+            .address(codes)
+            .address(scales)
+            .count(self.inputs());
+        let kernel = match self.rows {
+            ..=1 => "qlinear_few_1",
+            2 => "qlinear_few_2",
+            _ => "qlinear_few_3",
+        };
         let tiles: usize = self.matrices.iter().map(|(_, layout)| layout.tiles()).sum();
         let deep = self.matrices.iter().map(|(_, layout)| layout.deep()).max().unwrap_or(1);
-        Launch::new("qlinear_few", [tiles, 1, 1], 32 * warps(tiles, deep))
+        let product = Launch::new(kernel, [tiles, 1, 1], 32 * warps(tiles, deep))
             .structure(&self.argument(self.rows))
             .address(self.x)
+            .address(codes)
+            .address(scales)
             .address(self.bias)
-            .address(self.out)
+            .address(self.out);
+        [round, product]
     }
 
     /// Rows from `first` on: packed, then multiplied.
@@ -142,13 +160,18 @@ impl Product<'_> {
             .count(rows)
             .count(self.inputs())
             .count(groups);
-        let kernel = match groups {
-            ..=2 => "qlinear_16",
-            3..=4 => "qlinear_32",
-            _ => "qlinear_64",
+        let blocks =
+            |tiles: usize| self.matrices.iter().map(|(_, l)| l.tiles().div_ceil(tiles)).sum::<usize>();
+        let (wide, narrow, down) = match groups {
+            ..=1 => ("qlinear_8_wide", "qlinear_8_narrow", 1),
+            2 => ("qlinear_16_wide", "qlinear_16_narrow", 1),
+            3..=4 => ("qlinear_32_wide", "qlinear_32_narrow", 2),
+            _ => ("qlinear_64_wide", "qlinear_64_narrow", 2),
         };
-        // Of DOWN * BESIDE tiles each.
-        let blocks: usize = self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(4)).sum();
+        let (kernel, blocks) = match blocks(4) {
+            blocks if blocks >= FILLED => (wide, blocks),
+            _ => (narrow, blocks(down)),
+        };
         let product = Launch::new(kernel, [blocks, 1, 1], 256)
             .structure(&self.argument(rows))
             .address(packed)
@@ -160,7 +183,7 @@ impl Product<'_> {
 
 /// Groups of 8 rows that a kernel is made for.
 fn groups(rows: usize) -> usize {
-    rows.div_ceil(8).next_power_of_two().clamp(2, STRIP / 8)
+    rows.div_ceil(8).next_power_of_two().min(STRIP / 8)
 }
 
 /// Warps that share out the inputs of a tile: enough of them in all to keep a large card's memory busy, and such that
