@@ -36,7 +36,7 @@ fn tokens(len: usize) -> Vec<u32> {
 /// Logits after the last of `tokens`, which begin at `start`.
 fn ours(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize) -> Vec<f32> {
     let table = (0..(start + tokens.len()).div_ceil(KvCache::BLOCK) as u32).collect();
-    let row = Row { len: tokens.len(), start, table, logits: 1 };
+    let row = Row { len: tokens.len(), start, table, logits: 1, greedy: false };
     model.step(&Batch { tokens: tokens.to_vec(), rows: vec![row] }).unwrap().data
 }
 

@@ -96,10 +96,10 @@ fn quantised(c: &mut Criterion) {
             bytes.chunks(packer.chunk_bytes()).for_each(|piece| packer.push(piece).unwrap());
             let weight = ops::QLinear::new(vec![packer.finish().unwrap()]).unwrap();
             for m in [1, 4, 16, 256] {
-                let x = random(&[m, k]);
+                let input = ops::Input::from(random(&[m, k]));
                 group.throughput(Throughput::Elements((2 * m * k * n) as u64));
                 group.bench_function(BenchmarkId::new(format!("{dtype:?}"), format!("{m}x{k}x{n}")), |b| {
-                    b.iter(|| black_box(weight.forward(&x).unwrap()));
+                    b.iter(|| black_box(weight.forward(&input).unwrap()));
                 });
             }
         }

@@ -317,51 +317,58 @@ DEVICE void short_rows(const Attention& a, const Cache& cache, const Step& step)
                int(sight.last), int(a.window));
     }
     finish<D>(sums);
-    // The warps' parts one after the other, 16 rows of D and two numbers more.
-    SHARED float merged[16][D + 1];
-    SHARED float tops[WARPS][16], weights[WARPS][16];
-    if (t == 0) {
-        tops[warp][g] = sums.top[0];
-        tops[warp][g + 8] = sums.top[1];
-        weights[warp][g] = sums.weight[0];
-        weights[warp][g + 8] = sums.weight[1];
-    }
-    barrier();
-    float top[2] = {NONE, NONE};
-    for (u32 w = 0; w < WARPS; w++) {
-        top[0] = fmaxf(top[0], tops[w][g]);
-        top[1] = fmaxf(top[1], tops[w][g + 8]);
-    }
-    for (u32 w = 0; w < WARPS; w++) {
-        if (w == warp) {
+    // Half of the warps that are left give theirs to the other half.
+    SHARED float given[WARPS / 2][16][D + 4];
+    SHARED float tops[WARPS / 2][16], weights[WARPS / 2][16];
+    for (u32 half = WARPS / 2; half > 0; half /= 2) {
+        if (warp >= half && warp < 2 * half) {
             UNROLL
-            for (u32 n = 0; n < D / 8; n++) {
+            for (u32 r = 0; r < 2; r++) {
                 UNROLL
-                for (u32 i = 0; i < 4; i++) {
-                    float* to = &merged[g + i / 2 * 8][8 * n + 2 * t + i % 2];
-                    const float v = sums.out[n][i] * power_of_two(sums.top[i / 2] - top[i / 2]);
-                    *to = w == 0 ? v : *to + v;
+                for (u32 n = 0; n < D / 8; n++) {
+                    float* to = &given[warp - half][g + 8 * r][8 * n + 2 * t];
+                    to[0] = sums.out[n][2 * r];
+                    to[1] = sums.out[n][2 * r + 1];
+                }
+                tops[warp - half][g + 8 * r] = sums.top[r];
+                weights[warp - half][g + 8 * r] = sums.weight[r];
+            }
+        }
+        barrier();
+        if (warp < half) {
+            UNROLL
+            for (u32 r = 0; r < 2; r++) {
+                const float other = tops[warp][g + 8 * r], best = fmaxf(sums.top[r], other);
+                const float own = power_of_two(sums.top[r] - best), by = power_of_two(other - best);
+                sums.top[r] = best;
+                sums.weight[r] = sums.weight[r] * own + weights[warp][g + 8 * r] * by;
+                UNROLL
+                for (u32 n = 0; n < D / 8; n++) {
+                    const float* from = &given[warp][g + 8 * r][8 * n + 2 * t];
+                    sums.out[n][2 * r] = sums.out[n][2 * r] * own + from[0] * by;
+                    sums.out[n][2 * r + 1] = sums.out[n][2 * r + 1] * own + from[1] * by;
                 }
             }
         }
         barrier();
     }
-    const u32 count = step.rows[3 * row + 1] * a.group, first_token = step.rows[3 * row];
-    for (u32 i = threadIdx.x; i < count * D; i += blockDim.x) {
-        const u32 p = i / D, d = i % D;
-        float best = NONE, weight = 0;
-        for (u32 w = 0; w < WARPS; w++) best = fmaxf(best, tops[w][p]);
-        for (u32 w = 0; w < WARPS; w++) weight += weights[w][p] * power_of_two(tops[w][p] - best);
-        const u64 query = u64(first_token + p / a.group) * a.group * cache.heads + blockIdx.y * a.group + p % a.group;
-        if (a.parts == 1) {
-            a.out[query * D + d] = merged[p][d] / weight;
-            continue;
+    if (warp > 0) return;
+    UNROLL
+    for (u32 r = 0; r < 2; r++) {
+        if ((r == 0 ? sight.low : sight.high) < 0) continue;
+        const u32 token = r == 0 ? sight.low_token : sight.high_token, head = r == 0 ? sight.low_head : sight.high_head;
+        const u64 query = u64(token) * a.group * cache.heads + head;
+        const bool whole = a.parts == 1;
+        float* to = whole ? a.out + query * D : a.partial + (query * a.parts + blockIdx.x) * (D + 2);
+        const float by = whole ? 1.0f / sums.weight[r] : 1.0f;
+        UNROLL
+        for (u32 n = 0; n < D / 8; n++) {
+            to[8 * n + 2 * t] = sums.out[n][2 * r] * by;
+            to[8 * n + 2 * t + 1] = sums.out[n][2 * r + 1] * by;
         }
-        float* to = a.partial + (query * a.parts + blockIdx.x) * (D + 2);
-        to[d] = merged[p][d];
-        if (d == 0) {
-            to[D] = best;
-            to[D + 1] = weight;
+        if (!whole && t == 0) {
+            to[D] = sums.top[r];
+            to[D + 1] = sums.weight[r];
         }
     }
 }

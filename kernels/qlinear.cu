@@ -12,6 +12,7 @@
 // is below 1e-6. Sums are f32. A row's result does not depend on the rows beside it within one kernel.
 
 #include "common.cuh"
+#include "round.cuh"
 
 constexpr float SHRINK = 1.0f / 64;
 constexpr float GROW = 64;
@@ -175,26 +176,13 @@ DEVICE Place place(const Matrices& m, u32 group, u32 tiles_a_group) {
     return {m.parts[i], (group - first) * tiles_a_group};
 }
 
-// Activations rounded to 8 bits, for the rows that a few dot products of bytes cost least: of each 32 the largest is 127.
-// A warp a group of 32: blocks are (groups / 4, rows) of 4 warps. `codes` has the inputs of each 8 in the order 0 4 1 5
-// 2 6 3 7, as the nibbles of two words come apart; `scales` the scale, and with it the sums of the first 16 codes and of
-// the others.
-KERNEL(128) qlinear_round(const float* x, u8* codes, float4* scales, u32 inputs) {
-    const u32 lane = threadIdx.x % LANES, group = blockIdx.x * 4 + threadIdx.x / LANES;
-    if (group * 32 >= inputs) return;
-    const u64 at = u64(blockIdx.y) * inputs + group * 32;
-    const float v = x[at + lane];
-    float largest = fabsf(v);
-    for (u32 lanes = 16; lanes > 0; lanes /= 2) largest = fmaxf(largest, shuffle_xor(largest, lanes));
-    const float scale = largest / 127.0f;
-    const int code = largest > 0 ? nearest(v * (127.0f / largest)) : 0;
-    const u32 e = lane % 8, place = lane - e + (e / 2 % 2 * 4 + e % 2 * 2 + e / 4);
-    codes[at + place] = u8(code);
-    // What is no finite number makes the sum none, and with it every product of the group.
-    float sum = float(code) + (v - v);
-    for (u32 lanes = 8; lanes > 0; lanes /= 2) sum += shuffle_xor(sum, lanes);
-    const float other = shuffle_xor(sum, 16);
-    if (lane == 0) scales[at / 32] = {scale, sum * scale, other * scale, 0};
+// Rounds `count` groups of 4 values, whole groups of 32.
+KERNEL(256) qlinear_round(const float4* x, u8* codes, float4* scales, u32 count) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    const bool there = i < count;
+    float4 v = {0, 0, 0, 0};
+    if (there) v = x[i];
+    round_four(v, u64(i) * 4, there, codes, scales);
 }
 
 // A lane's 32 weights of one output in a unit, as codes of bytes in the order of the activations'.

@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use super::multi::{exp, f32s, multiversion};
-use super::{cpu, par};
+use super::{Input, cpu, par};
 
 /// What the gate goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub enum Activation {
 ///
 /// # Errors
 /// Rows of an odd width; on the CPU, an `x` that is not contiguous.
-pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+pub fn gated(x: &Tensor, activation: Activation) -> Result<Input> {
     if cpu::fused(&[x]) {
-        return x.apply_op1_no_bwd(&Gate(activation));
+        return Ok(x.apply_op1_no_bwd(&Gate(activation))?.into());
     }
     #[cfg(feature = "cuda")]
     if let Some(out) = on_gpu(x, activation)? {
@@ -33,23 +33,31 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Silu => gate.silu()?,
         Activation::GeluTanh => gate.gelu()?,
     };
-    gate * x.narrow(D::Minus1, n, n)?
+    Ok((gate * x.narrow(D::Minus1, n, n)?)?.into())
 }
 
-/// `rows` of 2 `width` values at `x` to `width` each at `out`; a multiple of 4.
+/// `rows` of 2 `width` values at `x` to `width` each at `out`, a multiple of 4, and rounded to codes and scales unless these
+/// are zeros.
 #[cfg(any(test, feature = "cuda"))]
-fn launch(x: u64, out: u64, rows: usize, width: usize, activation: Activation) -> super::gpu::Launch {
+fn launch(
+    (x, out, rounded): (u64, u64, (u64, u64)),
+    rows: usize,
+    width: usize,
+    activation: Activation,
+) -> super::gpu::Launch {
     const THREADS: usize = 256;
     super::gpu::Launch::new("gate", [(width / 4).div_ceil(THREADS), rows, 1], THREADS)
         .address(x)
         .address(out)
         .count(width / 4)
         .word((activation == Activation::GeluTanh).into())
+        .address(rounded.0)
+        .address(rounded.1)
 }
 
 /// By the kernel; `None` for what it does not take.
 #[cfg(feature = "cuda")]
-fn on_gpu(x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
+fn on_gpu(x: &Tensor, activation: Activation) -> Result<Option<Input>> {
     use super::gpu::cuda::{address, of, run, unset};
 
     let mut dims = x.dims().to_vec();
@@ -65,8 +73,9 @@ fn on_gpu(x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
     if rows > 65_535 {
         return Ok(None);
     }
-    run(device, &[launch(address(x)?, address(&out)?, rows, width, activation)])?;
-    Ok(Some(out))
+    let (rounded, parts) = super::qlinear::room(device, rows, width)?;
+    run(device, &[launch((address(x)?, address(&out)?, parts), rows, width, activation)])?;
+    Ok(Some(Input::with(out, rounded)))
 }
 
 struct Gate(Activation);
@@ -144,7 +153,7 @@ mod tests {
             let x: Vec<f32> = noise(2 * rows * width, 1).iter().map(|v| v * 8.0).collect();
             for activation in [Activation::Silu, Activation::GeluTanh] {
                 let (mut out, mut want) = (vec![f32::NAN; rows * width], vec![0.0; rows * width]);
-                run(&[launch(at(&x), at_mut(&mut out), rows, width, activation)]);
+                run(&[launch((at(&x), at_mut(&mut out), (0, 0)), rows, width, activation)]);
                 match activation {
                     Activation::Silu => silu_rows(&x, width, &mut want),
                     Activation::GeluTanh => gelu_rows(&x, width, &mut want),

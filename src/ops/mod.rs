@@ -49,7 +49,7 @@ pub use linear::{Linear, linear, linear_gelu, linear_relu};
 pub use lstm::{Lstm, LstmState, lstm};
 pub use paged::{KvCache, KvType, Projection, Rows, Sight, SteadyStep, Step, paged_attention};
 pub use pool::{Pooling, pool_rows};
-pub use qlinear::{Packer, QEmbedding, QLinear, QWeight};
+pub use qlinear::{Input, Packer, QEmbedding, QLinear, QWeight};
 pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};

@@ -4,18 +4,18 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, InplaceOp2, Layout, Result, Shape, Tensor};
 
 use super::multi::{LANES, f32s, multiversion, sum_lanes};
-use super::{cpu, wide};
+use super::{Input, cpu, wide};
 
 /// Normalises the rows of `x` (.., n), f32, by `weight` (n).
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Input> {
     if cpu::fused(&[x, weight]) {
-        return x.apply_op2_no_bwd(weight, &Norm { eps });
+        return Ok(x.apply_op2_no_bwd(weight, &Norm { eps })?.into());
     }
     #[cfg(feature = "cuda")]
     if gpu::serves(&[x, weight]) {
-        return gpu::norm(x, weight, eps);
+        return Ok(gpu::norm(x, None, weight, eps)?.1);
     }
-    composed(x, weight, eps)
+    Ok(composed(x, weight, eps)?.into())
 }
 
 /// [`rms_norm`] out of candle's operations, in f32 at least.
@@ -26,18 +26,18 @@ pub(super) fn composed(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
 }
 
 /// `(x + residual, rms_norm(x + residual))`, both (rows, n), in one pass.
-pub fn add_rms_norm(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+pub fn add_rms_norm(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Input)> {
     if cpu::fused(&[x, residual, weight]) {
         let both = x.apply_op3_no_bwd(residual, weight, &AddNorm { eps })?;
-        return Ok((both.get(0)?, both.get(1)?));
+        return Ok((both.get(0)?, both.get(1)?.into()));
     }
     #[cfg(feature = "cuda")]
     if gpu::serves(&[x, residual, weight]) {
-        return gpu::add_norm(x, residual, weight, eps);
+        return gpu::norm(x, Some(residual), weight, eps);
     }
     let sum = (x + residual)?;
     let normed = composed(&sum, weight, eps)?;
-    Ok((sum, normed))
+    Ok((sum, normed.into()))
 }
 
 /// Kernels of a GPU.
@@ -52,6 +52,8 @@ mod gpu {
         pub weight: Address,
         pub sum: Address,
         pub out: Address,
+        /// Codes and scales of the rounded norm, or zeros.
+        pub rounded: (Address, Address),
         pub count: usize,
         pub width: usize,
     }
@@ -67,10 +69,12 @@ mod gpu {
             .address(rows.out)
             .count(groups)
             .float(eps)
+            .address(rows.rounded.0)
+            .address(rows.rounded.1)
     }
 
     #[cfg(feature = "cuda")]
-    pub(super) use tensors::{add_norm, norm, serves};
+    pub(super) use tensors::{norm, serves};
 
     #[cfg(feature = "cuda")]
     mod tensors {
@@ -78,6 +82,7 @@ mod gpu {
 
         use super::{Rows, launch};
         use crate::ops::gpu::cuda::{address, of, run, unset};
+        use crate::ops::qlinear::{Input, room};
 
         /// Whether the kernel takes these, of which the last is the weight.
         pub(in super::super) fn serves(tensors: &[&Tensor]) -> bool {
@@ -90,26 +95,13 @@ mod gpu {
             tensors.iter().all(fits)
         }
 
-        pub(in super::super) fn norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-            Ok(run_on(x, None, weight, eps)?.1)
-        }
-
-        pub(in super::super) fn add_norm(
-            x: &Tensor,
-            residual: &Tensor,
-            weight: &Tensor,
-            eps: f32,
-        ) -> Result<(Tensor, Tensor)> {
-            run_on(x, Some(residual), weight, eps)
-        }
-
         /// The sum, which is `x` itself where nothing is added, and the norm.
-        fn run_on(
+        pub(in super::super) fn norm(
             x: &Tensor,
             residual: Option<&Tensor>,
             weight: &Tensor,
             eps: f32,
-        ) -> Result<(Tensor, Tensor)> {
+        ) -> Result<(Tensor, Input)> {
             let (Some(device), width) = (of(x.device()), weight.dims1()?) else {
                 bail!("rms_norm: a tensor of the GPU is needed")
             };
@@ -121,17 +113,19 @@ mod gpu {
                 Some(_) => unset::<f32>(device, x.shape())?,
                 None => x.clone(),
             };
+            let (rounded, parts) = room(device, x.elem_count() / width, width)?;
             let rows = Rows {
                 x: address(x)?,
                 residual: residual.map_or(Ok(0), address)?,
                 weight: address(weight)?,
                 sum: if residual.is_some() { address(&sum)? } else { 0 },
                 out: address(&out)?,
+                rounded: parts,
                 count: x.elem_count() / width,
                 width,
             };
             run(device, &[launch(&rows, eps)])?;
-            Ok((sum, out))
+            Ok((sum, Input::with(out, rounded)))
         }
     }
 }
@@ -325,6 +319,7 @@ mod tests {
                 weight: at(&weight),
                 sum: at_mut(&mut sum),
                 out: at_mut(&mut out),
+                rounded: (0, 0),
                 count,
                 width,
             };
@@ -336,6 +331,35 @@ mod tests {
             run(&[gpu::launch(&rows, 1e-5)]);
             norm_rows(&x, &weight, 1e-5, &mut want);
             assert_close(&out, &want, 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_kernel_rounds_what_it_normalises() {
+        let (count, width) = (2, 352);
+        let (x, weight) = (noise(count * width, 1), noise(width, 3));
+        let mut out = vec![f32::NAN; x.len()];
+        let (mut codes, mut scales) = (vec![0i8; x.len()], vec![[f32::NAN; 4]; x.len() / 32]);
+        let rows = gpu::Rows {
+            x: at(&x),
+            residual: 0,
+            weight: at(&weight),
+            sum: 0,
+            out: at_mut(&mut out),
+            rounded: (at_mut(&mut codes), at_mut(&mut scales)),
+            count,
+            width,
+        };
+        run(&[gpu::launch(&rows, 1e-5)]);
+        for (i, [scale, first, other, _]) in scales.into_iter().enumerate() {
+            let (values, codes) = (&out[32 * i..][..32], &codes[32 * i..][..32]);
+            // In the order in which the products read them.
+            let code = |e: usize| f32::from(codes[e / 8 * 8 + [0, 2, 4, 6, 1, 3, 5, 7][e % 8]]) * scale;
+            let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+            assert!((scale * 127.0 - largest).abs() < 1e-5);
+            let kept: Vec<f32> = (0..32).map(code).collect();
+            assert_close(&kept, values, scale * 0.51);
+            assert_close(&[first, other], &[kept[..16].iter().sum(), kept[16..].iter().sum()], 1e-4);
         }
     }
 }

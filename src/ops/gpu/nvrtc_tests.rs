@@ -27,6 +27,12 @@ struct Nvrtc(*mut c_void);
 impl Nvrtc {
     fn load() -> Option<Self> {
         let folder = std::env::var("STENTOR_TEST_NVRTC").map(|f| f + "/").unwrap_or_default();
+        // It looks for its built-in functions by name alone: they are loaded before, from beside it.
+        for file in ["libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13"] {
+            let name = CString::new(format!("{folder}{file}")).unwrap();
+            // SAFETY: NVIDIA's library; it stays loaded.
+            unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        }
         let name = CString::new(format!("{folder}libnvrtc.so.13")).unwrap();
         // SAFETY: NVIDIA's library; it stays loaded.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };

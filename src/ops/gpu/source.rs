@@ -7,6 +7,7 @@ pub(crate) struct Source {
 }
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
+const ROUND: &str = include_str!("../../../kernels/round.cuh");
 
 /// Every file of kernels.
 pub(crate) const ALL: [Source; 5] = [
@@ -24,9 +25,11 @@ impl Source {
         Source { stem: "planted", text }
     }
 
-    /// One text that needs no other file: the common part stands in for its inclusion.
+    /// One text that needs no other file: the common parts stand in for their first inclusion.
     pub fn text(&self) -> String {
-        self.text.replacen("#include \"common.cuh\"", COMMON, 1)
+        let rounding = ROUND.replace("#include \"common.cuh\"", "");
+        let text = self.text.replacen("#include \"common.cuh\"", COMMON, 1);
+        text.replacen("#include \"round.cuh\"", &rounding, 1).replace("#pragma once", "")
     }
 
     /// The file that holds a kernel; kernels are named after it.

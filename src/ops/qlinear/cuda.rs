@@ -8,7 +8,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use half::f16;
 
 use super::launch::{self, MANY, PARTS, Product};
-use super::{Form, QWeight};
+use super::{Form, Input, QWeight};
 use crate::ops::gpu::tiles::{Layout, Tiles};
 use crate::ops::gpu::{Address, cuda};
 
@@ -55,7 +55,8 @@ fn gpu(tensor: &Tensor) -> Result<&CudaDevice> {
 }
 
 /// `x W^T + bias` where all weights are in tiles; `None` where one is not.
-pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, x: &Tensor) -> Result<Option<Tensor>> {
+pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, input: &Input) -> Result<Option<Tensor>> {
+    let x = input.values();
     let tiled = parts.iter().map(|part| match &*part.0 {
         Form::Tiled(tiled) => Some(tiled),
         _ => None,
@@ -77,6 +78,7 @@ pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, x: &Tensor) -> R
         rows,
         bias: bias.map_or(Ok(0), cuda::address)?,
         out: cuda::address(&out)?,
+        rounded: input.rounded().map(cuda::address).transpose()?,
     };
     if rows <= MANY {
         let packed = cuda::unset::<u8>(device, product.packed_bytes().max(1))?;

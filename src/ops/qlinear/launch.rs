@@ -23,6 +23,7 @@ const FILLED: usize = 264;
 const STRIP: usize = 64;
 /// Rows up to which weights are read in their own precision for each 64 of them. Writing 2 bytes a weight and reading
 /// them again costs what 7 more readings of 4.5 bits do; cuBLAS then has them for nothing.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 pub(super) const MANY: usize = 256;
 
 /// `Part` of kernels/qlinear.cu.
@@ -81,6 +82,24 @@ pub(super) struct Product<'a> {
     pub bias: Address,
     /// (rows, columns) f32.
     pub out: Address,
+    /// The activations rounded, where whoever made them has done it.
+    pub rounded: Option<Address>,
+}
+
+/// Whether so many rows are multiplied as bytes.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub(crate) fn rounds(rows: usize, width: usize) -> bool {
+    rows <= FEW && width.is_multiple_of(32)
+}
+
+/// Bytes of rounded activations: a scale and two sums of each 32 in 16 bytes, then the codes.
+pub(crate) fn rounded_bytes(rows: usize, width: usize) -> usize {
+    rows * (width / 2 + width)
+}
+
+/// Where codes and scales lie in them.
+pub(crate) fn rounded_parts(rounded: Address, rows: usize, width: usize) -> (Address, Address) {
+    (rounded + (rows * width / 2) as u64, rounded)
 }
 
 impl Product<'_> {
@@ -95,8 +114,8 @@ impl Product<'_> {
     /// Bytes of room for rounded or packed activations that [`launches`](Self::launches) wants.
     pub fn packed_bytes(&self) -> usize {
         match self.rows {
-            // A scale and two sums of each 32, then codes.
-            ..=FEW => self.rows * (self.inputs() / 2 + self.inputs()),
+            ..=FEW if self.rounded.is_some() => 0,
+            ..=FEW => rounded_bytes(self.rows, self.inputs()),
             rows => self.inputs().div_ceil(UNIT) * groups(rows.min(STRIP)) * 2048,
         }
     }
@@ -104,7 +123,7 @@ impl Product<'_> {
     /// What computes it, up to [`MANY`] rows.
     pub fn launches(&self, packed: Address) -> Vec<Launch> {
         if self.rows <= FEW {
-            return self.few(packed).into();
+            return self.few(packed);
         }
         let strips = (0..self.rows).step_by(STRIP).map(|first| (first, (self.rows - first).min(STRIP)));
         strips.flat_map(|(first, rows)| self.strip(first, rows, packed)).collect()
@@ -126,13 +145,14 @@ impl Product<'_> {
         }
     }
 
-    fn few(&self, rounded: Address) -> [Launch; 2] {
-        let (scales, codes) = (rounded, rounded + (self.rows * self.inputs() / 2) as u64);
-        let round = Launch::new("qlinear_round", [(self.inputs() / 32).div_ceil(4), self.rows, 1], 128)
+    fn few(&self, room: Address) -> Vec<Launch> {
+        let (codes, scales) = rounded_parts(self.rounded.unwrap_or(room), self.rows, self.inputs());
+        let fours = self.rows * self.inputs() / 4;
+        let round = Launch::new("qlinear_round", [fours.div_ceil(256), 1, 1], 256)
             .address(self.x)
             .address(codes)
             .address(scales)
-            .count(self.inputs());
+            .count(fours);
         let kernel = match self.rows {
             ..=1 => "qlinear_few_1",
             2 => "qlinear_few_2",
@@ -147,7 +167,10 @@ impl Product<'_> {
             .address(scales)
             .address(self.bias)
             .address(self.out);
-        [round, product]
+        match self.rounded {
+            Some(_) => vec![product],
+            None => vec![round, product],
+        }
     }
 
     /// Rows from `first` on: packed, then multiplied.

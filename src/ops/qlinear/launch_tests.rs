@@ -66,8 +66,14 @@ fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -
     let columns: usize = matrices.iter().map(|m| m.layout.outputs).sum();
     let mut out = vec![f32::NAN; rows * columns];
     let arguments: Vec<_> = matrices.iter().map(|m| m.argument()).collect();
-    let product =
-        Product { matrices: &arguments, x: at(x), rows, bias: bias.map_or(0, at), out: at_mut(&mut out) };
+    let product = Product {
+        matrices: &arguments,
+        x: at(x),
+        rows,
+        bias: bias.map_or(0, at),
+        out: at_mut(&mut out),
+        rounded: None,
+    };
     let mut packed = vec![u128::MAX; product.packed_bytes() / 16];
     run(&product.launches(at_mut(&mut packed)));
     out

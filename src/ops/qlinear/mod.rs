@@ -8,6 +8,7 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+mod input;
 #[cfg(any(test, feature = "cuda"))]
 mod launch;
 
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{D, Device, Module, Result, Tensor, bail};
 
+pub use self::input::Input;
+#[cfg(feature = "cuda")]
+pub(crate) use self::input::room;
 use super::half_linear::HalfLinear;
 use super::quant::{Kind, Matrix, PANEL, product};
 use super::{cpu, par};
@@ -286,12 +290,12 @@ impl QLinear {
     ///
     /// # Errors
     /// An `x` of another width; on the CPU, one that is not contiguous.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Input) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(out) = cuda::forward(&self.parts, self.bias.as_ref(), x)? {
             return Ok(out);
         }
-        let out = self.product(x)?;
+        let out = self.product(x.values())?;
         match &self.bias {
             Some(bias) => out.broadcast_add(bias),
             None => Ok(out),
@@ -443,7 +447,7 @@ mod tests {
                 let x = Tensor::from_vec(noise(rows * inputs, 9), (rows, inputs), &Device::Cpu).unwrap();
                 let of = |form: usize| {
                     let parts = parts.iter().map(|p| p[form].clone()).collect();
-                    QLinear::new(parts).unwrap().forward(&x).unwrap()
+                    QLinear::new(parts).unwrap().forward(&x.clone().into()).unwrap()
                 };
                 let (ours, candles) = (of(0), of(1));
                 assert_eq!(candles.dims(), [rows, outputs.iter().sum::<usize>()]);

@@ -57,7 +57,7 @@ impl Matrix {
         match self {
             Matrix::F32(layer) => ops::linear(x, layer),
             Matrix::Half(layer) => layer.forward(x),
-            Matrix::Int8(layer, bias) => layer.forward(x)?.broadcast_add(bias),
+            Matrix::Int8(layer, bias) => layer.forward(&x.clone().into())?.broadcast_add(bias),
         }
     }
 
@@ -131,7 +131,7 @@ impl Table {
         match self {
             Table::F32 { out, .. } => ops::linear(x, out),
             Table::Half(table) => table.forward(x),
-            Table::Int8 { out, .. } => out.forward(x),
+            Table::Int8 { out, .. } => out.forward(&x.clone().into()),
         }
     }
 }

@@ -43,7 +43,7 @@ impl Mixture {
 
     /// `x` (tokens, hidden) through each token's experts.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let scores: Vec<f32> = self.router.forward(x)?.flatten_all()?.to_vec1()?;
+        let scores: Vec<f32> = self.router.forward(&x.clone().into())?.flatten_all()?.to_vec1()?;
         let mut rows: Vec<Vec<(u32, f32)>> = vec![Vec::new(); self.experts.len()];
         for (token, scores) in (0u32..).zip(scores.chunks_exact(self.experts.len())) {
             for (expert, weight) in choose(scores, self.used) {
@@ -56,7 +56,7 @@ impl Mixture {
             let count = tokens.len();
             let at = Tensor::from_vec(tokens, count, x.device())?;
             let weights = Tensor::from_vec(weights, (count, 1), x.device())?;
-            let inner = gated(&expert.gate_up.forward(&x.index_select(&at, 0)?)?, self.activation)?;
+            let inner = gated(&expert.gate_up.forward(&x.index_select(&at, 0)?.into())?, self.activation)?;
             let part = expert.down.forward(&inner)?.broadcast_mul(&weights)?;
             let at = at.unsqueeze(1)?.broadcast_as(part.shape())?.contiguous()?;
             out.scatter_add_set(&at, &part, 0)?;

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::experts::Mixture;
 use super::source::Tensors;
 use crate::model::Error;
-use crate::ops::{Activation, KvCache, Projection, QLinear, Rope, Sight, Step, gated};
+use crate::ops::{Activation, Input, KvCache, Projection, QLinear, Rope, Sight, Step, gated};
 
 /// The weights of a block.
 pub(super) struct Layer {
@@ -54,7 +54,7 @@ impl Layer {
     /// Attention over the normalised input, whose keys and values are written to layer `i` of the cache.
     pub fn attend(
         &self,
-        normed: &Tensor,
+        normed: &Input,
         rope: &Rope,
         (cache, i): (&KvCache, usize),
         step: &Step<'_>,
@@ -65,16 +65,16 @@ impl Layer {
         let by = Projection { heads: a.heads, norms, eps: a.norm_eps, rope: Some(rope) };
         step.place(&qkv, by, cache, i)?;
         let attended = step.attend(cache, i, &qkv, a.heads, a.sight)?;
-        Ok(a.output.forward(&attended)?)
+        Ok(a.output.forward(&attended.into())?)
     }
 
     /// The feed-forward layer over the normalised input.
-    pub fn feed(&self, normed: &Tensor) -> Result<Tensor, Error> {
+    pub fn feed(&self, normed: &Input) -> Result<Tensor, Error> {
         match &self.feed_forward {
             FeedForward::Dense { gate_up, down, activation } => {
                 Ok(down.forward(&gated(&gate_up.forward(normed)?, *activation)?)?)
             }
-            FeedForward::Mixture(mixture) => mixture.forward(normed),
+            FeedForward::Mixture(mixture) => mixture.forward(normed.values()),
         }
     }
 

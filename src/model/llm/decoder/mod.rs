@@ -32,7 +32,7 @@ use super::{Batch, Limits, Llm, Logits, Shape};
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::{Error, Model};
-use crate::ops::{KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm};
+use crate::ops::{Input, KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm};
 
 /// A loaded decoder.
 pub struct Decoder {
@@ -137,16 +137,16 @@ impl Decoder {
     }
 
     /// The last layer's output, normalised.
-    fn forward(&self, step: &Step<'_>) -> Result<Tensor, Error> {
+    fn forward(&self, step: &Step<'_>) -> Result<Input, Error> {
         let eps = self.config.norm_eps;
         let mut x = step.embed(&self.embedding, self.config.embedding_scale, &self.device)?;
         let mut normed = match self.layers.first() {
             Some(layer) => rms_norm(&x, &layer.attention_norm, eps)?,
-            None => x.clone(),
+            None => x.clone().into(),
         };
         let post = |out: Tensor, norm: &Option<Tensor>| -> Result<Tensor, Error> {
             match norm {
-                Some(norm) => Ok(rms_norm(&out, norm, eps)?),
+                Some(norm) => Ok(rms_norm(&out, norm, eps)?.values().clone()),
                 None => Ok(out),
             }
         };
@@ -186,7 +186,7 @@ impl Model<Llm> for Decoder {
         }
         let last = match wanted.len() == batch.tokens.len() {
             true => normed,
-            false => normed.index_select(&Tensor::new(wanted, &self.device)?, 0)?,
+            false => normed.values().index_select(&Tensor::new(wanted, &self.device)?, 0)?.into(),
         };
         self.read(&self.output.forward(&last)?, None, &greedy)
     }
