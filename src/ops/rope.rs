@@ -92,6 +92,11 @@ impl Rope {
         Ok(TurnsAt { cosines: address(cos)?, sines: address(sin)?, pairs: self.pairs, interleaved })
     }
 
+    /// The first of these positions that has no rotation.
+    pub fn first_past(&self, positions: &[u32]) -> Option<u32> {
+        positions.iter().copied().find(|p| *p as usize >= self.context)
+    }
+
     /// Positions that have rotations.
     pub fn context(&self) -> usize {
         self.context
@@ -108,7 +113,7 @@ impl Rope {
                 x.shape()
             );
         }
-        if let Some(far) = positions.iter().find(|&&p| p as usize >= self.context()) {
+        if let Some(far) = self.first_past(positions) {
             bail!("rope: position {far} is past the context of {}", self.context());
         }
         match &self.table {

@@ -159,6 +159,14 @@ impl KvCache {
         Ok(())
     }
 
+    /// Refuses slots that are not the cache's.
+    fn check_slots(&self, slots: &[u32]) -> Result<()> {
+        match slots.iter().find(|&&s| s as usize >= self.blocks * Self::BLOCK) {
+            Some(bad) => bail!("kv write: slot {bad} is past the cache's {} blocks", self.blocks),
+            None => Ok(()),
+        }
+    }
+
     /// Stores the keys and values of new tokens. `qkv` (tokens, columns) f32 has queries, keys and values side
     /// by side; `first` is the column of the first key. `slots[t]` is `block * BLOCK + offset` for token `t`.
     pub fn write(&self, layer: usize, qkv: &Tensor, first: usize, slots: &[u32]) -> Result<()> {
@@ -167,9 +175,7 @@ impl KvCache {
         if tokens != slots.len() || first + 2 * width > columns {
             bail!("kv write: {} slots and column {first} do not fit {:?}", slots.len(), qkv.shape());
         }
-        if let Some(bad) = slots.iter().find(|&&s| s as usize >= self.blocks * Self::BLOCK) {
-            bail!("kv write: slot {bad} is past the cache's {} blocks", self.blocks);
-        }
+        self.check_slots(slots)?;
         let Some((keys, values)) = self.layers.get(layer) else {
             bail!("kv write: no layer {layer}");
         };

@@ -63,6 +63,12 @@ impl Decoder {
         }
         let Some(Some(recorded)) = self.replays.sizes.get(&size) else { return Ok(None) };
         let (positions, slots) = self.place(batch)?;
+        if let Some(far) = self.rope.first_past(&positions) {
+            return Err(Error::Batch(format!(
+                "position {far} is past the context of {}",
+                self.rope.context()
+            )));
+        }
         let tables: Vec<&[u32]> = batch.rows.iter().map(|r| &r.table[..]).collect();
         recorded.step.fill(&batch.tokens, &positions, &slots, &tables, &self.cache)?;
         recorded.replay.run()?;
