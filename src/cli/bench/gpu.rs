@@ -23,8 +23,9 @@ use crate::types::model::Installed;
 /// Shapes that are checked, in each of the precisions.
 const SHAPES: [&str; 5] = ["tiny", "tiny-qwen2", "tiny-qwen3", "tiny-gemma3", "tiny-phi3"];
 const PRECISIONS: [&str; 7] = ["f16", "q8_0", "q4_0", "q4_1", "q4_k_m", "q5_k_m", "q6_k"];
-/// Standard deviations of the logits that a GPU may be away from the CPU: the CPU rounds activations to 8 bits for each
-/// product, the GPU to halves. Over the checked shapes on a CPU whose activations were kept whole it was half of that.
+/// Standard deviations of the logits that a GPU may be away from the CPU: both round activations to 8 bits for some
+/// products, and not to the same. An H200 was 0.11 away at worst and 0.021 typically; 0.009 and 0.002 with weights of
+/// halves, for which neither rounds.
 const WORST: f64 = 0.25;
 const TYPICAL: f64 = 0.04;
 
