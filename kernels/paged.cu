@@ -16,7 +16,7 @@
 constexpr u32 BLOCK = 32;
 constexpr float NONE = -1e30f;
 
-// What a step's tokens are, in one buffer of the device; `src/ops/paged/device.rs` fills it.
+// What a step's tokens are, in one buffer of the device; `src/ops/paged/cuda.rs` fills it.
 struct Step {
     const u32* positions;  // of each token
     const u32* slots;      // of each token: block * 32 + offset

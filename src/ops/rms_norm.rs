@@ -81,7 +81,7 @@ mod gpu {
         use candle_core::{D, DType, Result, Tensor, bail};
 
         use super::{Rows, launch};
-        use crate::ops::gpu::cuda::{address, of, run, unset};
+        use crate::ops::gpu::cuda::{address, run, under, unset};
         use crate::ops::qlinear::{Input, room};
 
         /// Whether the kernel takes these, of which the last is the weight.
@@ -102,9 +102,7 @@ mod gpu {
             weight: &Tensor,
             eps: f32,
         ) -> Result<(Tensor, Input)> {
-            let (Some(device), width) = (of(x.device()), weight.dims1()?) else {
-                bail!("rms_norm: a tensor of the GPU is needed")
-            };
+            let (device, width) = (under(x)?, weight.dims1()?);
             if x.dim(D::Minus1)? != width || residual.is_some_and(|r| r.dims() != x.dims()) {
                 bail!("rms_norm: {:?} by a weight of {width}", x.shape());
             }

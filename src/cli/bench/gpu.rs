@@ -1,19 +1,17 @@
 //! `stentor bench gpu`: whether a GPU computes what the CPU does, and how fast, as shares of its own limits.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
 use serde::Serialize;
 
-use super::llm::{decode, prefill};
+use super::llm::{decode, prefill, synthesize};
 use super::{Report, rounded};
 use crate::cli::out;
 use crate::config::Config;
 use crate::device;
 use crate::engine::Engine;
 use crate::engine::handle::Handle;
-use crate::fetch::probe;
 use crate::model::llm::Llm;
 use crate::model::llm::agree::agree;
 use crate::model::weights::synthetic::{self, Spec};
@@ -160,11 +158,9 @@ fn check(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
 
 fn time(config: &Config, spec: &str, limits: ops::Limits, report: &Report) -> anyhow::Result<()> {
     let shape = synthetic::spec(spec)?;
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("model.gguf");
-    out::note(&format!("Writing {} MB of random weights ...", shape.bytes() / 1_000_000));
-    synthetic::write(&shape, &file, 0)?;
-    let model = Installed { id: spec.to_owned(), ..probe::model_at(Path::new(&file))? };
+    // Deleted when it is dropped.
+    let mut temporary = None;
+    let model = Installed { id: spec.to_owned(), ..synthesize(spec, None, &mut temporary)? };
     let mut options = crate::app::engine_options(config);
     options.device = device::Choice::Cuda;
     options.context = CONTEXT;

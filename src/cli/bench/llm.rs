@@ -80,7 +80,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Writes random weights.
-fn synthesize(
+pub(super) fn synthesize(
     spec: &str,
     keep: Option<&Path>,
     temporary: &mut Option<NamedTempFile>,

@@ -37,6 +37,17 @@ pub(crate) fn of(device: &Device) -> Option<&CudaDevice> {
     }
 }
 
+/// The GPU that a tensor lies on.
+///
+/// # Errors
+/// It lies elsewhere.
+pub(crate) fn under(tensor: &Tensor) -> Result<&CudaDevice> {
+    match of(tensor.device()) {
+        Some(device) => Ok(device),
+        None => bail!("a tensor of the GPU is needed"),
+    }
+}
+
 /// Compiles what has not been, and loads every kernel.
 ///
 /// # Errors

@@ -17,6 +17,23 @@ pub(crate) mod tiles;
 /// A place in the memory that a launch works on.
 pub(crate) type Address = u64;
 
+/// Says of structures that kernels take, each with its size, that they are bytes without gaps: of integers, floats and one
+/// another alone, in the order of C, their size the sum of their fields'.
+macro_rules! plain {
+    ($($name:ty: $bytes:literal),*) => {
+        $(
+            // SAFETY: as above; the size is held below.
+            #[allow(unsafe_code)]
+            unsafe impl bytemuck::Zeroable for $name {}
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe impl bytemuck::Pod for $name {}
+            const _: () = assert!(size_of::<$name>() == $bytes);
+        )*
+    };
+}
+pub(crate) use plain;
+
 /// One kernel over one grid.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {

@@ -95,6 +95,11 @@ impl Layout {
         self.inputs.div_ceil(self.format.depth())
     }
 
+    /// Units along the inputs, those that fill the last tile up among them.
+    pub fn units(&self) -> usize {
+        self.deep() * self.format.depth() / UNIT
+    }
+
     /// Bytes of all tiles.
     pub fn bytes(&self) -> usize {
         self.tiles() * self.deep() * self.format.tile_bytes()

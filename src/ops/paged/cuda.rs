@@ -202,7 +202,8 @@ pub(super) fn place(
         interleaved: turned.as_ref().is_some_and(|t| t.interleaved).into(),
     };
     let cache = cache_at(cache, layer)?;
-    run(qkv, &[launch::place(&heads, (&cache, dim), &placed.step()?, tokens, cuda::address(qkv)?)?])
+    let launch = launch::place(&heads, (&cache, dim), &placed.step()?, tokens, cuda::address(qkv)?)?;
+    cuda::run(cuda::under(qkv)?, &[launch])
 }
 
 /// [`KvCache::write`]: keys from column `first` on, as they are.
@@ -224,7 +225,7 @@ pub(super) fn attention(
     sight: Sight,
     placed: &Placed,
 ) -> Result<Tensor> {
-    let Some(device) = cuda::of(qkv.device()) else { bail!("attention: a tensor of the GPU is needed") };
+    let device = cuda::under(qkv)?;
     let (tokens, columns) = qkv.dims2()?;
     let out = match placed.lengths.iter().sum::<u32>() as usize == tokens {
         true => cuda::unset::<f32>(device, (tokens, heads * cache.head_dim))?,
@@ -248,11 +249,4 @@ pub(super) fn attention(
     let partial = cuda::unset::<f32>(device, attend.partial_len(tokens).max(1))?;
     cuda::run(device, &attend.launches(cuda::address(&partial)?)?)?;
     Ok(out)
-}
-
-fn run(x: &Tensor, launches: &[crate::ops::gpu::Launch]) -> Result<()> {
-    match cuda::of(x.device()) {
-        Some(device) => cuda::run(device, launches),
-        None => bail!("a tensor of the GPU is needed"),
-    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use crate::ops::gpu::{Address, Launch};
+use crate::ops::gpu::{Address, Launch, plain};
 
 /// Sizes of heads that there are kernels for, and the names of each one's.
 const KERNELS: [(usize, [&str; 3]); 5] = [
@@ -90,21 +90,7 @@ struct AttentionAt {
     partial: Address,
 }
 
-// SAFETY: of integers and floats alone, without gaps: their sizes are the sums of their fields'.
-#[allow(unsafe_code)]
-mod plain {
-    use super::{AttentionAt, CacheAt, HeadsAt, StepAt};
-    macro_rules! plain {
-        ($($name:ty: $bytes:literal),*) => {
-            $(
-                unsafe impl bytemuck::Zeroable for $name {}
-                unsafe impl bytemuck::Pod for $name {}
-                const _: () = assert!(size_of::<$name>() == $bytes);
-            )*
-        };
-    }
-    plain!(StepAt: 40, CacheAt: 24, HeadsAt: 56, AttentionAt: 56);
-}
+plain!(StepAt: 40, CacheAt: 24, HeadsAt: 56, AttentionAt: 56);
 
 /// Queries in place, keys and values into the cache.
 pub(super) fn place(

@@ -139,13 +139,13 @@ impl<'a> Step<'a> {
     /// Heads that do not fit the columns, slots past the cache, positions past the rotations.
     pub fn place(&self, qkv: &Tensor, by: Projection<'_>, cache: &KvCache, layer: usize) -> Result<()> {
         let queries = by.heads * cache.head_dim;
-        // A GPU does not check: it would write past the cache, and read past the rotations.
-        cache.check_slots(self.slots)?;
-        if let Some(far) = by.rope.and_then(|rope| rope.first_past(self.positions)) {
-            bail!("position {far} is past the rotations");
-        }
         #[cfg(feature = "cuda")]
         if let Some(placed) = self.placed.as_deref().filter(|_| cache.form == super::Form::Halves) {
+            // A GPU does not check: it would write past the cache, and read past the rotations.
+            cache.check_slots(self.slots)?;
+            if let Some(far) = by.rope.and_then(|rope| rope.first_past(self.positions)) {
+                bail!("position {far} is past the rotations");
+            }
             return super::cuda::place(placed, qkv, by, cache, layer);
         }
         if let Some((query, key)) = by.norms {
@@ -170,10 +170,10 @@ impl<'a> Step<'a> {
         heads: usize,
         sight: Sight,
     ) -> Result<Tensor> {
-        cache.check(self.rows, qkv.dim(0)?)?;
         #[cfg(feature = "cuda")]
         if let Some(placed) = self.placed.as_deref().filter(|_| cache.form == super::Form::Halves) {
             super::check_heads(cache, qkv, heads, sight)?;
+            cache.check(self.rows, qkv.dim(0)?)?;
             return super::cuda::attention(cache, layer, qkv, heads, sight, placed);
         }
         super::paged_attention(cache, layer, qkv, heads, sight, self.rows)

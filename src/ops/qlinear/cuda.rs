@@ -39,18 +39,11 @@ impl Tiled {
 
     /// The `count` rows whose numbers lie at `at`, times `factor`.
     pub fn rows_at(&self, at: Address, count: usize, factor: f32) -> Result<Tensor> {
-        let device = gpu(&self.bytes)?;
+        let device = cuda::under(&self.bytes)?;
         let out = cuda::unset::<f32>(device, (count, self.layout.inputs))?;
         let launch = launch::rows(self.argument()?, at, count, factor, cuda::address(&out)?);
         cuda::run(device, &[launch])?;
         Ok(out)
-    }
-}
-
-fn gpu(tensor: &Tensor) -> Result<&CudaDevice> {
-    match cuda::of(tensor.device()) {
-        Some(device) => Ok(device),
-        None => bail!("a tensor of the GPU is needed"),
     }
 }
 
@@ -64,7 +57,7 @@ pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, input: &Input) -
     let Some(tiled) = tiled.collect::<Option<Vec<_>>>().filter(|t| (1..=PARTS).contains(&t.len())) else {
         return Ok(None);
     };
-    let ((rows, width), device) = (x.dims2()?, gpu(x)?);
+    let ((rows, width), device) = (x.dims2()?, cuda::under(x)?);
     if tiled.iter().any(|t| t.layout.inputs != width) {
         bail!("a product of {:?} with {:?}", x.shape(), tiled.iter().map(|t| t.layout).collect::<Vec<_>>());
     }

@@ -10,7 +10,7 @@
 //! beside it within one kernel.
 
 use crate::ops::gpu::tiles::{Layout, ROWS, UNIT};
-use crate::ops::gpu::{Address, Launch};
+use crate::ops::gpu::{Address, Launch, plain};
 
 /// Matrices of one layer at most.
 pub(super) const PARTS: usize = 4;
@@ -48,15 +48,7 @@ struct Matrices {
     columns: u32,
 }
 
-// SAFETY: of integers alone, without gaps: 24 bytes, and 4 of these and 16 more.
-#[allow(unsafe_code)]
-mod plain {
-    use super::{Matrices, Part};
-    unsafe impl bytemuck::Zeroable for Part {}
-    unsafe impl bytemuck::Pod for Part {}
-    unsafe impl bytemuck::Zeroable for Matrices {}
-    unsafe impl bytemuck::Pod for Matrices {}
-}
+plain!(Part: 24, Matrices: 112);
 
 impl Part {
     pub fn new((weights, layout): (Address, Layout), column: usize) -> Self {
@@ -224,8 +216,7 @@ fn warps(tiles: usize, deep: usize) -> usize {
 /// A matrix as halves, (outputs, inputs) in rows.
 pub(super) fn unpack(matrix: (Address, Layout), out: Address) -> Launch {
     let layout = matrix.1;
-    let units = layout.deep() * layout.format.depth() / UNIT;
-    Launch::new("qlinear_unpack", [units.div_ceil(4), layout.tiles(), 1], 128)
+    Launch::new("qlinear_unpack", [layout.units().div_ceil(4), layout.tiles(), 1], 128)
         .structure(&Part::new(matrix, 0))
         .count(layout.inputs)
         .address(out)
@@ -240,8 +231,7 @@ pub(super) fn rows(
     out: Address,
 ) -> Launch {
     let layout = matrix.1;
-    let units = layout.deep() * layout.format.depth() / UNIT;
-    Launch::new("qlinear_rows", [units.div_ceil(4), count, 1], 128)
+    Launch::new("qlinear_rows", [layout.units().div_ceil(4), count, 1], 128)
         .structure(&Part::new(matrix, 0))
         .count(layout.inputs)
         .address(rows)

@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 
 use super::Decoder;
 use crate::model::Error;
-use crate::model::llm::{Batch, Logits};
+use crate::model::llm::{Batch, Logits, Row};
 use crate::ops::{Replay, SteadyStep, argmax_rows};
 
 /// Rows of recordings.
@@ -36,7 +36,7 @@ struct Recorded {
 impl Decoder {
     /// The step by a recording; `None` where there is none for it, and the caller computes it.
     pub(super) fn replay(&mut self, batch: &Batch) -> Result<Option<Logits>, Error> {
-        let single = |r: &crate::model::llm::Row| r.len == 1 && r.logits == 1;
+        let single = |r: &Row| r.len == 1 && r.logits == 1;
         if !self.device.is_cuda() || self.replays.refused || self.config.experts.is_some() {
             return Ok(None);
         }
@@ -47,19 +47,20 @@ impl Decoder {
         }
         let longest = batch.rows.iter().map(|r| r.table.len()).max().unwrap_or(1);
         let size = (rows, longest.next_power_of_two());
-        if let std::collections::hash_map::Entry::Vacant(new) = self.replays.sizes.entry(size) {
-            new.insert(None);
-            return Ok(None);
-        }
-        if let Some(None) = self.replays.sizes.get(&size) {
-            match self.record(size) {
+        match self.replays.sizes.get(&size) {
+            None => {
+                self.replays.sizes.insert(size, None);
+                return Ok(None);
+            }
+            Some(None) => match self.record(size) {
                 Ok(recorded) => drop(self.replays.sizes.insert(size, recorded)),
                 Err(error) => {
                     self.replays.refused = true;
                     tracing::warn!(%error, "steps of decoding are not recorded; each asks the driver for every kernel");
                     return Ok(None);
                 }
-            }
+            },
+            Some(Some(_)) => {}
         }
         let Some(Some(recorded)) = self.replays.sizes.get(&size) else { return Ok(None) };
         let (positions, slots) = self.place(batch)?;
