@@ -61,6 +61,8 @@ pub struct AsrLane {
     /// By slot.
     windows: Vec<Option<Heard>>,
     draining: Draining<Asr>,
+    /// Turns that were given.
+    given: u64,
     steps: u64,
 }
 
@@ -79,6 +81,8 @@ struct Active {
 struct Heard {
     recording: JobId,
     claim: Claim,
+    /// Of two that are as urgent the lower is encoded first.
+    turn: u64,
     setting: Arc<Setting>,
     window: Window,
     encoded: bool,
@@ -112,6 +116,7 @@ impl AsrLane {
             turns: FairQueue::default(),
             windows,
             draining: Draining::default(),
+            given: 0,
             steps: 0,
         }
     }
@@ -164,7 +169,9 @@ impl AsrLane {
         active.timer.start(now);
         self.turns.charge(&claim, WINDOW);
         let setting = active.work.setting().clone();
-        self.windows[slot] = Some(Heard { recording: id, claim, setting, window, encoded: false });
+        self.given += 1;
+        let turn = self.given;
+        self.windows[slot] = Some(Heard { recording: id, claim, turn, setting, window, encoded: false });
         true
     }
 
@@ -353,13 +360,21 @@ impl Lane for AsrLane {
     fn plan(&mut self, now: Instant) -> Option<Plan> {
         self.settle(now);
         let (mut fresh, mut ready) = (Vec::new(), Vec::new());
+        let mut urgent = i32::MAX;
         for (slot, heard) in self.windows.iter().enumerate() {
             let Some(heard) = heard.as_ref().filter(|h| !self.is_behind(h)) else { continue };
-            if heard.encoded { ready.push(slot) } else { fresh.push(slot) }
+            if heard.encoded {
+                ready.push(slot);
+                urgent = urgent.min(heard.claim.priority);
+            } else {
+                fresh.push((heard.claim.priority, heard.turn, slot));
+            }
         }
+        fresh.sort_unstable();
+        // Text that is urgent does not wait for windows that are less so.
+        fresh.retain(|(priority, ..)| *priority <= urgent);
         if !fresh.is_empty() {
-            fresh.truncate(ENCODED);
-            return Some(Plan::Encode(fresh));
+            return Some(Plan::Encode(fresh.into_iter().take(ENCODED).map(|(.., slot)| slot).collect()));
         }
         (!ready.is_empty()).then_some(Plan::Decode(ready))
     }
@@ -423,3 +438,7 @@ impl Lane for AsrLane {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "asr_tests.rs"]
+mod tests;

@@ -19,7 +19,7 @@ use crate::model::asr::output::{self, Cut};
 use crate::model::vad::{Vad, VadState};
 use crate::service::resolve::joined;
 use crate::service::{Error, ErrorKind};
-use crate::types::asr::{Request, SAMPLE_RATE, Segment, Task, Word};
+use crate::types::asr::{HOP, Request, SAMPLE_RATE, Segment, Task, Word};
 
 /// Before what was refused is tried again, and before a full ear is asked again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -278,6 +278,7 @@ fn lost() -> Error {
 fn hear(model: Handle<Asr>, options: &Options, timeout: Duration, pass: Pass) -> Hearing {
     let asked = asked(&model, options, &pass);
     let priority = if pass.last { URGENT } else { 0 };
+    let cut = Cut::Voiced(std::iter::once(0..(pass.until / HOP).max(1)).collect());
     async move {
         let bins = model.front().mels;
         let features = tokio::task::spawn_blocking(move || {
@@ -286,7 +287,7 @@ fn hear(model: Handle<Asr>, options: &Options, timeout: Duration, pass: Pass) ->
             mel.finish()
         });
         let mel = joined(features.await)?;
-        let input = asr::Input { mel, cut: Cut::Whole, options: asked, priority };
+        let input = asr::Input { mel, cut, options: asked, priority };
         let mut events = model.submit(input, Some(timeout))?;
         let mut words = Vec::new();
         loop {

@@ -25,6 +25,9 @@ const HASTE: u64 = 20 * SECOND;
 const PAUSE: u64 = 4 * FRAME as u64;
 /// No word is shorter.
 const SHORTEST: u64 = SECOND / 10;
+/// What a last word ends before its voice does, at most. Where a window was to hear such a rest by itself, it wrote
+/// "Thank you." and the like.
+const TAIL: u64 = SECOND / 2;
 /// Frames that the detector is given at a time: two seconds.
 const FRAMES: usize = 64;
 /// Characters of earlier text that a window is given as context.
@@ -36,6 +39,9 @@ pub(super) struct Pass {
     pub samples: Vec<f32>,
     /// Text that was said before it.
     pub context: String,
+    /// A second window is heard only if it begins before this sample: what comes later holds no word, or is heard
+    /// again by the next pass.
+    pub until: usize,
     /// Whether the turn ends with it.
     pub last: bool,
 }
@@ -332,8 +338,10 @@ impl Ear {
         let item = self.turns.front()?.item;
         let range = (start.max(self.from) - self.from) as usize..(end - self.from) as usize;
         let samples = self.audio.get(range)?.to_vec();
+        let spoke = self.voiced.iter().rev().find(|&&at| at < end).map_or(start, |&at| at + FRAME as u64);
+        let until = if last { spoke.min(end).saturating_sub(start + TAIL) } else { 0 };
         self.in_flight = Some(InFlight { item, start, end, last, hasty: end - start > HASTE });
-        Some(Pass { samples, context: self.context.clone(), last })
+        Some(Pass { samples, context: self.context.clone(), until: until as usize, last })
     }
 
     fn tell_lag(&mut self, unheard: u64) {

@@ -265,6 +265,9 @@ fn the_last_pass_of_a_turn_takes_the_place_of_one_within_it() {
     watched.ear.put_back();
     let last = watched.ear.next_pass(false).unwrap();
     assert!(last.last && last.samples.len() > within.samples.len());
+    assert_eq!(within.until, 0, "its rest is heard again");
+    // All but half a second of the voice; silence after it is no more of it.
+    assert_eq!(last.until, 4 * SECOND + 4 * FRAME - SECOND / 2);
     assert!(!watched.ear.is_superseded());
     watched.ear.heard(said("so", 0.1));
     watched.take();

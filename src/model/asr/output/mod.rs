@@ -11,6 +11,8 @@ mod script;
 mod search;
 mod split;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod timeline;
 mod track;
