@@ -186,7 +186,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |c| Some(c.models.quantise.as_str().into()) },
     Setting { name: "models.asr_precision", shape: Shape::Text,
         help: "how decoders of speech models are kept: f16; int8 is faster and less exact; f32 takes twice as much",
-        set: |c, v| { c.models.precision = Precision::parse(&text(v)?).ok_or("must be f16, int8 or f32")?; Ok(()) },
+        set: |c, v| { c.models.precision = Precision::parse(&text(v)?).ok_or("must be f16, bf16, int8 or f32")?; Ok(()) },
         get: |c| Some(c.models.precision.as_str().into()) },
     Setting { name: "models.chat", shape: Shape::Text,
         help: "chat model for requests that name none",

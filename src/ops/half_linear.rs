@@ -1,8 +1,8 @@
-//! A fully connected layer whose weights are kept in half precision.
+//! A fully connected layer whose weights are kept in 16 bits: halves, or bfloat16.
 //!
 //! Writing one token reads every weight once: the time is the bytes over the memory's bandwidth, so weights of
 //! half the size take half the time. They are widened in registers and multiplied with f32 activations, so
-//! weights that were published as halves lose nothing. On the CPU they lie in panels of 16 outputs by all inputs,
+//! weights that were published so lose nothing. On the CPU they lie in panels of 16 outputs by all inputs,
 //! as those of [`Linear`](super::Linear) do; a few rows of the input share each widened vector.
 
 #![allow(unsafe_code)]
@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use super::simd::{Simd, dispatch};
 use super::{cpu, elementwise, par};
@@ -22,59 +22,100 @@ const PANEL: usize = 16;
 const PANELS: usize = 4;
 /// Input rows that share each widened vector at most.
 const ROWS: usize = 6;
-/// Halves of a cache line.
+/// Weights of a cache line.
 const LINE: usize = 32;
+
+/// A float of 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// IEEE half precision: 11 significant bits, up to 65,504.
+    F16,
+    /// bfloat16: 8 significant bits, the range of f32.
+    Bf16,
+}
+
+impl Half {
+    /// The bits of rounded values; `None` where one is too large.
+    fn round(self, values: &[f32]) -> Option<Vec<u16>> {
+        match self {
+            Half::F16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                let fits = |(h, v): (&f16, &f32)| !h.is_infinite() || v.is_infinite();
+                halves.iter().zip(values).all(fits).then(|| halves.iter().map(|h| h.to_bits()).collect())
+            }
+            Half::Bf16 => {
+                let mut halves = vec![bf16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                let fits = |(h, v): (&bf16, &f32)| !h.is_infinite() || v.is_infinite();
+                halves.iter().zip(values).all(fits).then(|| halves.iter().map(|h| h.to_bits()).collect())
+            }
+        }
+    }
+
+    fn widen(self, bits: u16) -> f32 {
+        match self {
+            Half::F16 => f16::from_bits(bits).to_f32(),
+            Half::Bf16 => bf16::from_bits(bits).to_f32(),
+        }
+    }
+}
 
 #[derive(Clone)]
 enum Weights {
-    /// `ceil(outputs / 16)` panels of `(inputs, 16)`, the bits of halves, zeros beyond `outputs`; bias.
+    /// `ceil(outputs / 16)` panels of `(inputs, 16)`, the bits, zeros beyond `outputs`; bias.
     Host(Arc<[u16]>, Option<Arc<[f32]>>),
-    /// `(outputs, inputs)` in f16 on a device; bias in f32.
+    /// `(outputs, inputs)` in f16 or bf16 on a device; bias in f32.
     Device(Tensor, Option<Tensor>),
 }
 
-/// Weight `(outputs, inputs)` in half precision and optional bias `(outputs)` in f32. Cheap to clone.
+/// Weight `(outputs, inputs)` in 16 bits and optional bias `(outputs)` in f32. Cheap to clone.
 #[derive(Clone)]
 pub struct HalfLinear {
     inputs: usize,
     outputs: usize,
+    kind: Half,
     weights: Weights,
 }
 
 impl HalfLinear {
-    /// Rounds a row-major `(outputs, inputs)` weight to halves.
+    /// Rounds a row-major `(outputs, inputs)` weight.
     ///
     /// # Errors
-    /// Lengths that do not fit, a zero dimension, or a weight that no half can hold.
+    /// Lengths that do not fit, a zero dimension, or a weight that `kind` cannot hold.
     pub fn new(
         weight: &[f32],
         bias: Option<&[f32]>,
         outputs: usize,
         inputs: usize,
+        kind: Half,
         device: &Device,
     ) -> Result<Self> {
         let fits = outputs.checked_mul(inputs) == Some(weight.len()) && !weight.is_empty();
         if !fits || bias.is_some_and(|b| b.len() != outputs) {
             bail!("half linear: {} weights and a bias do not make ({outputs}, {inputs})", weight.len());
         }
-        let mut halves = vec![f16::ZERO; weight.len()];
-        halves.convert_from_f32_slice(weight);
-        if halves.iter().zip(weight).any(|(h, w)| h.is_infinite() && w.is_finite()) {
-            bail!("half linear: a weight is too large for half precision");
-        }
+        let Some(bits) = kind.round(weight) else { bail!("half linear: a weight is too large for {kind:?}") };
         let weights = if cpu::serves(device) {
-            Weights::Host(pack(&halves, outputs, inputs), bias.map(Arc::from))
+            Weights::Host(pack(&bits, outputs, inputs), bias.map(Arc::from))
         } else {
             let bias = bias.map(|b| Tensor::from_slice(b, outputs, device)).transpose()?;
-            Weights::Device(Tensor::from_vec(halves, (outputs, inputs), device)?, bias)
+            let shape = (outputs, inputs);
+            let weight = match kind {
+                Half::F16 => Tensor::from_vec(bits.into_iter().map(f16::from_bits).collect(), shape, device)?,
+                Half::Bf16 => {
+                    Tensor::from_vec(bits.into_iter().map(bf16::from_bits).collect(), shape, device)?
+                }
+            };
+            Weights::Device(weight, bias)
         };
-        Ok(HalfLinear { inputs, outputs, weights })
+        Ok(HalfLinear { inputs, outputs, kind, weights })
     }
 
     /// Bytes that the parameters take.
     pub fn bytes(&self) -> usize {
         let outputs = self.outputs.next_multiple_of(PANEL);
-        self.inputs * outputs * size_of::<f16>() + self.outputs * size_of::<f32>()
+        self.inputs * outputs * size_of::<u16>() + self.outputs * size_of::<f32>()
     }
 
     /// Width of the input.
@@ -139,7 +180,7 @@ impl HalfLinear {
                 for &id in ids {
                     let (panel, lane) = (id as usize / PANEL, id as usize % PANEL);
                     let lines = weight[panel * self.inputs * PANEL..].chunks_exact(PANEL).take(self.inputs);
-                    out.extend(lines.map(|line| f16::from_bits(line[lane]).to_f32()));
+                    out.extend(lines.map(|line| self.kind.widen(line[lane])));
                 }
                 cpu::tensor(out, (ids.len(), self.inputs))
             }
@@ -163,19 +204,19 @@ impl HalfLinear {
             let (from, to) = (cut(task), if task + 1 == tasks { panels } else { cut(task + 1) });
             // SAFETY: `from..to` are disjoint among tasks and within the panels; `x` has `rows * inputs` values,
             // `weight` all panels, `out` has `rows * outputs` values.
-            unsafe { columns(x, weight, bias, dst.get(), rows, inputs, outputs, from, to) };
+            unsafe { columns(self.kind, x, weight, bias, dst.get(), rows, inputs, outputs, from, to) };
         });
         out
     }
 }
 
 /// Copies a row-major `(outputs, inputs)` weight into panels.
-fn pack(weight: &[f16], outputs: usize, inputs: usize) -> Arc<[u16]> {
+fn pack(weight: &[u16], outputs: usize, inputs: usize) -> Arc<[u16]> {
     let mut packed = vec![0u16; outputs.next_multiple_of(PANEL) * inputs];
     for (panel, rows) in packed.chunks_exact_mut(inputs * PANEL).zip(weight.chunks(inputs * PANEL)) {
         for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-            for (line, half) in panel.chunks_exact_mut(PANEL).zip(row) {
-                line[lane] = half.to_bits();
+            for (line, bits) in panel.chunks_exact_mut(PANEL).zip(row) {
+                line[lane] = *bits;
             }
         }
     }
@@ -189,14 +230,14 @@ dispatch! {
     /// `x` has `rows * inputs` values, `weight` the panels of `outputs`, `bias` `outputs`; `out` is valid for
     /// `rows * outputs`, and nothing else touches these panels' columns; `to` is within the panels.
     unsafe fn columns(
-        x: &[f32], weight: &[u16], bias: Option<&[f32]>, out: *mut f32, rows: usize, inputs: usize, outputs: usize,
-        from: usize, to: usize,
+        kind: Half, x: &[f32], weight: &[u16], bias: Option<&[f32]>, out: *mut f32, rows: usize, inputs: usize,
+        outputs: usize, from: usize, to: usize,
     ) = columns_generic
 }
 
 macro_rules! tiles {
-    ($S:ty, $rows:expr, $args:tt, $vectors:literal: $($r:literal)*) => {
-        match $rows { $($r => tile::<$S, $r, $vectors> $args,)* _ => unreachable!("tile of {} rows", $rows) }
+    ($S:ty, $bf16:ident, $rows:expr, $args:tt, $vectors:literal: $($r:literal)*) => {
+        match $rows { $($r => tile::<$S, $bf16, $r, $vectors> $args,)* _ => unreachable!("tile of {} rows", $rows) }
     };
 }
 
@@ -205,6 +246,31 @@ macro_rules! tiles {
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn columns_generic<S: Simd>(
+    kind: Half,
+    x: &[f32],
+    weight: &[u16],
+    bias: Option<&[f32]>,
+    out: *mut f32,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    from: usize,
+    to: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match kind {
+            Half::F16 => columns_of::<S, false>(x, weight, bias, out, rows, inputs, outputs, from, to),
+            Half::Bf16 => columns_of::<S, true>(x, weight, bias, out, rows, inputs, outputs, from, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`columns`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn columns_of<S: Simd, const BF16: bool>(
     x: &[f32],
     weight: &[u16],
     bias: Option<&[f32]>,
@@ -234,10 +300,10 @@ unsafe fn columns_generic<S: Simd>(
                 let mut sums = [0f32; ROWS * PANELS * PANEL];
                 let args = (x.as_ptr().add(row * inputs), w, inputs, sums.as_mut_ptr());
                 match (S::LANES, count) {
-                    (16, PANELS) => tiles!(S, high, (args), 4: 1 2 3 4 5 6),
-                    (16, _) => tiles!(S, high, (args), 1: 1 2 3 4 5 6),
-                    (8, _) => tiles!(S, high, (args), 2: 1 2 3 4 5 6),
-                    _ => tiles!(S, high, (args), 4: 1 2),
+                    (16, PANELS) => tiles!(S, BF16, high, (args), 4: 1 2 3 4 5 6),
+                    (16, _) => tiles!(S, BF16, high, (args), 1: 1 2 3 4 5 6),
+                    (8, _) => tiles!(S, BF16, high, (args), 2: 1 2 3 4 5 6),
+                    _ => tiles!(S, BF16, high, (args), 4: 1 2),
                 }
                 let first = panel * PANEL;
                 let columns = (count * PANEL).min(outputs - first);
@@ -266,7 +332,7 @@ type Tile = (*const f32, *const u16, usize, *mut f32);
 /// `x` is valid for `R` rows of `inputs`, `w` for the panels that the vectors lie in, `sums` for `R` rows of them.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the same constant index into several arrays, unrolled
-unsafe fn tile<S: Simd, const R: usize, const N: usize>((x, w, inputs, sums): Tile) {
+unsafe fn tile<S: Simd, const BF16: bool, const R: usize, const N: usize>((x, w, inputs, sums): Tile) {
     // SAFETY: all accesses are within the rows and panels that the caller vouches for.
     unsafe {
         let mut acc = [[S::splat(0.0); N]; R];
@@ -282,7 +348,7 @@ unsafe fn tile<S: Simd, const R: usize, const N: usize>((x, w, inputs, sums): Ti
                 if (k * PANEL + n * S::LANES % PANEL).is_multiple_of(LINE) {
                     S::prefetch(at.wrapping_add(ahead));
                 }
-                wide[n] = S::load_f16(at);
+                wide[n] = if BF16 { S::load_bf16(at) } else { S::load_f16(at) };
             }
             for r in 0..R {
                 let value = S::splat(*x.add(r * inputs + k));
@@ -306,11 +372,14 @@ mod tests {
 
     #[test]
     fn matches_a_plain_product() {
-        for (rows, inputs, outputs) in [(1, 512, 77), (3, 384, 130), (7, 20, 5), (14, 33, 64), (1, 1, 1)] {
-            let weight: Vec<f32> =
-                noise(outputs * inputs, 1).iter().map(|&w| f16::from_f32(w).to_f32()).collect();
+        let shapes = [(1, 512, 77), (3, 384, 130), (7, 20, 5), (14, 33, 64), (1, 1, 1)];
+        for (kind, (rows, inputs, outputs)) in
+            [Half::F16, Half::Bf16].into_iter().flat_map(|k| shapes.map(|s| (k, s)))
+        {
+            let bits = kind.round(&noise(outputs * inputs, 1)).unwrap();
+            let weight: Vec<f32> = bits.iter().map(|&bits| kind.widen(bits)).collect();
             let (x, bias) = (noise(rows * inputs, 2), noise(outputs, 3));
-            let make = || HalfLinear::new(&weight, Some(&bias), outputs, inputs, &Device::Cpu).unwrap();
+            let make = || HalfLinear::new(&weight, Some(&bias), outputs, inputs, kind, &Device::Cpu).unwrap();
             let input = Tensor::from_slice(&x, (1, rows, inputs), &Device::Cpu).unwrap();
             let (want, size): (Vec<f32>, Vec<f32>) = (0..rows * outputs)
                 .map(|i| {
@@ -337,7 +406,7 @@ mod tests {
     #[test]
     fn a_row_does_not_depend_on_the_others() {
         let weight = noise(100 * 256, 1);
-        let layer = HalfLinear::new(&weight, None, 100, 256, &Device::Cpu).unwrap();
+        let layer = HalfLinear::new(&weight, None, 100, 256, Half::F16, &Device::Cpu).unwrap();
         let x = Tensor::from_vec(noise(9 * 256, 2), (9, 256), &Device::Cpu).unwrap();
         let all = layer.forward(&x).unwrap().to_vec2::<f32>().unwrap();
         for (i, row) in all.iter().enumerate() {
@@ -348,11 +417,16 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_fit() {
-        assert!(HalfLinear::new(&[0.0; 5], None, 2, 3, &Device::Cpu).is_err());
-        assert!(HalfLinear::new(&[], None, 0, 3, &Device::Cpu).is_err());
-        assert!(HalfLinear::new(&[0.0; 6], Some(&[0.0]), 2, 3, &Device::Cpu).is_err());
-        assert!(HalfLinear::new(&[1e6], None, 1, 1, &Device::Cpu).is_err());
-        let layer = HalfLinear::new(&[0.0; 6], None, 2, 3, &Device::Cpu).unwrap();
+        let new = |weight: &[f32], bias: Option<&[f32]>, outputs, inputs, kind| {
+            HalfLinear::new(weight, bias, outputs, inputs, kind, &Device::Cpu)
+        };
+        assert!(new(&[0.0; 5], None, 2, 3, Half::F16).is_err());
+        assert!(new(&[], None, 0, 3, Half::F16).is_err());
+        assert!(new(&[0.0; 6], Some(&[0.0]), 2, 3, Half::F16).is_err());
+        assert!(new(&[1e6], None, 1, 1, Half::F16).is_err());
+        assert!(new(&[1e6], None, 1, 1, Half::Bf16).is_ok());
+        assert!(new(&[f32::MAX], None, 1, 1, Half::Bf16).is_err(), "it rounds to infinity");
+        let layer = new(&[0.0; 6], None, 2, 3, Half::F16).unwrap();
         assert!(layer.rows(&[2]).is_err());
         assert!(layer.forward(&Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap()).is_err());
     }

@@ -42,7 +42,7 @@ pub use attention::{Mask, attention, attention_varlen};
 pub use cross::{CrossCache, Span};
 pub use elementwise::gelu_erf;
 pub use gate::{Activation, gated};
-pub use half_linear::HalfLinear;
+pub use half_linear::{Half, HalfLinear};
 pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use limits::{Limits, limits};
 pub use linear::{Linear, linear, linear_gelu, linear_relu};

@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     /// Loads IEEE halves, given as their bits, and widens them.
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Loads bfloat16, given as their bits, and widens them.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
     /// Has the line at `p` brought into the cache; `p` need not be valid.
     unsafe fn prefetch(p: *const u16);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -113,6 +115,11 @@ impl Simd for Portable {
     unsafe fn load_f16(p: *const u16) -> [f32; 4] {
         // SAFETY: valid for four values by the trait's contract; read unaligned.
         unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|bits| half::f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> [f32; 4] {
+        // SAFETY: as above.
+        unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u16) {}
@@ -232,6 +239,8 @@ mod x86 {
             };
             store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
             load_f16(p: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
+            load_bf16(p: *const u16) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))));
             prefetch(p: *const u16) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         }
     }
@@ -258,6 +267,8 @@ mod x86 {
             largest(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
             store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
             load_f16(p: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()));
+            load_bf16(p: *const u16) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(
+                _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))));
             prefetch(p: *const u16) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         }
     }

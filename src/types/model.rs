@@ -85,19 +85,22 @@ pub enum Precision {
     F32,
     /// Halves: exact where the file holds halves.
     F16,
+    /// bfloat16: exact where the file holds it; the range of f32 with 8 significant bits.
+    Bf16,
     /// 8 bits and a scale for each 32 of a row, products of whole numbers: half the bytes of halves.
     Int8,
 }
 
 impl Precision {
     /// Everything that can be asked for.
-    pub const ALL: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
+    pub const ALL: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
 
     /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
         }
     }

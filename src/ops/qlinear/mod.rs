@@ -20,7 +20,7 @@ use candle_core::{D, Device, Module, Result, Tensor, bail};
 pub use self::input::Input;
 #[cfg(feature = "cuda")]
 pub(crate) use self::input::room;
-use super::half_linear::HalfLinear;
+use super::half_linear::{Half, HalfLinear};
 use super::quant::{Kind, Matrix, PANEL, product};
 use super::{cpu, par};
 
@@ -190,7 +190,7 @@ impl Packer {
             #[cfg(feature = "cuda")]
             Target::Tiles(tiles) => Form::Tiled(cuda::Tiled::new(tiles, &self.device)?),
             Target::Floats(values) => {
-                Form::Half(HalfLinear::new(&values, None, outputs, inputs, &self.device)?)
+                Form::Half(HalfLinear::new(&values, None, outputs, inputs, Half::F16, &self.device)?)
             }
             Target::Blocks(blocks) => {
                 let tensor = Arc::new(blocks.tensor(self.kept, (outputs, inputs), &self.device)?);

@@ -27,10 +27,10 @@ pub(super) enum Matrix {
 impl Matrix {
     pub(super) fn new(params: Params, precision: Precision, device: &Device) -> Result<Matrix> {
         let Params { weight, bias, outputs, inputs } = params;
+        let halves = |kind| ops::HalfLinear::new(&weight, Some(&bias), outputs, inputs, kind, device);
         Ok(match precision {
-            Precision::F16 => {
-                Matrix::Half(ops::HalfLinear::new(&weight, Some(&bias), outputs, inputs, device)?)
-            }
+            Precision::F16 => Matrix::Half(halves(ops::Half::F16)?),
+            Precision::Bf16 => Matrix::Half(halves(ops::Half::Bf16)?),
             Precision::Int8 => {
                 let weight = rounded(&weight, outputs, inputs, device)?;
                 Matrix::Int8(ops::QLinear::new(vec![weight])?, Tensor::from_vec(bias, outputs, device)?)
@@ -95,12 +95,14 @@ impl Table {
         precision: Precision,
         device: &Device,
     ) -> Result<Table> {
+        let halves = |kind| ops::HalfLinear::new(&table, None, vocab, width, kind, device);
         Ok(match precision {
             Precision::F32 => {
                 let rows = Tensor::from_vec(table, (vocab, width), device)?;
                 Table::F32 { out: ops::Linear::new(&rows, None)?, rows }
             }
-            Precision::F16 => Table::Half(ops::HalfLinear::new(&table, None, vocab, width, device)?),
+            Precision::F16 => Table::Half(halves(ops::Half::F16)?),
+            Precision::Bf16 => Table::Half(halves(ops::Half::Bf16)?),
             Precision::Int8 => {
                 let rows = ops::QEmbedding::new(rounded(&table, vocab, width, device)?)?;
                 Table::Int8 { out: ops::QLinear::tied(&rows)?, rows }

@@ -196,9 +196,11 @@ fn tiny_en_matches_openai_whisper() {
     matches_reference("whisper-tiny.en", Precision::F16, 5e-3);
 }
 
-/// Rounded weights and activations write the same text, less surely.
+/// Rounded weights, and activations, write the same text, less surely.
 #[test]
-fn eight_bits_match_openai_whisper_roughly() {
+fn fewer_bits_match_openai_whisper_roughly() {
+    matches_reference("whisper-base", Precision::Bf16, 0.3);
+    composed(|| matches_reference("whisper-tiny.en", Precision::Bf16, 0.3));
     matches_reference("whisper-base", Precision::Int8, 1.0);
     composed(|| matches_reference("whisper-tiny.en", Precision::Int8, 1.0));
 }
