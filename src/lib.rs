@@ -16,6 +16,7 @@
 //! | [`text`] | tokenizers, chat templates, UTF-8 safe detokenising | types |
 //! | [`fetch`] | manifests, downloads, checksums, the home folder | types |
 //! | [`ops`] | fused operations with a CPU and a device side; all CUDA `unsafe` | device |
+//! | [`store`] | vectors and what is found in them | ops, types |
 //! | [`model`] | the `Model` trait, the architectures, the weight readers | ops, device, text, types |
 //! | [`engine`] | jobs, schedulers, one worker thread a device, placement | model, ops, device, obs, types |
 //! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses, write transcripts as documents; of models only their front: tokenizer, template, limits | engine, model, audio, text, obs, types |
@@ -23,7 +24,7 @@
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
 //! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
-//! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, audio, text, ops, device, types |
+//! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, store, audio, text, ops, device, types |
 //!
 //! `tests/architecture.rs` reads this table and every path in the source, and fails on an arrow that is not here,
 //! or that does not point upwards. Tests may use anything.
@@ -40,6 +41,7 @@ pub mod model;
 pub mod obs;
 pub mod ops;
 pub mod service;
+pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;

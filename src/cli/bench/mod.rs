@@ -5,6 +5,7 @@
 //! timed. With `--json` the cases, names and units are those that other engines are timed with, so that two
 //! programs' outputs compare line by line: `benches/README.md` has the list.
 
+mod ann;
 mod asr;
 mod embed;
 mod gpu;
@@ -38,6 +39,8 @@ pub enum What {
     Embed(embed::Args),
     /// A speech model: a recording, from the file to the text
     Asr(asr::Args),
+    /// The vector index: building it, then searches, by how many nodes they follow
+    Ann(ann::Args),
     /// A GPU: whether it computes what the CPU does, and how near its limits chat models come
     Gpu(gpu::Args),
 }
@@ -63,6 +66,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Llm(args) => llm::run(config, &args),
         What::Embed(args) => embed::run(config, &args),
         What::Asr(args) => asr::run(config, &args),
+        What::Ann(args) => ann::run(&args),
         What::Gpu(args) => gpu::run(config, &args),
     }
 }

@@ -10,7 +10,7 @@ mod activation;
 mod avx2;
 mod format;
 mod kernel;
-mod lanes;
+pub(super) mod lanes;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -25,16 +25,16 @@ use self::lanes::{Isa, isa};
 use super::par;
 
 /// A cache line. Vectors of codes begin on one, so that no load touches two.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct Line(pub(super) [u8; 64]);
 
 // SAFETY: bytes, of which any value is one, zero included; 64 of them aligned to 64 leave no padding.
 unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Line {}
 
-fn lines(bytes: usize) -> Vec<Line> {
+pub(super) fn lines(bytes: usize) -> Vec<Line> {
     bytemuck::allocation::zeroed_vec(bytes.div_ceil(size_of::<Line>()))
 }
 

@@ -1,0 +1,4 @@
+//! The embedded store.
+
+pub mod flat;
+pub mod hnsw;
