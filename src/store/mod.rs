@@ -1,4 +1,5 @@
 //! The embedded store.
 
+pub mod bits;
 pub mod flat;
 pub mod hnsw;

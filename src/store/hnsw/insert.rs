@@ -7,42 +7,85 @@ use std::sync::atomic::Ordering;
 use rayon::prelude::*;
 
 use super::scratch::{Near, Scratch};
-use super::{Error, Hnsw, LEVELS};
+use super::{Error, Hnsw, LEVELS, Scale};
+
+/// Nodes that are linked one after the other before several are at a time: who begins beside others finds nobody.
+const ALONE: usize = 256;
+/// Nodes that a search follows which is to find what is searched for itself.
+const SURE: usize = 48;
+/// Times that what such searches miss is linked to anew.
+const MENDS: usize = 3;
 
 impl Hnsw {
-    /// Adds vectors; gives the number of the first. All of them or, where one cannot be, none.
+    /// Adds vectors; gives their numbers, of which some may have been those of vectors that were removed. All of them
+    /// or, where one cannot be, none.
     ///
     /// They are not found before [`link`](Self::link) has been called for their numbers.
     ///
     /// # Errors
     /// As [`query`](Self::query), or no number is left.
-    pub fn append<'a>(&mut self, vectors: impl Iterator<Item = &'a [f32]>) -> Result<u32, Error> {
+    pub fn append<'a>(&mut self, vectors: impl Iterator<Item = &'a [f32]>) -> Result<Vec<u32>, Error> {
         let rounded = vectors.map(|vector| self.round(vector)).collect::<Result<Vec<_>, _>>()?;
-        let first = self.len();
-        if first + rounded.len() >= u32::MAX as usize {
+        let fresh = rounded.len().saturating_sub(self.free.count());
+        let end = self.len() + fresh;
+        if end >= u32::MAX as usize {
             return Err(Error::Full);
         }
-        self.codes.resize(first + rounded.len());
-        for (at, (codes, scale)) in (first..).zip(rounded) {
-            self.codes.set(at, &codes);
-            self.scales.push(scale);
-            self.links.push(level_of(at as u64, self.params.m));
+        let nodes: Vec<u32> =
+            self.free.iter().chain(self.len() as u32..end as u32).take(rounded.len()).collect();
+        self.codes.resize(end);
+        self.scales.resize(end, Scale::default());
+        for (&node, (codes, scale)) in nodes.iter().zip(rounded) {
+            self.free.remove(node);
+            self.gone.remove(node);
+            self.codes.set(node as usize, &codes);
+            self.scales[node as usize] = scale;
+            self.links.open(node, level_of(self.levels, self.params.m));
+            self.levels += 1;
         }
-        Ok(first as u32)
+        Ok(nodes)
     }
 
     /// Links nodes that were appended, each once, on all cores of the caller's pool.
-    pub fn link(&self, nodes: std::ops::Range<u32>) {
-        let mut nodes = nodes;
+    pub fn link(&self, nodes: &[u32]) {
         if self.entry().is_none()
-            && let Some(first) = nodes.next()
+            && let Some(&first) = nodes.first()
         {
             self.raise(first);
         }
-        let one = |scratch: &mut Option<Scratch>, node| {
-            self.link_one(node, scratch.get_or_insert_with(|| self.take_scratch()));
+        let alone = nodes.len().min(ALONE.saturating_sub(self.live().saturating_sub(nodes.len())));
+        let (first, rest) = nodes.split_at(alone);
+        let one = |scratch: &mut Option<Scratch>, node: &u32| {
+            self.link_one(*node, scratch.get_or_insert_with(|| self.take_scratch()));
         };
-        nodes.into_par_iter().for_each_init(|| None, one);
+        first.iter().fold(None, |mut scratch, node| {
+            one(&mut scratch, node);
+            scratch
+        });
+        rest.par_iter().for_each_init(|| None, one);
+        for _ in 0..MENDS {
+            let lost: Vec<_> =
+                nodes.par_iter().filter_map(|node| Some((*node, self.misses(*node)?))).collect();
+            lost.iter().for_each(|(node, nearest)| self.force(*node, nearest));
+            if lost.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// What a search for a node's own vector finds, where it misses the node: one in some ten thousand lies where
+    /// following links passes by.
+    fn misses(&self, node: u32) -> Option<Vec<u32>> {
+        let (entry, top) = self.entry()?;
+        let &scale = self.scales.get(node as usize)?;
+        let mut scratch = self.take_scratch();
+        let mut probe = self.codes.blank();
+        self.codes.aim(&mut probe, node);
+        let start = self.descend(&probe, scale, entry, top, 0, &mut scratch);
+        self.follow(&probe, scale, &[start], 0, SURE, &mut scratch);
+        let found: Vec<u32> = scratch.beam.found().map(|near| near.node).collect();
+        self.put_scratch(scratch);
+        (!found.contains(&node)).then_some(found)
     }
 
     fn link_one(&self, node: u32, scratch: &mut Scratch) {
@@ -52,25 +95,31 @@ impl Hnsw {
         let mut probe = self.codes.blank();
         self.codes.aim(&mut probe, node);
         let mut starts = vec![self.descend(&probe, scale, entry, top, level.min(top), scratch)];
+        let mut lists = Vec::new();
         for level in (0..=level.min(top)).rev() {
             self.follow(&probe, scale, &starts, level, self.params.ef_construction, scratch);
-            let mut nears = std::mem::take(&mut scratch.nears);
-            nears.clear();
-            nears.extend(scratch.beam.found().filter(|near| near.node != node));
+            let mut nears: Vec<Near> = scratch.beam.found().filter(|near| near.node != node).collect();
             starts.clear();
             starts.extend(nears.iter().map(|near| near.node));
+            // What is gone leads on only until it is led past.
+            if nears.iter().any(|near| !self.gone.has(near.node)) {
+                nears.retain(|near| !self.gone.has(near.node));
+            }
             self.choose(&mut nears, self.params.m, scratch);
-            {
-                let _held = self.links.lock(node);
-                nears.iter().all(|near| self.links.add(node, level, near.node));
+            lists.push((level, nears));
+        }
+        // From the ground up, and all its own links first: who comes upon it at one level goes on from it below.
+        for (level, nears) in lists.iter().rev() {
+            let _held = self.links.lock(node);
+            nears.iter().all(|near| self.links.add(node, *level, near.node));
+        }
+        for (level, nears) in lists.iter().rev() {
+            for near in nears {
+                self.link_back(near.node, *level, Near { node, score: near.score }, scratch);
             }
-            for near in &nears {
-                self.link_back(near.node, level, Near { node, score: near.score }, scratch);
-            }
-            if level == 0 && !self.links.is_referred(node) {
-                self.force(node, &starts);
-            }
-            scratch.nears = nears;
+        }
+        if !self.links.is_referred(node) {
+            self.force(node, &starts);
         }
         if level > top {
             self.raise(node);
@@ -78,9 +127,12 @@ impl Hnsw {
     }
 
     /// Of nodes, nearest first, leaves at most `most`: each nearer to the origin than to any that is left before it, so
-    /// that links lead into all directions (algorithm 4 of the paper).
-    fn choose(&self, nears: &mut Vec<Near>, most: usize, scratch: &mut Scratch) {
+    /// that links lead into all directions (algorithm 4 of the paper). Where these are few, the nearest of the others
+    /// make up a quarter of `most`: what lies apart from all others would be left with one link, and be missed by
+    /// searches that pass that by.
+    pub(super) fn choose(&self, nears: &mut Vec<Near>, most: usize, scratch: &mut Scratch) {
         let mut left = 0;
+        let mut passed = Vec::new();
         while left < nears.len().min(most) {
             let chosen = nears[left].node;
             left += 1;
@@ -93,10 +145,18 @@ impl Hnsw {
             let mut at = 0;
             nears.retain(|near| {
                 at += 1;
-                at <= left || dots.next().is_some_and(|&dot| self.score(dot, scale, near.node) < near.score)
+                let stays = at <= left
+                    || dots.next().is_some_and(|&dot| self.score(dot, scale, near.node) < near.score);
+                if !stays {
+                    passed.push(*near);
+                }
+                stays
             });
         }
         nears.truncate(most);
+        let few = (most / 4).saturating_sub(nears.len());
+        passed.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
+        nears.extend(passed.into_iter().take(few));
     }
 
     /// Adds a link from `node` to a new one, where it is among the best; without room the links are chosen anew.
@@ -121,15 +181,18 @@ impl Hnsw {
         self.links.replace(node, level, &chosen, new);
     }
 
-    /// Links to a node that nobody chose from the nearest that has a link to spare: what cannot be reached is lost.
+    /// Links to a node from the nearest of others that has a link to spare: what cannot be reached is lost.
     fn force(&self, node: u32, nearest: &[u32]) {
-        for &from in nearest {
+        for &from in nearest.iter().filter(|from| **from != node) {
             let _held = self.links.lock(from);
+            if self.links.add(from, 0, node) {
+                return;
+            }
             let links: Vec<u32> = self.links.of(from, 0).collect();
             for spared in (0..links.len()).rev() {
                 let kept: Vec<u32> = links.iter().copied().filter(|to| *to != links[spared]).collect();
                 self.links.replace(from, 0, &kept, Some(node));
-                if self.links.is_referred(node) {
+                if self.links.of(from, 0).any(|to| to == node) {
                     return;
                 }
             }

@@ -34,12 +34,45 @@ impl Links {
         if level == 0 { 2 * self.m } else { self.m }
     }
 
-    /// Adds a node of levels `0..=level` without links.
-    pub fn push(&mut self, level: usize) {
+    /// Gives a node, the next or one without links, the levels `0..=level`.
+    pub fn open(&mut self, node: u32, level: usize) {
         let zeros = |count: usize| (0..count).map(|_| AtomicU32::new(0));
-        self.ground.extend(zeros(self.room(0) + 1));
-        self.upper.push(zeros(level * (self.m + 1)).collect());
-        self.referrers.push(AtomicU32::new(0));
+        let upper = zeros(level * (self.m + 1)).collect();
+        match self.upper.get_mut(node as usize) {
+            Some(lists) => *lists = upper,
+            None => {
+                self.ground.extend(zeros(self.room(0) + 1));
+                self.upper.push(upper);
+                self.referrers.push(AtomicU32::new(0));
+            }
+        }
+    }
+
+    /// Takes all links and levels above 0 from a node.
+    pub fn clear(&mut self, node: u32) {
+        self.set(node, 0, &[]);
+        if let Some(lists) = self.upper.get_mut(node as usize) {
+            *lists = Box::default();
+        }
+    }
+
+    /// Makes a node's links these, whichever were the last to their nodes; the caller holds its lock.
+    pub fn set(&self, node: u32, level: usize, to: &[u32]) {
+        let Some((count, links)) = self.list(node, level).split_first() else { return };
+        let to = &to[..to.len().min(links.len())];
+        if level == 0 {
+            to.iter().for_each(|&to| self.refer(to));
+            let used = count.load(Ordering::Relaxed) as usize;
+            for old in links.iter().take(used).map(|link| link.load(Ordering::Relaxed)) {
+                if let Some(count) = self.referrers.get(old as usize) {
+                    count.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+        for (link, to) in links.iter().zip(to) {
+            link.store(*to, Ordering::Relaxed);
+        }
+        count.store(to.len() as u32, Ordering::Release);
     }
 
     /// The highest level of a node.
@@ -89,8 +122,11 @@ impl Links {
         }
     }
 
-    /// Adds a link where there is room; the caller holds the node's lock.
+    /// Adds a link, unless it is there; false where there is no room. The caller holds the node's lock.
     pub fn add(&self, node: u32, level: usize, to: u32) -> bool {
+        if self.of(node, level).any(|there| there == to) {
+            return true;
+        }
         let Some((count, links)) = self.list(node, level).split_first() else { return true };
         let used = count.load(Ordering::Relaxed);
         let Some(free) = links.get(used as usize) else { return false };

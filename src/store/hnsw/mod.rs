@@ -11,12 +11,14 @@
 //! | links, 2 M a node at level 0 and M at each level above | [`links`] |
 //! | following them | [`search`] |
 //! | linking new nodes, several at a time | [`insert`] |
+//! | taking nodes out | [`remove`] |
 //!
-//! Nodes are numbered from 0 in the order in which they are added; a level is drawn for each from its number, so that
-//! the same vectors give the same levels.
+//! Nodes are numbered from 0 in the order in which they are added; numbers that became free are given again. A level is
+//! drawn for each from how many were drawn before, so that the same vectors give the same levels.
 
 mod insert;
 mod links;
+mod remove;
 mod scratch;
 mod search;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use self::links::Links;
 use self::scratch::{Beam, Scratch, Seen};
 use crate::ops::codes::{Codes, Probe};
+use crate::store::bits::Bits;
 
 pub use self::search::Found;
 
@@ -103,6 +106,11 @@ pub struct Hnsw {
     codes: Codes,
     scales: Vec<Scale>,
     links: Links,
+    /// Nodes that were removed, and those of them that nothing leads to any more.
+    gone: Bits,
+    free: Bits,
+    /// Levels that were drawn.
+    levels: u64,
     /// Where searches begin: level in the upper half, node in the lower; [`NOWHERE`] without nodes.
     entry: AtomicU64,
     /// Held by whoever raises the entry.
@@ -129,13 +137,16 @@ impl Hnsw {
             codes,
             scales: Vec::new(),
             links: Links::new(params.m),
+            gone: Bits::default(),
+            free: Bits::default(),
+            levels: 0,
             entry: AtomicU64::new(NOWHERE),
             raising: Mutex::new(()),
             scratch: Mutex::new(Vec::new()),
         })
     }
 
-    /// Vectors that are there.
+    /// Numbers that were given, those of removed vectors included.
     pub fn len(&self) -> usize {
         self.scales.len()
     }
@@ -143,6 +154,11 @@ impl Hnsw {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.scales.is_empty()
+    }
+
+    /// Vectors that can be found.
+    pub fn live(&self) -> usize {
+        self.len() - self.gone.count()
     }
 
     /// Dimensions of a vector.
@@ -214,7 +230,6 @@ impl Hnsw {
             nodes: Vec::new(),
             dots: Vec::new(),
             probe: self.codes.blank(),
-            nears: Vec::new(),
         })
     }
 

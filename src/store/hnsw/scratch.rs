@@ -96,5 +96,4 @@ pub(super) struct Scratch {
     pub dots: Vec<i32>,
     /// A node's own vector.
     pub probe: Probe,
-    pub nears: Vec<Near>,
 }

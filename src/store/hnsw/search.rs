@@ -1,8 +1,26 @@
 //! Following links towards a vector.
+//!
+//! Of a search among some nodes only, three ways lead to the nearest of these, by what each would cost:
+//!
+//! | where | way |
+//! |---|---|
+//! | few enough that scoring each costs less | all of them are scored |
+//! | a quarter of all, or more | as without a choice, along so many more nodes |
+//! | between | along chosen nodes only; past others to their links (the ACORN-1 of Patel et al., 2024) |
+//!
+//! Where too few are found, all are scored after all: whoever asks for `k` gets them, if there are so many.
 
 use super::scratch::{Near, Scratch};
 use super::{Hnsw, Query, Scale};
 use crate::ops::codes::Probe;
+use crate::store::bits::Bits;
+
+/// What a node that is followed costs among chosen ones, in scores of a scan.
+const FOLLOWED: usize = 150;
+/// Chosen nodes that one node leads to at most, past others.
+const LED: usize = 48;
+/// Rows that a scan scores at a time.
+const SCANNED: usize = 256;
 
 /// A node that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,17 +30,85 @@ pub struct Found {
     pub score: f32,
 }
 
+/// How a search is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Along so many nodes.
+    All(usize),
+    Chosen,
+    Scan,
+}
+
 impl Hnsw {
-    /// The `k` nearest, nearest first, as far as following the `ef` nearest at a time finds them.
-    pub fn search(&self, query: &Query, k: usize, ef: usize) -> Vec<Found> {
+    /// The `k` nearest, nearest first, as far as following the `ef` nearest at a time finds them; of `among`, where
+    /// that is given, and never of those that were removed.
+    pub fn search(&self, query: &Query, k: usize, ef: usize, among: Option<&Bits>) -> Vec<Found> {
+        let ef = ef.max(k);
+        self.search_by(self.way(ef, among), query, k, ef, among)
+    }
+
+    fn way(&self, ef: usize, among: Option<&Bits>) -> Way {
+        let all = self.len();
+        let some = among.map_or(self.live(), Bits::count);
+        if among.is_some() && some <= ef * FOLLOWED {
+            return Way::Scan;
+        }
+        // Of all nodes those that are gone are followed too.
+        if some * 4 >= all { Way::All((ef * all).div_ceil(some.max(1))) } else { Way::Chosen }
+    }
+
+    pub(super) fn search_by(
+        &self,
+        way: Way,
+        query: &Query,
+        k: usize,
+        ef: usize,
+        among: Option<&Bits>,
+    ) -> Vec<Found> {
         let Some((entry, level)) = self.entry() else { return Vec::new() };
+        let counts = |node: u32| !self.gone.has(node) && among.is_none_or(|among| among.has(node));
         let mut scratch = self.take_scratch();
         let scale = Scale { scale: query.scale, bias: query.bias };
-        let start = self.descend(&query.probe, scale, entry, level, 0, &mut scratch);
-        self.follow(&query.probe, scale, &[start], 0, ef.max(k), &mut scratch);
-        let found = scratch.beam.found().take(k).map(|Near { score, node }| Found { node, score }).collect();
+        if way == Way::Scan {
+            self.scan(&query.probe, scale, k, among, &mut scratch);
+        } else {
+            let start = self.descend(&query.probe, scale, entry, level, 0, &mut scratch);
+            match way {
+                Way::All(ef) => self.follow(&query.probe, scale, &[start], 0, ef, &mut scratch),
+                _ => self.follow_some(&query.probe, scale, start, ef, &counts, &mut scratch),
+            }
+        }
+        let found = scratch.beam.found().filter(|near| counts(near.node)).take(k);
+        let found: Vec<Found> = found.map(|Near { score, node }| Found { node, score }).collect();
         self.put_scratch(scratch);
+        let there = among.map_or(self.live(), Bits::count);
+        if way != Way::Scan && found.len() < k.min(there) {
+            return self.search_by(Way::Scan, query, k, ef, among);
+        }
         found
+    }
+
+    /// Leaves the nearest `k` of all that count in the beam.
+    fn scan(&self, probe: &Probe, scale: Scale, k: usize, among: Option<&Bits>, scratch: &mut Scratch) {
+        let Scratch { beam, nodes, dots, .. } = scratch;
+        beam.start(k);
+        let mut every = 0..self.len() as u32;
+        let mut chosen = among.map(Bits::iter);
+        loop {
+            nodes.clear();
+            let live = |node: &u32| !self.gone.has(*node);
+            match &mut chosen {
+                Some(chosen) => nodes.extend(chosen.by_ref().filter(live).take(SCANNED)),
+                None => nodes.extend(every.by_ref().filter(live).take(SCANNED)),
+            }
+            if nodes.is_empty() {
+                return;
+            }
+            self.codes.dots(probe, nodes, dots);
+            for (&node, &dot) in nodes.iter().zip(dots.iter()) {
+                beam.offer(Near { score: self.score(dot, scale, node), node });
+            }
+        }
     }
 
     /// From the entry down to the nearest node of the level above `to`, a step at a time.
@@ -84,6 +170,39 @@ impl Hnsw {
             let Some(nearest) = beam.follow() else { return };
             nodes.clear();
             nodes.extend(self.links.of(nearest, level).filter(|&node| seen.is_new(node)));
+        }
+    }
+
+    /// The same at level 0 among nodes that count: past one that does not, to what it is linked to.
+    fn follow_some(
+        &self,
+        probe: &Probe,
+        scale: Scale,
+        start: u32,
+        ef: usize,
+        counts: &impl Fn(u32) -> bool,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch { beam, seen, nodes, dots, .. } = scratch;
+        beam.start(ef);
+        seen.start(self.len());
+        seen.is_new(start);
+        nodes.clear();
+        nodes.push(start);
+        loop {
+            self.codes.dots(probe, nodes, dots);
+            for (&node, &dot) in nodes.iter().zip(dots.iter()) {
+                beam.offer(Near { score: self.score(dot, scale, node), node });
+            }
+            let Some(nearest) = beam.follow() else { return };
+            nodes.clear();
+            for node in self.links.of(nearest, 0) {
+                if counts(node) {
+                    nodes.extend(Some(node).filter(|&node| seen.is_new(node)));
+                } else if nodes.len() < LED {
+                    nodes.extend(self.links.of(node, 0).filter(|&next| counts(next) && seen.is_new(next)));
+                }
+            }
         }
     }
 }

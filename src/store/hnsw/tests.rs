@@ -1,5 +1,6 @@
 //! The index against a scan.
 
+use super::search::Way;
 use super::*;
 
 /// Clustered vectors of length 1, as embeddings are.
@@ -24,8 +25,8 @@ pub(super) fn clustered(count: usize, dim: usize, clusters: usize, seed: u64) ->
 
 fn index(metric: Metric, vectors: &[Vec<f32>]) -> Hnsw {
     let mut index = Hnsw::new(vectors[0].len(), metric, Params::default()).unwrap();
-    let first = index.append(vectors.iter().map(Vec::as_slice)).unwrap();
-    index.link(first..first + vectors.len() as u32);
+    let nodes = index.append(vectors.iter().map(Vec::as_slice)).unwrap();
+    index.link(&nodes);
     index
 }
 
@@ -54,7 +55,7 @@ fn the_nearest_are_found_by_every_metric() {
             let mut want: Vec<(usize, f64)> =
                 vectors.iter().enumerate().map(|(i, v)| (i, exact(metric, query, v))).collect();
             want.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let found = index.search(&index.query(query).unwrap(), 30, 100);
+            let found = index.search(&index.query(query).unwrap(), 30, 100, None);
             assert!(found.is_sorted_by(|a, b| a.score >= b.score));
             for Found { node, score } in &found {
                 let want = exact(metric, query, &vectors[*node as usize]);
@@ -73,7 +74,7 @@ fn every_vector_finds_itself() {
         let index = index(Metric::Cosine, &vectors);
         let lost: Vec<usize> = (0..count)
             .filter(|&i| {
-                let found = index.search(&index.query(&vectors[i]).unwrap(), 10, 64);
+                let found = index.search(&index.query(&vectors[i]).unwrap(), 10, 64, None);
                 !found.iter().any(|f| f.node as usize == i)
             })
             .collect();
@@ -81,10 +82,81 @@ fn every_vector_finds_itself() {
     }
 }
 
+/// Whichever way a search takes, it finds the nearest among those that it may, and as many as are asked for.
+#[test]
+fn searches_among_some_find_these() {
+    let vectors = clustered(8000, 32, 60, 9);
+    let queries = clustered(50, 32, 60, 9);
+    let mut index = index(Metric::Cosine, &vectors);
+    (0..800).for_each(|i| assert!(index.remove(i * 10)));
+    let spread =
+        |share: u32| (0..8000u32).filter(|i| i.wrapping_mul(2_654_435_761) >> 16 < 655 * share).collect();
+    // The second kind lies in few places, away from most queries.
+    let near = |clusters: usize| (0..8000).filter(|i| i * 7919 % 60 < clusters).map(|i| i as u32).collect();
+    let sets: [Bits; 6] = [spread(80), spread(30), spread(10), spread(1), near(30), near(2)];
+    for (at, among) in sets.iter().enumerate() {
+        for way in [Way::All(400), Way::Chosen, Way::Scan] {
+            let mut hits = 0;
+            for query in &queries {
+                let counts = |i: &u32| among.has(*i) && !i.is_multiple_of(10);
+                let score = |i: u32| (i, exact(Metric::Cosine, query, &vectors[i as usize]));
+                let mut want: Vec<(u32, f64)> = (0..8000).filter(counts).map(score).collect();
+                want.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let found = index.search_by(way, &index.query(query).unwrap(), 20, 64, Some(among));
+                assert!(found.iter().all(|f| counts(&f.node)));
+                assert_eq!(found.len(), 20.min(want.len()), "set {at} {way:?}");
+                hits += want.iter().take(10).filter(|(i, _)| found.iter().any(|f| f.node == *i)).count();
+            }
+            // Along links a small set, or one that lies elsewhere, is found less surely: small ones are scanned.
+            let least = if at < 3 || way == Way::Scan { 485 } else { 0 };
+            assert!(hits >= least, "set {at} of {}: {way:?} {hits} of 500", among.count());
+        }
+    }
+}
+
+#[test]
+fn what_was_removed_is_gone_and_its_room_is_used_again() {
+    let vectors = clustered(4000, 24, 50, 3);
+    let mut index = index(Metric::Cosine, &vectors);
+    let bytes = index.bytes();
+    let itself = |index: &Hnsw, node: u32, vector: &[f32]| {
+        index.search(&index.query(vector).unwrap(), 10, 64, None).iter().any(|f| f.node == node)
+    };
+    // Whole neighbourhoods and single nodes.
+    let leaves = |i: u32| i as usize * 7919 % 50 < 20 || i.is_multiple_of(5);
+    let removed: Vec<u32> = (0..4000).filter(|i| leaves(*i)).collect();
+    assert!(removed.iter().all(|&i| index.remove(i)) && !index.remove(removed[0]) && !index.remove(4000));
+    let check = |index: &Hnsw| {
+        for i in 0..4000u32 {
+            assert_eq!(itself(index, i, &vectors[i as usize]), !leaves(i), "{i}");
+        }
+        assert_eq!(index.live(), 4000 - removed.len());
+    };
+    check(&index);
+    assert!(index.wants_compacting());
+    index.compact();
+    assert!(!index.wants_compacting());
+    check(&index);
+    let stray = (0..4000u32).filter(|i| !leaves(*i)).any(|i| index.links.of(i, 0).any(leaves));
+    assert!(!stray, "a link leads to what is gone");
+    let nodes = index.append(removed.iter().map(|i| vectors[*i as usize].as_slice())).unwrap();
+    assert_eq!(nodes, removed);
+    index.link(&nodes);
+    assert!((0..4000u32).all(|i| itself(&index, i, &vectors[i as usize])));
+    assert!(index.len() == 4000 && index.bytes() < bytes + bytes / 50);
+    // All of them.
+    (0..4000).for_each(|i| assert!(index.remove(i)));
+    index.compact();
+    assert_eq!(index.search(&index.query(&vectors[0]).unwrap(), 10, 64, None), []);
+    let nodes = index.append(vectors[..100].iter().map(Vec::as_slice)).unwrap();
+    index.link(&nodes);
+    assert!((0..100u32).all(|i| itself(&index, nodes[i as usize], &vectors[i as usize])));
+}
+
 #[test]
 fn what_is_no_vector_is_refused() {
     let mut index = Hnsw::new(3, Metric::Cosine, Params::default()).unwrap();
-    assert_eq!(index.search(&index.query(&[1.0, 0.0, 0.0]).unwrap(), 5, 10), []);
+    assert_eq!(index.search(&index.query(&[1.0, 0.0, 0.0]).unwrap(), 5, 10, None), []);
     for (vector, error) in [
         (&[1.0, 2.0][..], Error::Length { got: 2, want: 3 }),
         (&[1.0, f32::NAN, 0.0], Error::NotFinite(1)),
