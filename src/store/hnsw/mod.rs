@@ -12,10 +12,12 @@
 //! | following them | [`search`] |
 //! | linking new nodes, several at a time | [`insert`] |
 //! | taking nodes out | [`remove`] |
+//! | keeping it on a disk | [`file`] |
 //!
 //! Nodes are numbered from 0 in the order in which they are added; numbers that became free are given again. A level is
 //! drawn for each from how many were drawn before, so that the same vectors give the same levels.
 
+mod file;
 mod insert;
 mod links;
 mod remove;
@@ -32,6 +34,7 @@ use self::scratch::{Beam, Scratch, Seen};
 use crate::ops::codes::{Codes, Probe};
 use crate::store::bits::Bits;
 
+pub use self::file::FileError;
 pub use self::search::Found;
 
 /// Levels that a node may have at most; of 16 links, one in 16^15 would have more.
@@ -72,6 +75,8 @@ pub enum Error {
     Dimensions(usize),
     #[error("{0} links a node: there are 2 to 128")]
     Links(usize),
+    #[error("links chosen from {0} nodes: there are 1 to 10000")]
+    Breadth(usize),
     #[error("a vector of {got} dimensions, {want} are needed")]
     Length { got: usize, want: usize },
     #[error("dimension {0} of a vector is not a finite number")]
@@ -130,6 +135,9 @@ impl Hnsw {
         let codes = Codes::new(dim).ok_or(Error::Dimensions(dim))?;
         if !(2..=128).contains(&params.m) {
             return Err(Error::Links(params.m));
+        }
+        if !(1..=10_000).contains(&params.ef_construction) {
+            return Err(Error::Breadth(params.ef_construction));
         }
         Ok(Hnsw {
             metric,

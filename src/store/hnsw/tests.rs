@@ -168,4 +168,105 @@ fn what_is_no_vector_is_refused() {
     assert!(index.is_empty(), "all or none");
     assert!(Hnsw::new(0, Metric::Dot, Params::default()).is_err());
     assert!(Hnsw::new(3, Metric::Dot, Params { m: 1, ..Params::default() }).is_err());
+    assert!(Hnsw::new(3, Metric::Dot, Params { ef_construction: 0, ..Params::default() }).is_err());
+}
+
+/// As one of the first version was written, and anything else that is not one.
+mod files {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some() -> (Hnsw, Vec<Vec<f32>>) {
+        let vectors = clustered(300, 20, 9, 4);
+        let mut index = index(Metric::Euclidean, &vectors);
+        (0..60).for_each(|i| assert!(index.remove(i * 2)));
+        index.compact();
+        assert!(index.remove(7));
+        (index, vectors)
+    }
+
+    #[test]
+    fn an_index_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("points.hnsw");
+        let (index, vectors) = some();
+        index.save(&path, 41).unwrap();
+        index.save(&path, 42).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        let (mut back, stamp) = Hnsw::open(&path).unwrap();
+        assert_eq!((stamp, back.len(), back.live(), back.bytes()), (42, 300, 239, index.bytes()));
+        for vector in &vectors {
+            let search = |index: &Hnsw| index.search(&index.query(vector).unwrap(), 10, 40, None);
+            assert_eq!(search(&back), search(&index));
+        }
+        // It goes on: what was free is given again, and links are counted as before.
+        let nodes = back.append(vectors[..70].iter().map(Vec::as_slice)).unwrap();
+        assert!(nodes[..60].iter().eq((0..60).map(|i| i * 2).collect::<Vec<u32>>().iter()));
+        back.link(&nodes);
+        back.compact();
+        for (node, vector) in nodes.iter().zip(&vectors) {
+            let found = back.search(&back.query(vector).unwrap(), 10, 64, None);
+            assert!(found.iter().any(|f| f.node == *node));
+        }
+        let empty = Hnsw::new(4, Metric::Dot, Params::default()).unwrap();
+        empty.save(&path, 0).unwrap();
+        assert!(Hnsw::open(&path).unwrap().0.is_empty());
+        assert!(matches!(Hnsw::open(&folder.path().join("none")), Err(FileError::Io { .. })));
+        assert!(empty.save(&folder.path().join("no/such"), 0).is_err());
+    }
+
+    #[test]
+    fn another_version_and_other_files_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other");
+        for (bytes, version) in [(&b"sthnsw\0\x02 and more"[..], 2), (b"PK\x03\x04 something", 0)] {
+            std::fs::write(&path, bytes).unwrap();
+            let Err(FileError::Version { version: found, .. }) = Hnsw::open(&path) else {
+                panic!("it opened")
+            };
+            assert_eq!(found, version);
+        }
+    }
+
+    fn bytes() -> &'static [u8] {
+        static BYTES: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        BYTES.get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("points.hnsw");
+            some().0.save(&path, 1).unwrap();
+            std::fs::read(&path).unwrap()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        /// Any byte changed, or the end cut off, is noticed; with a checksum that is right again nothing is believed.
+        #[test]
+        fn damage_is_noticed(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<bool>(), mended in any::<bool>()) {
+            let mut file = bytes().to_vec();
+            let at = at.index(file.len());
+            if cut { file.truncate(at) } else { file[at] = value }
+            let changed = file != bytes();
+            if mended && file.len() > 4 {
+                let end = file.len() - 4;
+                let check = crc32fast::hash(&file[..end]);
+                file[end..].copy_from_slice(&check.to_le_bytes());
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("points.hnsw");
+            std::fs::write(&path, &file).unwrap();
+            match Hnsw::open(&path) {
+                Ok((index, _)) => {
+                    prop_assert!(!changed || mended);
+                    if let Ok(query) = index.query(&vec![0.5; index.dim()]) {
+                        index.search(&query, 10, 20, None);
+                    }
+                }
+                Err(FileError::Io { source, .. }) => prop_assert!(false, "{source}"),
+                Err(_) => prop_assert!(changed),
+            }
+        }
+    }
 }
