@@ -14,7 +14,7 @@ const LINE: usize = size_of::<Line>();
 const OFFSET: i32 = 128;
 /// Rows that are fetched ahead of their use.
 const AHEAD: usize = 4;
-/// Most dimensions: the largest product of which, of 2^18 times 255 * 128, is half of what 32 bits hold.
+/// Most dimensions: so many products of 255 and 127 are just within 32 bits.
 const MOST: usize = 1 << 16;
 
 /// Rows of codes from -127 to 127.

@@ -5,6 +5,10 @@
 //! a quarter of the bytes of f32, and whole-number products. Who needs exact scores asks for a few more and scores them
 //! by the vectors themselves.
 //!
+//! Why not hnsw_rs 0.3.5, measured on the same 50,000 vectors of 384 dimensions (`benches/README.md`): it builds in 48 s where
+//! this takes 5 and hnswlib 10, answers 1,686 queries a second at recall 1 (22,832 and 8,935), does not find 5 of the vectors
+//! by themselves, and neither removes nor replaces any.
+//!
 //! | what | where |
 //! |---|---|
 //! | the vectors in 8 bits | [`Codes`] |

@@ -18,7 +18,7 @@ use crate::store::bits::Bits;
 /// What a node that is followed costs among chosen ones, in scores of a scan.
 const FOLLOWED: usize = 150;
 /// Chosen nodes that one node leads to at most, past others.
-const LED: usize = 48;
+const LED: usize = 24;
 /// Rows that a scan scores at a time.
 const SCANNED: usize = 256;
 
