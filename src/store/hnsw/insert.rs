@@ -14,7 +14,7 @@ const ALONE: usize = 256;
 /// Nodes that a search follows which is to find what is searched for itself.
 const SURE: usize = 48;
 /// Times that what such searches miss is linked to anew.
-const MENDS: usize = 3;
+const MENDS: usize = 4;
 
 impl Hnsw {
     /// Adds vectors; gives their numbers, of which some may have been those of vectors that were removed. All of them
@@ -181,16 +181,18 @@ impl Hnsw {
         self.links.replace(node, level, &chosen, new);
     }
 
-    /// Links to a node from the nearest of others that has a link to spare: what cannot be reached is lost.
+    /// Links to a node from the nearest of others that has a link to spare: what cannot be reached is lost. The link to
+    /// what most others link to gives way.
     fn force(&self, node: u32, nearest: &[u32]) {
         for &from in nearest.iter().filter(|from| **from != node) {
             let _held = self.links.lock(from);
             if self.links.add(from, 0, node) {
                 return;
             }
-            let links: Vec<u32> = self.links.of(from, 0).collect();
-            for spared in (0..links.len()).rev() {
-                let kept: Vec<u32> = links.iter().copied().filter(|to| *to != links[spared]).collect();
+            let mut links: Vec<u32> = self.links.of(from, 0).collect();
+            links.sort_unstable_by_key(|to| self.links.referrers(*to));
+            while let Some(spared) = links.pop() {
+                let kept: Vec<u32> = self.links.of(from, 0).filter(|to| *to != spared).collect();
                 self.links.replace(from, 0, &kept, Some(node));
                 if self.links.of(from, 0).any(|to| to == node) {
                     return;

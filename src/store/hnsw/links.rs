@@ -104,9 +104,14 @@ impl Links {
         lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether any link at level 0 leads to the node.
+    /// Links at level 0 that lead to the node.
+    pub fn referrers(&self, node: u32) -> u32 {
+        self.referrers.get(node as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is one.
     pub fn is_referred(&self, node: u32) -> bool {
-        self.referrers.get(node as usize).is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+        self.referrers(node) > 0
     }
 
     /// Counts one link less to a node, unless it is the last.
