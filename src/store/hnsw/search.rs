@@ -10,7 +10,7 @@
 //!
 //! Where too few are found, all are scored after all: whoever asks for `k` gets them, if there are so many.
 
-use super::scratch::{Near, Scratch};
+use super::scratch::{Near, Scratch, Seen};
 use super::{Hnsw, Query, Scale};
 use crate::ops::codes::Probe;
 use crate::store::bits::Bits;
@@ -157,20 +157,9 @@ impl Hnsw {
         ef: usize,
         scratch: &mut Scratch,
     ) {
-        let Scratch { beam, seen, nodes, dots, .. } = scratch;
-        beam.start(ef);
-        seen.start(self.len());
-        nodes.clear();
-        nodes.extend(starts.iter().filter(|&&start| seen.is_new(start)));
-        loop {
-            self.codes.dots(probe, nodes, dots);
-            for (&node, &dot) in nodes.iter().zip(dots.iter()) {
-                beam.offer(Near { score: self.score(dot, scale, node), node });
-            }
-            let Some(nearest) = beam.follow() else { return };
-            nodes.clear();
+        self.follow_by(probe, scale, starts, ef, scratch, |nearest, seen, nodes| {
             nodes.extend(self.links.of(nearest, level).filter(|&node| seen.is_new(node)));
-        }
+        });
     }
 
     /// The same at level 0 among nodes that count: past one that does not, to what it is linked to.
@@ -183,19 +172,7 @@ impl Hnsw {
         counts: &impl Fn(u32) -> bool,
         scratch: &mut Scratch,
     ) {
-        let Scratch { beam, seen, nodes, dots, .. } = scratch;
-        beam.start(ef);
-        seen.start(self.len());
-        seen.is_new(start);
-        nodes.clear();
-        nodes.push(start);
-        loop {
-            self.codes.dots(probe, nodes, dots);
-            for (&node, &dot) in nodes.iter().zip(dots.iter()) {
-                beam.offer(Near { score: self.score(dot, scale, node), node });
-            }
-            let Some(nearest) = beam.follow() else { return };
-            nodes.clear();
+        self.follow_by(probe, scale, &[start], ef, scratch, |nearest, seen, nodes| {
             for node in self.links.of(nearest, 0) {
                 if counts(node) {
                     nodes.extend(Some(node).filter(|&node| seen.is_new(node)));
@@ -203,6 +180,32 @@ impl Hnsw {
                     nodes.extend(self.links.of(node, 0).filter(|&next| counts(next) && seen.is_new(next)));
                 }
             }
+        });
+    }
+
+    /// The loop of both: `lead` adds the new nodes that one leads to.
+    fn follow_by(
+        &self,
+        probe: &Probe,
+        scale: Scale,
+        starts: &[u32],
+        ef: usize,
+        scratch: &mut Scratch,
+        lead: impl Fn(u32, &mut Seen, &mut Vec<u32>),
+    ) {
+        let Scratch { beam, seen, nodes, dots, .. } = scratch;
+        beam.start(ef);
+        seen.start(self.len());
+        nodes.clear();
+        nodes.extend(starts.iter().filter(|&&start| seen.is_new(start)));
+        loop {
+            self.codes.dots(probe, nodes, dots);
+            for (&node, &dot) in nodes.iter().zip(dots.iter()) {
+                beam.offer(Near { score: self.score(dot, scale, node), node });
+            }
+            let Some(nearest) = beam.follow() else { return };
+            nodes.clear();
+            lead(nearest, seen, nodes);
         }
     }
 }
