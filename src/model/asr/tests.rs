@@ -1,5 +1,7 @@
 //! Whole transcripts of real recordings against faster-whisper (`tests/golden/asr/transcripts.json`).
 
+mod errors;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;

@@ -28,3 +28,8 @@ for f in 2.5 60; do $F -i speech48.wav -c:a libopus -b:a 16k -frame_duration $f 
 $F -i speech48.wav -c:a libopus -b:a 32k -ac 6 -mapping_family 1 speech-5.1.opus || true
 $F -i speech48.wav -c:a libmp3lame -b:a 32k -ar 16000 speech.mp3
 rm -f a.wav s.wav k.wav z.wav b.wav tone48.wav speech48.wav
+for l in de en es; do
+    espeak-ng -v $l -s 150 -f spoken-$l.txt -w spoken.wav
+    sox -D spoken.wav -r 16000 -C 8 spoken-$l.flac
+done
+rm -f spoken.wav
