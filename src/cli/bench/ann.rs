@@ -11,7 +11,8 @@ use super::{Report, rounded};
 use crate::ops::dot;
 use crate::store::bits::Bits;
 use crate::store::flat::Flat;
-use crate::store::hnsw::{Hnsw, Metric, Params};
+use crate::store::hnsw::{Hnsw, Params};
+use crate::types::store::Metric;
 
 /// Neighbours that are asked for.
 const K: usize = 10;
@@ -77,13 +78,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from)).build()?;
     let start = Instant::now();
     let mut index = Hnsw::new(dim, Metric::Cosine, Params::default())?;
-    let nodes = index.append(base.iter().map(Vec::as_slice))?;
+    let nodes: Vec<u32> = index.numbers(base.len()).collect();
+    let vectors: Vec<(u32, &[f32])> = nodes.iter().copied().zip(base.iter().map(Vec::as_slice)).collect();
+    pool.install(|| index.put(&vectors))?;
     pool.install(|| index.link(&nodes));
+    index.settle(&nodes);
     let seconds = start.elapsed().as_secs_f64();
     let mut exact = Flat::f32(dim);
-    for vector in &base {
+    for (row, vector) in (0u32..).zip(&base) {
         let length = dot::dot(vector, vector).sqrt();
-        exact.push(&vector.iter().map(|v| v / length).collect::<Vec<_>>());
+        exact.set(row, &vector.iter().map(|v| v / length).collect::<Vec<_>>());
     }
     let mb = (index.bytes() + exact.bytes()) as f64 / 1e6;
     let report = Report { json: args.json };

@@ -10,7 +10,7 @@
 //! | scales | scale and bias, f32 each, a node |
 //! | levels | the highest level of each node, u8 |
 //! | links | of every node, for each of its levels from 0 on: a count, u8, and so many u32 |
-//! | gone, free | a bit a node, in u64 each from the lowest bit on |
+//! | gone, free, not linked yet | a bit a node, in u64 each from the lowest bit on |
 //! | check | CRC-32 of all before it, u32 |
 //!
 //! The stamp is the caller's: what of the store the index holds. A file is written beside the old one, brought to the
@@ -23,8 +23,9 @@ use std::sync::atomic::Ordering;
 
 use crc32fast::Hasher;
 
-use super::{Error, Hnsw, LEVELS, Metric, NOWHERE, Params, Scale};
+use super::{Error, Hnsw, LEVELS, NOWHERE, Params, Scale};
 use crate::store::bits::Bits;
+use crate::types::store::Metric;
 
 /// Magic and version.
 const MAGIC: [u8; 8] = *b"sthnsw\0\x01";
@@ -131,7 +132,7 @@ impl Hnsw {
                 out.put(&links)?;
             }
         }
-        for bits in [&self.gone, &self.free] {
+        for bits in [&self.gone, &self.free, &self.fresh] {
             for from in nodes.clone().step_by(64) {
                 let word = (0..64).fold(0u64, |word, bit| word | u64::from(bits.has(from + bit)) << bit);
                 out.put(&word.to_le_bytes())?;
@@ -237,7 +238,7 @@ impl Hnsw {
 
     fn read_bits(&mut self, input: &mut In<impl Read>) -> Result<(), Stop> {
         let count = self.len() as u32;
-        let mut sets = [Bits::default(), Bits::default()];
+        let mut sets = [(); 3].map(|()| Bits::default());
         for bits in &mut sets {
             for from in (0..count).step_by(64) {
                 let word = u64::from_le_bytes(input.take()?);
@@ -247,11 +248,14 @@ impl Hnsw {
                 });
             }
         }
-        let [gone, free] = sets;
+        let [gone, free, fresh] = sets;
+        if fresh.iter().any(|node| node >= count || free.has(node)) {
+            return Err(Stop::Damaged("what is to be linked is not there"));
+        }
         if gone.iter().any(|node| node >= count) || !free.iter().all(|node| gone.has(node)) {
             return Err(Stop::Damaged("what was removed is not there"));
         }
-        (self.gone, self.free) = (gone, free);
+        (self.gone, self.free, self.fresh) = (gone, free, fresh);
         Ok(())
     }
 }

@@ -13,48 +13,65 @@ use super::{Error, Hnsw, LEVELS, Scale};
 const ALONE: usize = 256;
 /// Nodes that a search follows which is to find what is searched for itself.
 const SURE: usize = 48;
+/// Vectors that one core rounds at least before another is asked.
+const ROUNDED: usize = 64;
 /// Times that what such searches miss is linked to anew.
 const MENDS: usize = 4;
 
 impl Hnsw {
-    /// Adds vectors; gives their numbers, of which some may have been those of vectors that were removed. All of them
-    /// or, where one cannot be, none.
-    ///
-    /// They are not found before [`link`](Self::link) has been called for their numbers.
+    /// The `count` lowest numbers that no vector has.
+    pub fn numbers(&self, count: usize) -> impl Iterator<Item = u32> + '_ {
+        self.free.iter().chain(self.len() as u32..u32::MAX).take(count)
+    }
+
+    /// Puts vectors at free numbers, each another one: all of them or, where one cannot be, none. They are found from now
+    /// on, and quickly once they are [linked](Self::link) and [settled](Self::settle).
     ///
     /// # Errors
-    /// As [`query`](Self::query), or no number is left.
-    pub fn append<'a>(&mut self, vectors: impl Iterator<Item = &'a [f32]>) -> Result<Vec<u32>, Error> {
-        let rounded = vectors.map(|vector| self.round(vector)).collect::<Result<Vec<_>, _>>()?;
-        let fresh = rounded.len().saturating_sub(self.free.count());
-        let end = self.len() + fresh;
+    /// As [`query`](Self::query), or a number that is taken or out of range.
+    pub fn put(&mut self, vectors: &[(u32, &[f32])]) -> Result<(), Error> {
+        let taken = |node: &u32| (*node as usize) < self.len() && !self.free.has(*node);
+        if let Some((node, _)) = vectors.iter().find(|(node, _)| taken(node)) {
+            return Err(Error::Taken(*node));
+        }
+        let rounded = vectors
+            .par_iter()
+            .with_min_len(ROUNDED)
+            .map(|(_, vector)| self.round(vector))
+            .collect::<Result<Vec<_>, _>>()?;
+        let end = vectors.iter().map(|(node, _)| *node as usize + 1).max().unwrap_or(0).max(self.len());
         if end >= u32::MAX as usize {
             return Err(Error::Full);
         }
-        let nodes: Vec<u32> =
-            self.free.iter().chain(self.len() as u32..end as u32).take(rounded.len()).collect();
+        for node in self.len() as u32..end as u32 {
+            self.links.open(node, 0);
+            self.gone.insert(node);
+            self.free.insert(node);
+        }
         self.codes.resize(end);
         self.scales.resize(end, Scale::default());
-        for (&node, (codes, scale)) in nodes.iter().zip(rounded) {
+        for (&(node, _), (codes, scale)) in vectors.iter().zip(rounded) {
             self.free.remove(node);
             self.gone.remove(node);
+            self.fresh.insert(node);
             self.codes.set(node as usize, &codes);
             self.scales[node as usize] = scale;
             self.links.open(node, level_of(self.levels, self.params.m));
             self.levels += 1;
         }
-        Ok(nodes)
+        Ok(())
     }
 
-    /// Links nodes that were appended, each once, on all cores of the caller's pool.
+    /// Links nodes that were put, on all cores of the caller's pool; searches may run meanwhile.
     pub fn link(&self, nodes: &[u32]) {
+        let nodes: Vec<u32> = nodes.iter().copied().filter(|node| !self.gone.has(*node)).collect();
         if self.entry().is_none()
             && let Some(&first) = nodes.first()
         {
             self.raise(first);
         }
-        let alone = nodes.len().min(ALONE.saturating_sub(self.live().saturating_sub(nodes.len())));
-        let (first, rest) = nodes.split_at(alone);
+        let linked = self.live().saturating_sub(self.fresh.count());
+        let (first, rest) = nodes.split_at(nodes.len().min(ALONE.saturating_sub(linked)));
         let one = |scratch: &mut Option<Scratch>, node: &u32| {
             self.link_one(*node, scratch.get_or_insert_with(|| self.take_scratch()));
         };
@@ -71,6 +88,13 @@ impl Hnsw {
                 break;
             }
         }
+    }
+
+    /// Says that nodes have been linked: searches rely on it.
+    pub fn settle(&mut self, nodes: &[u32]) {
+        nodes.iter().for_each(|node| {
+            self.fresh.remove(*node);
+        });
     }
 
     /// What a search for a node's own vector finds, where it misses the node: one in some ten thousand lies where

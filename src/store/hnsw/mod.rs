@@ -18,8 +18,9 @@
 //! | taking nodes out | [`remove`] |
 //! | keeping it on a disk | [`file`] |
 //!
-//! Nodes are numbered from 0 in the order in which they are added; numbers that became free are given again. A level is
-//! drawn for each from how many were drawn before, so that the same vectors give the same levels.
+//! The caller numbers the nodes; [`Hnsw::numbers`] says which numbers are free, the lowest first. A node is found as soon as
+//! it is put there: until it is linked, every search scores it. A level is drawn for each from how many were drawn before,
+//! so that the same vectors give the same levels.
 
 mod file;
 mod insert;
@@ -37,6 +38,7 @@ use self::links::Links;
 use self::scratch::{Beam, Scratch, Seen};
 use crate::ops::codes::{Codes, Probe};
 use crate::store::bits::Bits;
+use crate::types::store::Metric;
 
 pub use self::file::FileError;
 pub use self::search::Found;
@@ -45,17 +47,6 @@ pub use self::search::Found;
 const LEVELS: usize = 15;
 /// Searches whose memory is kept for the next ones.
 const KEPT: usize = 64;
-
-/// How near two vectors are: higher is nearer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// The cosine of their angle: vectors are normalised as they are added.
-    Cosine,
-    /// Their product.
-    Dot,
-    /// Their distance squared, negative.
-    Euclidean,
-}
 
 /// How densely nodes are linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +78,8 @@ pub enum Error {
     NotFinite(usize),
     #[error("a vector of zeros has no direction, which the cosine needs")]
     Zero,
+    #[error("number {0} has a vector: remove it, and compact")]
+    Taken(u32),
     #[error("the index is full: it holds 4294967295 vectors at most")]
     Full,
 }
@@ -110,6 +103,7 @@ struct Scale {
 /// An index.
 #[derive(Debug)]
 pub struct Hnsw {
+    /// Cosine: vectors are normalised as they are put. Euclidean: a score is the distance squared, negative.
     metric: Metric,
     params: Params,
     codes: Codes,
@@ -118,6 +112,8 @@ pub struct Hnsw {
     /// Nodes that were removed, and those of them that nothing leads to any more.
     gone: Bits,
     free: Bits,
+    /// Nodes that are not linked yet.
+    fresh: Bits,
     /// Levels that were drawn.
     levels: u64,
     /// Where searches begin: level in the upper half, node in the lower; [`NOWHERE`] without nodes.
@@ -151,6 +147,7 @@ impl Hnsw {
             links: Links::new(params.m),
             gone: Bits::default(),
             free: Bits::default(),
+            fresh: Bits::default(),
             levels: 0,
             entry: AtomicU64::new(NOWHERE),
             raising: Mutex::new(()),
@@ -171,6 +168,21 @@ impl Hnsw {
     /// Vectors that can be found.
     pub fn live(&self) -> usize {
         self.len() - self.gone.count()
+    }
+
+    /// Nodes that can be found, the lowest first.
+    pub fn nodes(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.len() as u32).filter(|node| !self.gone.has(*node))
+    }
+
+    /// Nodes that are not linked yet, the lowest first.
+    pub fn fresh(&self) -> impl Iterator<Item = u32> + '_ {
+        self.fresh.iter()
+    }
+
+    /// How they are scored.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Dimensions of a vector.

@@ -1,8 +1,10 @@
 //! Taking vectors out.
 //!
-//! A node that is removed is found no more at once, yet searches still follow its links. [`Hnsw::compact`] leads the
-//! links of its neighbours past it (as FreshDiskANN does: Singh et al., 2021), after which its number is free for
-//! another vector. So memory does not grow with what was removed, and what is left stays linked.
+//! A node that is removed is found no more at once, yet searches still follow its links. [`Hnsw::lead_past`] leads the
+//! links of its neighbours past it (as FreshDiskANN does: Singh et al., 2021), after which [`Hnsw::release`] frees its
+//! number for another vector. So memory does not grow with what was removed, and what is left stays linked.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -23,21 +25,30 @@ impl Hnsw {
         (self.gone.count() - self.free.count()) * GONE > self.len()
     }
 
-    /// Leads links past the nodes that are gone and frees their numbers, on all cores of the caller's pool.
-    pub fn compact(&mut self) {
-        let leaving: Vec<u32> = self.gone.iter().filter(|node| !self.free.has(*node)).collect();
-        if leaving.is_empty() {
-            return;
-        }
-        let nodes = 0..self.len() as u32;
-        nodes.into_par_iter().filter(|node| !self.gone.has(*node)).for_each(|node| self.bypass(node));
-        for &node in &leaving {
+    /// Nodes that are gone and whose numbers are not free yet.
+    pub fn leaving(&self) -> Vec<u32> {
+        self.gone.iter().filter(|node| !self.free.has(*node)).collect()
+    }
+
+    /// Leads the links of these nodes past what is gone, on all cores of the caller's pool; searches may run meanwhile.
+    pub fn lead_past(&self, nodes: Range<u32>) {
+        let end = nodes.end.min(self.len() as u32);
+        (nodes.start..end).into_par_iter().filter(|node| !self.gone.has(*node)).for_each(|n| self.bypass(n));
+    }
+
+    /// Frees the numbers of nodes that are gone. Links that still lead there are led past them first: where
+    /// [`lead_past`](Self::lead_past) was called for all nodes before, few.
+    pub fn release(&mut self, leaving: &[u32]) {
+        self.lead_past(0..self.len() as u32);
+        for &node in leaving.iter().filter(|node| self.gone.has(**node)) {
             self.links.clear(node);
             self.free.insert(node);
+            self.fresh.remove(node);
         }
         self.choose_entry();
         // What only nodes that are gone led to.
-        let lost = |node: &u32| !self.gone.has(*node) && !self.links.is_referred(*node);
+        let lost =
+            |node: &u32| !(self.gone.has(*node) || self.fresh.has(*node) || self.links.is_referred(*node));
         let lost: Vec<u32> = (0..self.len() as u32).filter(lost).collect();
         self.link(&lost);
     }
@@ -75,7 +86,8 @@ impl Hnsw {
 
     /// Begins searches at a live node of the highest level.
     fn choose_entry(&mut self) {
-        let live = (0..self.len() as u32).filter(|node| !self.gone.has(*node));
+        let linked = |node: &u32| !(self.gone.has(*node) || self.fresh.has(*node));
+        let live = (0..self.len() as u32).filter(linked);
         let highest = live
             .map(|node| (self.links.level(node), node))
             .max_by_key(|(level, node)| (*level, u32::MAX - node));

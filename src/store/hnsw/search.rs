@@ -15,8 +15,9 @@ use super::{Hnsw, Query, Scale};
 use crate::ops::codes::Probe;
 use crate::store::bits::Bits;
 
-/// What a node that is followed costs among chosen ones, in scores of a scan.
-const FOLLOWED: usize = 150;
+/// What a node that is followed costs, in scores of a scan: of all, and among chosen ones.
+const FOLLOWED: usize = 24;
+const FOLLOWED_CHOSEN: usize = 150;
 /// Chosen nodes that one node leads to at most, past others.
 const LED: usize = 24;
 /// Rows that a scan scores at a time.
@@ -50,7 +51,8 @@ impl Hnsw {
     fn way(&self, ef: usize, among: Option<&Bits>) -> Way {
         let all = self.len();
         let some = among.map_or(self.live(), Bits::count);
-        if among.is_some() && some <= ef * FOLLOWED {
+        let followed = if among.is_some() { FOLLOWED_CHOSEN } else { FOLLOWED };
+        if some <= ef * followed {
             return Way::Scan;
         }
         // Of all nodes those that are gone are followed too.
@@ -65,17 +67,19 @@ impl Hnsw {
         ef: usize,
         among: Option<&Bits>,
     ) -> Vec<Found> {
-        let Some((entry, level)) = self.entry() else { return Vec::new() };
         let counts = |node: u32| !self.gone.has(node) && among.is_none_or(|among| among.has(node));
         let mut scratch = self.take_scratch();
         let scale = Scale { scale: query.scale, bias: query.bias };
-        if way == Way::Scan {
-            self.scan(&query.probe, scale, k, among, &mut scratch);
-        } else {
-            let start = self.descend(&query.probe, scale, entry, level, 0, &mut scratch);
-            match way {
-                Way::All(ef) => self.follow(&query.probe, scale, &[start], 0, ef, &mut scratch),
-                _ => self.follow_some(&query.probe, scale, start, ef, &counts, &mut scratch),
+        match (way, self.entry()) {
+            (Way::Scan, _) | (_, None) => self.scan(&query.probe, scale, k, among, &mut scratch),
+            (_, Some((entry, level))) => {
+                let start = self.descend(&query.probe, scale, entry, level, 0, &mut scratch);
+                match way {
+                    Way::All(ef) => self.follow(&query.probe, scale, &[start], 0, ef, &mut scratch),
+                    _ => self.follow_some(&query.probe, scale, start, ef, &counts, &mut scratch),
+                }
+                // No link leads to these yet.
+                self.offer(&query.probe, scale, self.fresh.iter().filter(|&node| counts(node)), &mut scratch);
             }
         }
         let found = scratch.beam.found().filter(|near| counts(near.node)).take(k);
@@ -90,17 +94,21 @@ impl Hnsw {
 
     /// Leaves the nearest `k` of all that count in the beam.
     fn scan(&self, probe: &Probe, scale: Scale, k: usize, among: Option<&Bits>, scratch: &mut Scratch) {
-        let Scratch { beam, nodes, dots, .. } = scratch;
-        beam.start(k);
-        let mut every = 0..self.len() as u32;
-        let mut chosen = among.map(Bits::iter);
+        scratch.beam.start(k);
+        scratch.seen.start(self.len());
+        let live = |node: &u32| !self.gone.has(*node);
+        match among {
+            Some(among) => self.offer(probe, scale, among.iter().filter(live), scratch),
+            None => self.offer(probe, scale, (0..self.len() as u32).filter(live), scratch),
+        }
+    }
+
+    /// Scores nodes that were not seen, and leaves the nearest there.
+    fn offer(&self, probe: &Probe, scale: Scale, mut from: impl Iterator<Item = u32>, scratch: &mut Scratch) {
+        let Scratch { beam, seen, nodes, dots, .. } = scratch;
         loop {
             nodes.clear();
-            let live = |node: &u32| !self.gone.has(*node);
-            match &mut chosen {
-                Some(chosen) => nodes.extend(chosen.by_ref().filter(live).take(SCANNED)),
-                None => nodes.extend(every.by_ref().filter(live).take(SCANNED)),
-            }
+            nodes.extend(from.by_ref().filter(|&node| seen.is_new(node)).take(SCANNED));
             if nodes.is_empty() {
                 return;
             }

@@ -25,9 +25,24 @@ pub(super) fn clustered(count: usize, dim: usize, clusters: usize, seed: u64) ->
 
 fn index(metric: Metric, vectors: &[Vec<f32>]) -> Hnsw {
     let mut index = Hnsw::new(vectors[0].len(), metric, Params::default()).unwrap();
-    let nodes = index.append(vectors.iter().map(Vec::as_slice)).unwrap();
-    index.link(&nodes);
+    add(&mut index, vectors.iter());
     index
+}
+
+/// Puts vectors at the lowest numbers that are free, and links them.
+fn add<'a>(index: &mut Hnsw, vectors: impl ExactSizeIterator<Item = &'a Vec<f32>>) -> Vec<u32> {
+    let nodes: Vec<u32> = index.numbers(vectors.len()).collect();
+    let vectors: Vec<(u32, &[f32])> = nodes.iter().copied().zip(vectors.map(Vec::as_slice)).collect();
+    index.put(&vectors).unwrap();
+    index.link(&nodes);
+    index.settle(&nodes);
+    nodes
+}
+
+fn compact(index: &mut Hnsw) {
+    let leaving = index.leaving();
+    index.lead_past(0..index.len() as u32);
+    index.release(&leaving);
 }
 
 fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
@@ -134,23 +149,48 @@ fn what_was_removed_is_gone_and_its_room_is_used_again() {
     };
     check(&index);
     assert!(index.wants_compacting());
-    index.compact();
+    compact(&mut index);
     assert!(!index.wants_compacting());
     check(&index);
     let stray = (0..4000u32).filter(|i| !leaves(*i)).any(|i| index.links.of(i, 0).any(leaves));
     assert!(!stray, "a link leads to what is gone");
-    let nodes = index.append(removed.iter().map(|i| vectors[*i as usize].as_slice())).unwrap();
+    let nodes = add(&mut index, removed.iter().map(|i| &vectors[*i as usize]));
     assert_eq!(nodes, removed);
-    index.link(&nodes);
     assert!((0..4000u32).all(|i| itself(&index, i, &vectors[i as usize])));
     assert!(index.len() == 4000 && index.bytes() < bytes + bytes / 50);
     // All of them.
     (0..4000).for_each(|i| assert!(index.remove(i)));
-    index.compact();
+    compact(&mut index);
     assert_eq!(index.search(&index.query(&vectors[0]).unwrap(), 10, 64, None), []);
-    let nodes = index.append(vectors[..100].iter().map(Vec::as_slice)).unwrap();
-    index.link(&nodes);
+    let nodes = add(&mut index, vectors[..100].iter());
     assert!((0..100u32).all(|i| itself(&index, nodes[i as usize], &vectors[i as usize])));
+}
+
+/// Before it is linked as after; numbers may leave gaps.
+#[test]
+fn a_vector_is_found_as_soon_as_it_is_there() {
+    let vectors = clustered(600, 24, 10, 8);
+    let mut index = Hnsw::new(24, Metric::Cosine, Params::default()).unwrap();
+    let found = |index: &Hnsw, node: u32| {
+        let found = index.search(&index.query(&vectors[node as usize]).unwrap(), 1, 64, None);
+        found.first().is_some_and(|f| f.node == node)
+    };
+    // Nothing is linked; then most are; those of a gap come last.
+    for part in [300..600u32, 100..300, 0..100] {
+        let put: Vec<(u32, &[f32])> = part.clone().map(|i| (i, vectors[i as usize].as_slice())).collect();
+        index.put(&put).unwrap();
+        assert_eq!(index.put(&put[..1]), Err(Error::Taken(part.start)));
+        assert!((part.start..600).all(|i| found(&index, i)), "{part:?}");
+        assert_eq!(index.live(), (600 - part.start) as usize);
+        assert!(index.numbers(3).eq(if part.start > 0 { [0, 1, 2] } else { [600, 601, 602] }));
+        assert!(index.remove(part.start) && !found(&index, part.start));
+        let fresh: Vec<u32> = index.fresh().collect();
+        index.link(&fresh);
+        index.settle(&fresh);
+        compact(&mut index);
+        index.put(&put[..1]).unwrap();
+        assert!((part.start..600).all(|i| found(&index, i)), "{part:?}");
+    }
 }
 
 #[test]
@@ -163,7 +203,7 @@ fn what_is_no_vector_is_refused() {
         (&[0.0; 3], Error::Zero),
     ] {
         assert_eq!(index.query(vector).unwrap_err(), error);
-        assert_eq!(index.append([&[1.0, 0.0, 0.0], vector].into_iter()).unwrap_err(), error);
+        assert_eq!(index.put(&[(0, &[1.0, 0.0, 0.0]), (1, vector)]).unwrap_err(), error);
     }
     assert!(index.is_empty(), "all or none");
     assert!(Hnsw::new(0, Metric::Dot, Params::default()).is_err());
@@ -181,7 +221,7 @@ mod files {
         let vectors = clustered(300, 20, 9, 4);
         let mut index = index(Metric::Euclidean, &vectors);
         (0..60).for_each(|i| assert!(index.remove(i * 2)));
-        index.compact();
+        compact(&mut index);
         assert!(index.remove(7));
         (index, vectors)
     }
@@ -201,10 +241,9 @@ mod files {
             assert_eq!(search(&back), search(&index));
         }
         // It goes on: what was free is given again, and links are counted as before.
-        let nodes = back.append(vectors[..70].iter().map(Vec::as_slice)).unwrap();
+        let nodes = add(&mut back, vectors[..70].iter());
         assert!(nodes[..60].iter().eq((0..60).map(|i| i * 2).collect::<Vec<u32>>().iter()));
-        back.link(&nodes);
-        back.compact();
+        compact(&mut back);
         for (node, vector) in nodes.iter().zip(&vectors) {
             let found = back.search(&back.query(vector).unwrap(), 10, 64, None);
             assert!(found.iter().any(|f| f.node == *node));
