@@ -17,6 +17,7 @@ pub use crate::http::stop_signal;
 use crate::model::{embed, llm, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
+use crate::service::points::Points;
 use crate::service::responses::{self, Responses};
 use crate::service::{self, Service};
 use crate::types::model::{Format, Installed, Kind};
@@ -33,6 +34,8 @@ pub enum Error {
     Obs(#[from] obs::Error),
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error("cannot listen on {addr}: {source}; choose another address with --addr")]
@@ -107,7 +110,8 @@ pub async fn serve(
     let engine = Engine::start(models, engine_options(config))?;
     let options = service_options(config, settings.default_chat.clone());
     let service = Service::new(engine.clone(), options);
-    let state = http::State::new(Arc::new(service), responses(config)?, settings, metrics.clone());
+    let points = points(config)?;
+    let state = http::State::new(Arc::new(service), responses(config)?, points, settings, metrics.clone());
     listening(bound);
 
     let loading = {
@@ -258,6 +262,11 @@ fn responses(config: &Config) -> Result<Responses, Error> {
     let limits = responses::Limits { count: config.responses.keep, bytes: config.responses.keep_bytes };
     Responses::open(&config.home.join("responses"), limits)
         .map_err(|source| Error::Io { action: "open the folder of responses in the home folder", source })
+}
+
+/// The store of the home folder.
+fn points(config: &Config) -> Result<Points, Error> {
+    Ok(Points::open(&config.store())?)
 }
 
 fn service_options(config: &Config, default_chat: Option<String>) -> service::Options {

@@ -13,17 +13,19 @@
 //! | [`device`] | what hardware there is, and its limits | nothing |
 //! | [`config`] | flags over environment over file, validated once | types |
 //! | [`audio`] | decode, resample, log-mel | types |
+//! | [`documents`] | files of text, mail and offices as text, and that in chunks | nothing |
 //! | [`text`] | tokenizers, chat templates, UTF-8 safe detokenising | types |
 //! | [`fetch`] | manifests, downloads, checksums, the home folder | types |
 //! | [`ops`] | fused operations with a CPU and a device side; all CUDA `unsafe` | device |
-//! | [`store`] | vectors and what is found in them | ops, types |
+//! | [`store`] | points with vectors, text and JSON, durably; what is found among them | ops, types |
 //! | [`model`] | the `Model` trait, the architectures, the weight readers | ops, device, text, types |
 //! | [`engine`] | jobs, schedulers, one worker thread a device, placement | model, ops, device, obs, types |
-//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses, write transcripts as documents; of models only their front: tokenizer, template, limits | engine, model, audio, text, obs, types |
+//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses and points, write transcripts as documents; of models only their front: tokenizer, template, limits | engine, model, store, audio, text, obs, types |
 //! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
 //! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
+//! | [`cli::store`] | look at, copy and mend the store, without HTTP | config, store, types |
 //! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, store, audio, text, ops, device, types |
 //!
 //! `tests/architecture.rs` reads this table and every path in the source, and fails on an arrow that is not here,
@@ -34,6 +36,7 @@ pub mod audio;
 pub mod cli;
 pub mod config;
 pub mod device;
+pub mod documents;
 pub mod engine;
 pub mod fetch;
 pub mod http;

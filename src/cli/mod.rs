@@ -13,6 +13,7 @@ pub mod progress;
 pub mod pull;
 pub mod rm;
 pub mod serve;
+pub mod store;
 pub mod transcribe;
 pub mod up;
 pub mod verify;
@@ -55,6 +56,8 @@ pub enum Command {
     Config(config::Args),
     /// Write down what is said in recordings
     Transcribe(transcribe::Args),
+    /// Look at, copy and mend what the store holds
+    Store(store::Args),
     /// Measure speed
     Bench(bench::Args),
 }
@@ -74,6 +77,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
         Command::Transcribe(args) => transcribe::run(&config, args),
+        Command::Store(args) => store::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     };
     match done {
@@ -110,6 +114,11 @@ impl Exit {
     /// `doctor` found problems.
     pub fn broken(text: String) -> Exit {
         Exit { code: 8, text }
+    }
+
+    /// Another process holds what the command needs.
+    pub fn held(text: String) -> Exit {
+        Exit { code: 6, text }
     }
 
     /// A signal ended it; 128 and the number of Ctrl-C's, as shells have it.

@@ -227,6 +227,11 @@ pub enum Error {
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Config {
+    /// The folder of the store.
+    pub fn store(&self) -> PathBuf {
+        self.home.join("store")
+    }
+
     /// Merges the sources.
     ///
     /// # Errors

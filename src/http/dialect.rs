@@ -17,6 +17,7 @@ pub enum Dialect {
     OpenAi,
     Paneas,
     Pmx,
+    PmxSpeech,
 }
 
 /// What went wrong, for clients that read one text.
@@ -35,6 +36,7 @@ pub(super) async fn speak(request: Request, next: Next) -> Response {
         Dialect::OpenAi => return response,
         Dialect::Paneas => paneas::detail(&error),
         Dialect::Pmx => pmx::detail(&error),
+        Dialect::PmxSpeech => pmx::speech_detail(&error),
     };
     if let Ok(text) = serde_json::to_string(&DetailBody { detail }) {
         *response.body_mut() = Body::from(text);

@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::http::uri::PathAndQuery;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +44,7 @@ pub use routes::{Access, Route, table};
 pub use server::{serve, stop_signal};
 
 use crate::obs::Exposition;
+use crate::service::points::Points;
 use crate::service::responses::Responses;
 use crate::types::key::ApiKey;
 
@@ -120,6 +124,7 @@ pub struct State(Arc<Shared>);
 struct Shared {
     backend: Arc<dyn Backend>,
     responses: Responses,
+    points: Points,
     settings: Settings,
     metrics: Exposition,
     /// Cancelled when the server is told to stop.
@@ -134,10 +139,11 @@ struct Shared {
 }
 
 impl State {
-    /// `backend` answers, `responses` are those that are kept, `metrics` is what `/metrics` shows.
+    /// `backend` answers, `responses` are those that are kept, `points` is the store, `metrics` is what `/metrics` shows.
     pub fn new(
         backend: Arc<dyn Backend>,
         responses: Responses,
+        points: Points,
         settings: Settings,
         metrics: Exposition,
     ) -> State {
@@ -145,6 +151,7 @@ impl State {
         State(Arc::new(Shared {
             backend,
             responses,
+            points,
             metrics,
             stopping: CancellationToken::new(),
             active: TaskTracker::new(),
@@ -162,6 +169,10 @@ impl State {
 
     fn responses(&self) -> &Responses {
         &self.0.responses
+    }
+
+    fn points(&self) -> &Points {
+        &self.0.points
     }
 
     fn settings(&self) -> &Settings {
@@ -183,8 +194,27 @@ pub fn router(state: State) -> Router {
     if !state.settings().cors_origins.is_empty() {
         router = router.layer(gate::cors(&state.settings().cors_origins));
     }
-    router
+    let router = router
         .layer(axum::middleware::from_fn(dialect::speak))
         .layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe))
-        .with_state(state)
+        .with_state(state);
+    // Paths are changed before they are matched, which a layer of the router itself would not do.
+    Router::new().fallback_service(tower::util::MapRequest::new(router, above_rag))
+}
+
+/// PMX's proxy has the server below `/rag`: whatever is asked for there is asked for at the root.
+fn above_rag(mut request: Request) -> Request {
+    let uri = request.uri();
+    let stripped = uri.path_and_query().and_then(|path| {
+        let rest = path.as_str().strip_prefix("/rag/")?;
+        PathAndQuery::try_from(format!("/{rest}")).ok()
+    });
+    if let Some(path) = stripped {
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }

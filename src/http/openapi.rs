@@ -7,7 +7,7 @@ use utoipa::{Modify, OpenApi};
 use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, models, tokenize};
 use super::paneas::asr;
-use super::pmx::transcribe;
+use super::pmx::{points, transcribe};
 use super::realtime;
 use super::{Access, routes, system};
 
@@ -33,7 +33,10 @@ use super::{Access, routes, system};
         asr::create,
         realtime::paneas::connect,
         transcribe::create,
-        transcribe::create_below,
+        points::embed,
+        points::upsert,
+        points::collections,
+        points::health,
         system::root,
         system::healthz,
         system::health,

@@ -54,8 +54,11 @@ const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },
     Route { method: "POST", path: "/api/v1/asr", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::asr::create) },
     Route { method: "GET", path: "/api/v1/asr/stream", access: Access::Key, dialect: Dialect::Paneas, handler: || get(realtime::paneas::connect) },
-    Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create) },
-    Route { method: "POST", path: "/rag/transcribe", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::transcribe::create_below) },
+    Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::PmxSpeech, handler: || post(pmx::transcribe::create) },
+    Route { method: "POST", path: "/embed", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::points::embed) },
+    Route { method: "POST", path: "/qdrant/upsert", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::points::upsert) },
+    Route { method: "GET", path: "/qdrant/collections", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::points::collections) },
+    Route { method: "GET", path: "/qdrant/health", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::points::health) },
 ];
 
 /// Every route.

@@ -33,6 +33,12 @@ pub enum Error {
     /// No such response is kept, or it is another key's.
     #[error("there is no response `{id}`: it was not stored, was deleted, or made room for newer ones")]
     UnknownResponse { id: String },
+    /// No such collection.
+    #[error("there is no collection `{name}`")]
+    UnknownCollection { name: String },
+    /// What is to be made is there already.
+    #[error("{message}")]
+    Conflict { message: String },
     /// The queue is full.
     #[error("the server is busy: {queued} requests wait already; try again in {} s", retry_after.as_secs().max(1))]
     Overloaded { queued: usize, retry_after: Duration },
@@ -60,7 +66,10 @@ impl Error {
             Error::Invalid { .. } | Error::ContextLength { .. } | Error::WrongKind { .. } => {
                 ErrorKind::Invalid
             }
-            Error::UnknownModel { .. } | Error::UnknownResponse { .. } => ErrorKind::NotFound,
+            Error::UnknownModel { .. } | Error::UnknownResponse { .. } | Error::UnknownCollection { .. } => {
+                ErrorKind::NotFound
+            }
+            Error::Conflict { .. } => ErrorKind::Conflict,
             Error::Overloaded { .. } | Error::OverShare { .. } => ErrorKind::Overloaded,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::Cancelled => ErrorKind::Cancelled,

@@ -9,6 +9,7 @@ mod generate;
 mod listen;
 pub mod live;
 mod logprobs;
+pub mod points;
 mod resolve;
 pub mod responses;
 mod tokenize;

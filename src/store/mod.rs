@@ -43,8 +43,8 @@ use self::writer::Command;
 use crate::types::store::{Change, Described, Filter, Hit, Point, Record, Search, Spec, Tags};
 
 pub use self::error::Error;
-pub use self::snapshot::{Checked, restore, verify};
-pub use self::writer::Done;
+pub use self::snapshot::{Checked, rebuild, restore, verify};
+pub use self::writer::{Done, WAITING};
 
 /// Bytes of an id at most.
 const ID_BYTES: usize = 1024;
@@ -74,6 +74,8 @@ struct Inner {
     /// Wakes the keeper.
     wake: SyncSender<()>,
     closing: AtomicBool,
+    /// Whether a write is under way, for which linking makes way.
+    writing: AtomicBool,
     /// One snapshot at a time.
     snapshot: Mutex<()>,
 }
@@ -145,6 +147,7 @@ impl Store {
             collections: RwLock::new(collections),
             wake,
             closing: AtomicBool::new(false),
+            writing: AtomicBool::new(false),
             snapshot: Mutex::new(()),
         });
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::Error;
 use super::truth::{Truth, View};
-use super::{TRUTH, lock};
+use super::{DERIVED, Store, TRUTH, lock};
 use crate::types::store::Spec;
 
 /// What was found in a collection.
@@ -101,4 +101,19 @@ pub fn restore(folder: &Path, snapshot: &Path) -> Result<Vec<Checked>, Error> {
         let _ = std::fs::remove_file(&part);
     }
     done
+}
+
+/// Makes everything derived anew, whole.
+///
+/// # Errors
+/// Another process has the store open, it is damaged, or the disk cannot be written.
+pub fn rebuild(folder: &Path) -> Result<(), Error> {
+    {
+        let _lock = lock(folder)?;
+        let derived = folder.join(DERIVED);
+        if derived.exists() {
+            std::fs::remove_dir_all(&derived).map_err(|source| Error::Io { file: derived, source })?;
+        }
+    }
+    Store::open(folder)?.settle()
 }

@@ -164,6 +164,29 @@ fn a_write_is_done_whole_or_not_at_all() {
     assert_eq!(store.count("docs", None).unwrap(), 0);
 }
 
+/// Vectors of any length that their precision holds are found, and their scores are those of the angle.
+#[test]
+fn small_and_large_vectors_keep_their_direction() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    for (name, precision) in [("f32", Precision::F32), ("f16", Precision::F16), ("int8", Precision::Int8)] {
+        let vectors = Vectors { dim: 2, metric: Metric::Cosine, precision };
+        store.create(name, Spec { vectors: Some(vectors), ..Spec::default() }).unwrap();
+        let sizes = if precision == Precision::F32 { [1e-30, 1e30] } else { [1e-3, 6e4] };
+        for size in sizes {
+            store.write(vec![put(name, vec![point("a", &[size, size], "", json!({}))])]).unwrap();
+            let hits = store.search(name, &near(&[1e-30, 0.0], 1)).unwrap();
+            assert!((hits[0].score - 0.5f32.sqrt()).abs() < 1e-3, "{name} {size}: {}", hits[0].score);
+        }
+        if precision != Precision::F32 {
+            for size in [1e-30, 1e30] {
+                let error = store.write(vec![put(name, vec![point("b", &[size, size], "", json!({}))])]);
+                assert!(matches!(error, Err(Error::Vector { .. })), "{name} {size}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_folder_is_open_once() {
     let folder = tempfile::tempdir().unwrap();

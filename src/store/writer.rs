@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+
+use half::f16;
 
 use super::collection::{Applied, Collection};
 use super::error::Error;
+use super::hnsw;
 use super::truth::{State, Tables};
 use super::{COLLECTIONS, ID_BYTES, Inner};
-use crate::types::store::{Change, Filter, Point, Record, Spec};
+use crate::types::store::{Change, Filter, Point, Precision, Record, Spec, Vectors};
 
 /// Writes that may wait.
 pub const WAITING: usize = 1024;
@@ -61,6 +65,7 @@ pub fn run(inner: &Inner, queue: &Receiver<Command>) {
                 }
             }
             Command::Write(changes, reply) => {
+                inner.writing.store(true, Ordering::Relaxed);
                 let mut group = Group::new(inner);
                 group.take(changes, reply);
                 while left.is_none() && group.has_room() {
@@ -73,6 +78,7 @@ pub fn run(inner: &Inner, queue: &Receiver<Command>) {
                     }
                 }
                 group.commit();
+                inner.writing.store(false, Ordering::Relaxed);
             }
         }
     }
@@ -165,7 +171,7 @@ impl<'a> Group<'a> {
             steps.push(match change {
                 Change::Put { collection, points } => {
                     let collection = self.inner.collection(&collection)?;
-                    points.iter().try_for_each(|point| check(&collection, point))?;
+                    check(&collection, &points)?;
                     put.insert(collection.number);
                     Step::Put(collection, points)
                 }
@@ -264,6 +270,7 @@ fn commit(inner: &Inner, writes: &[(Vec<Step>, Reply<Done>)]) -> Result<Vec<Done
         if let Err(error) = collection.apply(points.into_values().collect(), state.sequence) {
             tracing::error!(collection = collection.name, %error, "a write is not in the index; `stentor store rebuild` mends it");
         }
+        collection.catch_up();
     }
     Ok(done)
 }
@@ -345,19 +352,28 @@ impl Delta {
     }
 }
 
-/// Whether a collection takes a point.
-fn check(collection: &Collection, Point { record, vector }: &Point) -> Result<(), Error> {
+/// Whether a collection takes these points.
+fn check(collection: &Collection, points: &[Point]) -> Result<(), Error> {
     let name = || collection.name.clone();
-    let id = || record.id.clone();
-    if !(1..=ID_BYTES).contains(&record.id.len()) {
-        return Err(Error::Id(record.id.len()));
-    }
-    match (collection.spec.vectors, vector) {
-        (Some(_), None) => Err(Error::NoVector { id: id(), collection: name() }),
-        (None, Some(_)) => Err(Error::StrayVector { id: id(), collection: name() }),
-        (Some(_), Some(vector)) => {
-            collection.check(vector).map_err(|source| Error::Vector { id: id(), source })
+    for Point { record, vector } in points {
+        let id = || record.id.clone();
+        if !(1..=ID_BYTES).contains(&record.id.len()) {
+            return Err(Error::Id(record.id.len()));
         }
-        (None, None) => Ok(()),
+        match (collection.spec.vectors, vector) {
+            (Some(_), None) => return Err(Error::NoVector { id: id(), collection: name() }),
+            (None, Some(_)) => return Err(Error::StrayVector { id: id(), collection: name() }),
+            (Some(Vectors { dim, metric, precision }), Some(vector)) => {
+                let failed = |source| Error::Vector { id: id(), source };
+                hnsw::check(vector, dim, metric).map_err(failed)?;
+                if precision != Precision::F32 {
+                    // What is too large or too small for halves would not come back as a vector.
+                    let halves: Vec<f32> = vector.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+                    hnsw::check(&halves, dim, metric).map_err(failed)?;
+                }
+            }
+            (None, None) => {}
+        }
     }
+    Ok(())
 }

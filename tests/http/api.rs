@@ -368,7 +368,7 @@ async fn every_route_asks_for_a_key_unless_the_table_says_otherwise() {
                 let said = match route.dialect {
                     Dialect::OpenAi => "invalid_api_key",
                     Dialect::Paneas => "Unauthorized",
-                    Dialect::Pmx => "Invalid API key",
+                    Dialect::Pmx | Dialect::PmxSpeech => "Invalid API key",
                 };
                 assert_eq!(answer.error(route.dialect), said);
                 assert_eq!(answer.headers["www-authenticate"], "Bearer");

@@ -123,20 +123,20 @@ async fn what_is_wrong_is_told_as_clients_read_it() {
         (ASR, Dialect::Paneas, "vad_threshold", "2"),
         (ASR, Dialect::Paneas, "provider", "openai"),
         (ASR, Dialect::Paneas, "language", "portuguese"),
-        ("/transcribe", Dialect::Pmx, "diarize", "true"),
-        ("/transcribe", Dialect::Pmx, "diarize_flag", "true"),
-        ("/rag/transcribe", Dialect::Pmx, "speaker_identify", "true"),
-        ("/transcribe", Dialect::Pmx, "chunk_length", "0"),
-        ("/transcribe", Dialect::Pmx, "best_of", "x"),
-        ("/transcribe", Dialect::Pmx, "summary", "x"),
+        ("/transcribe", Dialect::PmxSpeech, "diarize", "true"),
+        ("/transcribe", Dialect::PmxSpeech, "diarize_flag", "true"),
+        ("/rag/transcribe", Dialect::PmxSpeech, "speaker_identify", "true"),
+        ("/transcribe", Dialect::PmxSpeech, "chunk_length", "0"),
+        ("/transcribe", Dialect::PmxSpeech, "best_of", "x"),
+        ("/transcribe", Dialect::PmxSpeech, "summary", "x"),
     ] {
         let (answer, request) = ask(path, &[("file", "@x"), (name, value)]).await;
         let said = answer.error(dialect);
         assert_eq!((answer.status.as_u16(), request), (400, None), "{name}");
         assert!(said.contains(&format!("`{name}`")), "{said}");
-        assert_eq!(said.starts_with("Transcribe failed: "), dialect == Dialect::Pmx, "{said}");
+        assert_eq!(said.starts_with("Transcribe failed: "), dialect == Dialect::PmxSpeech, "{said}");
     }
-    for (path, dialect) in [(ASR, Dialect::Paneas), ("/transcribe", Dialect::Pmx)] {
+    for (path, dialect) in [(ASR, Dialect::Paneas), ("/transcribe", Dialect::PmxSpeech)] {
         let (answer, _) = ask(path, &[]).await;
         assert!(answer.error(dialect).contains("`file` is missing"), "{}", answer.text);
         let (answer, _) = ask(path, &[("file", "@x"), ("model", "nope")]).await;
@@ -152,5 +152,5 @@ async fn what_is_wrong_is_told_as_clients_read_it() {
         answer.error(dialect);
     }
     let (answer, _) = ask("/transcribe", &[("file", "@x"), ("audio", "@y")]).await;
-    assert!(answer.error(Dialect::Pmx).contains("second recording"), "{}", answer.text);
+    assert!(answer.error(Dialect::PmxSpeech).contains("second recording"), "{}", answer.text);
 }

@@ -1,8 +1,9 @@
 //! A backend without models: it repeats what it is asked, and does as the name of the model says.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use stentor::http::{Backend, Dialect, Settings, State, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
 use stentor::service::live::{self, Session};
+use stentor::service::points::Points;
 use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
@@ -374,14 +376,25 @@ impl Backend for Fake {
     }
 }
 
+/// A store that all tests share: each has collections of its own.
+fn points() -> Points {
+    static POINTS: OnceLock<Points> = OnceLock::new();
+    let open = || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-of-http-tests");
+        let _ = std::fs::remove_dir_all(&folder);
+        Points::open(&folder).unwrap()
+    };
+    POINTS.get_or_init(open).clone()
+}
+
 pub fn state(fake: Fake, settings: Settings) -> State {
-    State::new(Arc::new(fake), Responses::none(), settings, install_metrics().unwrap())
+    State::new(Arc::new(fake), Responses::none(), points(), settings, install_metrics().unwrap())
 }
 
 /// One that keeps responses.
 pub fn keeping(responses: &Responses, settings: Settings) -> Router {
     let metrics = install_metrics().unwrap();
-    router(State::new(Arc::new(Fake::default()), responses.clone(), settings, metrics))
+    router(State::new(Arc::new(Fake::default()), responses.clone(), points(), settings, metrics))
 }
 
 pub fn app(settings: Settings) -> Router {
@@ -419,7 +432,7 @@ impl Answer {
     pub fn error(&self, dialect: Dialect) -> String {
         match dialect {
             Dialect::OpenAi => self.code(),
-            Dialect::Paneas | Dialect::Pmx => {
+            Dialect::Paneas | Dialect::Pmx | Dialect::PmxSpeech => {
                 let body = self.json();
                 assert_eq!(body.as_object().unwrap().len(), 1, "{}", self.text);
                 body["detail"].as_str().unwrap().to_owned()

@@ -9,6 +9,7 @@ mod dialects;
 mod fake;
 mod kept;
 mod live;
+mod points;
 mod responses;
 mod socket;
 mod speech;

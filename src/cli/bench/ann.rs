@@ -184,7 +184,7 @@ impl Bench {
 }
 
 /// The vectors of an .fvecs file.
-fn fvecs(path: &Path) -> anyhow::Result<Vec<Vec<f32>>> {
+pub fn fvecs(path: &Path) -> anyhow::Result<Vec<Vec<f32>>> {
     let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut rest = bytes.as_slice();
     let mut vectors: Vec<Vec<f32>> = Vec::new();

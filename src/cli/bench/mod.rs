@@ -10,6 +10,7 @@ mod asr;
 mod embed;
 mod gpu;
 mod llm;
+mod store;
 mod words;
 
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub enum What {
     Asr(asr::Args),
     /// The vector index: building it, then searches, by how many nodes they follow
     Ann(ann::Args),
+    /// The store: durable writes, opening, searches
+    Store(store::Args),
     /// A GPU: whether it computes what the CPU does, and how near its limits chat models come
     Gpu(gpu::Args),
 }
@@ -67,6 +70,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Embed(args) => embed::run(config, &args),
         What::Asr(args) => asr::run(config, &args),
         What::Ann(args) => ann::run(&args),
+        What::Store(args) => store::run(&args),
         What::Gpu(args) => gpu::run(config, &args),
     }
 }

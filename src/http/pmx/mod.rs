@@ -1,5 +1,6 @@
-//! The dialect of PMX, at the root and below `/rag`, where its proxy has it.
+//! The dialect of PMX. Its proxy has it below `/rag`, and so every route is found there too.
 
+pub(super) mod points;
 pub(super) mod transcribe;
 
 use axum::http::StatusCode;
@@ -10,6 +11,14 @@ use super::ApiError;
 pub(super) fn detail(error: &ApiError) -> String {
     match error.status {
         StatusCode::UNAUTHORIZED => "Invalid API key".to_owned(),
+        _ => error.message.clone(),
+    }
+}
+
+/// The text of an error of speech recognition.
+pub(super) fn speech_detail(error: &ApiError) -> String {
+    match error.status {
+        StatusCode::UNAUTHORIZED => detail(error),
         _ => format!("Transcribe failed: {}", error.message),
     }
 }

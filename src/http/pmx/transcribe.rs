@@ -150,27 +150,6 @@ pub(crate) async fn create(
     answer(state, ctx, request).await
 }
 
-/// Transcribe a recording, where the proxy has it.
-#[utoipa::path(
-    post,
-    path = "/rag/transcribe",
-    operation_id = "pmxTranscribeBelowRag",
-    tag = "pmx",
-    request_body(content = TranscribeForm, content_type = "multipart/form-data"),
-    responses(
-        (status = 200, description = "The transcript", body = TranscribeAnswer),
-        (status = "4XX", description = "The request is wrong, or the server is busy (429)", body = DetailBody),
-        (status = "5XX", description = "The server could not answer", body = DetailBody),
-    )
-)]
-pub(crate) async fn create_below(
-    Extract(state): Extract<State>,
-    Extension(ctx): Extension<Context>,
-    request: Request,
-) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
-    answer(state, ctx, request).await
-}
-
 async fn answer(
     state: State,
     ctx: Context,

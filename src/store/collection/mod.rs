@@ -10,23 +10,26 @@ mod open;
 mod search;
 mod text;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use roaring::RoaringBitmap;
 
 use self::fields::Fields;
 use self::text::Text;
+use super::bits::Bits;
 use super::error::Error;
 use super::flat::Flat;
 use super::hnsw::Hnsw;
 use super::truth::Truth;
-use crate::ops::dot;
 use crate::types::store::{Described, Metric, Precision, Record, Spec, Vectors};
 
 /// Nodes that are linked before others may write.
-const LINKED: usize = 256;
+const LINKED: usize = 32;
+/// Nodes that may be unlinked before writing waits for it: scoring so many takes a search less than a millisecond.
+const UNLINKED: usize = 32_768;
 /// Nodes whose links are led past what is gone before others may write.
 const PASSED: u32 = 4096;
 /// Changes after which the index is saved anew, and at least one in so many of its points.
@@ -41,6 +44,10 @@ pub struct Collection {
     folder: PathBuf,
     state: RwLock<State>,
     text: Option<Text>,
+    /// What filters mean, by how they are written, and of which change.
+    filtered: Mutex<HashMap<String, (u64, Arc<Bits>)>>,
+    /// Held by whoever links.
+    linking: Mutex<()>,
     /// The change that the index on the disk holds.
     saved: AtomicU64,
 }
@@ -102,8 +109,9 @@ fn rows(vectors: Vectors) -> Option<Flat> {
 
 /// A vector of length 1 in the direction of this.
 fn unit(vector: &[f32]) -> Vec<f32> {
-    let length = dot::dot(vector, vector).sqrt();
-    vector.iter().map(|v| v / length).collect()
+    // Squares of what is small vanish in f32.
+    let length = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+    vector.iter().map(|v| (f64::from(*v) / length) as f32).collect()
 }
 
 impl Collection {
@@ -127,14 +135,6 @@ impl Collection {
             Some(index) => index.graph.numbers(count).collect(),
             None => (0..u32::MAX).filter(|number| !state.live.contains(*number)).take(count).collect(),
         }
-    }
-
-    /// Whether a vector can be put.
-    ///
-    /// # Errors
-    /// It cannot.
-    pub fn check(&self, vector: &[f32]) -> Result<(), super::hnsw::Error> {
-        self.state().index.as_ref().map_or(Ok(()), |index| index.graph.query(vector).map(drop))
     }
 
     /// Brings what was written here. What was written is in the truth: where it cannot be here, `stentor store rebuild`
@@ -166,8 +166,17 @@ impl Collection {
         done
     }
 
+    /// Links nodes on the caller's pool where more are not linked than searches should have to score.
+    pub fn catch_up(&self) {
+        let behind = |collection: &Collection| {
+            collection.state().index.as_ref().is_some_and(|index| index.graph.fresh().count() > UNLINKED)
+        };
+        while behind(self) && self.link() {}
+    }
+
     /// Links some nodes that are not linked yet, on the caller's pool; false where there are none.
     pub fn link(&self) -> bool {
+        let _one = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
         let nodes: Vec<u32> = {
             let state = self.state();
             let Some(index) = &state.index else { return false };

@@ -1,8 +1,8 @@
 //! From the truth to a collection in memory.
 
 use std::path::Path;
-use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, RwLock};
 
 use roaring::RoaringBitmap;
 
@@ -74,6 +74,8 @@ impl Collection {
             folder,
             state: RwLock::new(state),
             text,
+            filtered: Mutex::default(),
+            linking: Mutex::default(),
             saved: AtomicU64::new(saved),
         })
     }

@@ -1,7 +1,7 @@
 //! Searching a collection: by a vector, by words, or by both; and going through it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use roaring::RoaringBitmap;
 
@@ -18,6 +18,11 @@ use crate::types::store::{Filter, Fusion, Hit, Metric, Point, Record, Search, Ta
 /// by 8 bits, vectors that are nearly the same come in any order.
 const EF: usize = 64;
 const EF_EACH: usize = 3;
+/// Among so many points that suffices; among four times as many, twice as many nodes are followed, and so on.
+const EF_POINTS: usize = 100_000;
+const EF_MOST: usize = 512;
+/// Filters whose points are remembered until the next write.
+const FILTERS: usize = 32;
 /// Of each of two lists that become one, so many times as many as are asked for, and some more.
 const FUSED: usize = 4;
 const SPARE: usize = 16;
@@ -45,8 +50,7 @@ impl Collection {
         let state = self.state();
         // Opened with the state held: what it has more than that is one write.
         let view = truth.view()?;
-        let among = search.filter.as_ref().map(|filter| self.points(&state, &view, filter)).transpose()?;
-        let among: Option<Arc<Bits>> = among.map(|points| Arc::new(points.into_iter().collect()));
+        let among = search.filter.as_ref().map(|filter| self.among(&state, &view, filter)).transpose()?;
         let both = search.vector.is_some() && search.text.is_some();
         let depth = if both { k * FUSED + SPARE } else { k };
         let near = match &search.vector {
@@ -78,6 +82,25 @@ impl Collection {
         Ok(hits)
     }
 
+    /// The points that match, as searches take them.
+    fn among(&self, state: &State, view: &View, filter: &Filter) -> Result<Arc<Bits>, Error> {
+        // Two that are written alike are the same.
+        let key = format!("{filter:?}");
+        let lock = || self.filtered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sequence, points)) = lock().get(&key)
+            && *sequence == state.sequence
+        {
+            return Ok(points.clone());
+        }
+        let points: Arc<Bits> = Arc::new(self.points(state, view, filter)?.into_iter().collect());
+        let mut filtered = lock();
+        filtered.retain(|_, (sequence, _)| *sequence == state.sequence);
+        if filtered.len() < FILTERS {
+            filtered.insert(key, (state.sequence, points.clone()));
+        }
+        Ok(points)
+    }
+
     fn points(&self, state: &State, view: &View, filter: &Filter) -> Result<RoaringBitmap, Error> {
         let (collection, text) = (self.number, self.text.as_ref());
         let State { live, fields, .. } = state;
@@ -97,7 +120,11 @@ impl Collection {
         let none = || Error::NoVectors(self.name.clone());
         let (index, vectors) = (state.index.as_ref().ok_or_else(none)?, self.spec.vectors.ok_or_else(none)?);
         let query = index.graph.query(vector).map_err(Error::Query)?;
-        let ef = ef.map_or(EF.max(k * EF_EACH), |ef| ef.clamp(k, MOST.max(k)));
+        let ef = ef.unwrap_or_else(|| {
+            let more = (index.graph.live() as f64 / EF_POINTS as f64).sqrt();
+            ((EF as f64 * more) as usize).clamp(EF, EF_MOST).max(k * EF_EACH)
+        });
+        let ef = ef.clamp(k, MOST.max(k));
         let found = index.graph.search(&query, ef, ef, among);
         let vector = if vectors.metric == Metric::Cosine { unit(vector) } else { vector.to_vec() };
         let mut scored = Vec::with_capacity(found.len());

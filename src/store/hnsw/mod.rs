@@ -123,6 +123,23 @@ pub struct Hnsw {
     scratch: Mutex<Vec<Scratch>>,
 }
 
+/// Whether a vector can be put into an index of these dimensions.
+///
+/// # Errors
+/// Another length, a value that is not finite, or zeros where the cosine is asked for.
+pub fn check(vector: &[f32], dim: usize, metric: Metric) -> Result<(), Error> {
+    if vector.len() != dim {
+        return Err(Error::Length { got: vector.len(), want: dim });
+    }
+    if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
+        return Err(Error::NotFinite(at));
+    }
+    if metric == Metric::Cosine && vector.iter().all(|v| *v == 0.0) {
+        return Err(Error::Zero);
+    }
+    Ok(())
+}
+
 /// No entry.
 const NOWHERE: u64 = u64::MAX;
 
@@ -206,17 +223,9 @@ impl Hnsw {
 
     /// A vector in 8 bits.
     fn round(&self, vector: &[f32]) -> Result<(Vec<i8>, Scale), Error> {
-        if vector.len() != self.dim() {
-            return Err(Error::Length { got: vector.len(), want: self.dim() });
-        }
-        if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
-            return Err(Error::NotFinite(at));
-        }
+        check(vector, self.dim(), self.metric)?;
         let squares: f64 = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
         let largest = vector.iter().fold(0f32, |most, v| most.max(v.abs()));
-        if self.metric == Metric::Cosine && squares == 0.0 {
-            return Err(Error::Zero);
-        }
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let codes = vector.iter().map(|v| (v * inverse).round() as i8).collect();
         let scale = match self.metric {

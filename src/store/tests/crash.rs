@@ -82,7 +82,7 @@ fn begin(folder: &Path) {
 fn look(store: &Store, done: u64) -> u64 {
     let logged = store.count("log", None).unwrap();
     assert!(logged == done || logged == done + 1, "{logged} writes are there, {done} were answered");
-    let gone = |write: u64| write % 4 == 0 && write + 3 < logged;
+    let gone = |write: u64| write.is_multiple_of(4) && write + 3 < logged;
     let want = (0..logged).filter(|write| !gone(*write)).count() as u64 * PART;
     assert_eq!(store.count("docs", None).unwrap(), want);
     // The last ones as a whole; the others are counted.

@@ -68,12 +68,13 @@ impl View {
     /// One is damaged, or the disk cannot be read.
     pub fn collections(&self) -> Result<Vec<Noted>, Error> {
         let rows = self.read(|| {
-            let row = |row: Result<(redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, (u32, &[u8])>), _>| {
-                row.map(|(name, value)| {
-                    (name.value().to_owned(), value.value().0, serde_json::from_slice(value.value().1))
-                })
-            };
-            self.collections.iter()?.map(row).collect::<Result<Vec<_>, _>>()
+            let mut rows = Vec::new();
+            for row in self.collections.iter()? {
+                let (name, value) = row?;
+                let (number, spec) = value.value();
+                rows.push((name.value().to_owned(), number, serde_json::from_slice(spec)));
+            }
+            Ok(rows)
         })?;
         rows.into_iter()
             .map(|(name, number, spec)| match spec {

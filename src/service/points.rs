@@ -1,0 +1,92 @@
+//! Points in the store, for callers that do not wait on a disk themselves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::resolve::joined;
+use crate::store::{self, Done, Store};
+use crate::types::store::{Change, Described, Point, Spec, Stemming, Vectors};
+
+/// What a caller is told to wait when too many writes wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The store as requests see it. Cheap to clone; the store is closed with the last of them.
+#[derive(Clone)]
+pub struct Points(Arc<Store>);
+
+impl Points {
+    /// Opens the store of a folder, or makes one. It may take seconds, and blocks.
+    ///
+    /// # Errors
+    /// Another process has it open, it is damaged, or the disk cannot be used.
+    pub fn open(folder: &Path) -> Result<Points, store::Error> {
+        Ok(Points(Arc::new(Store::open(folder)?)))
+    }
+
+    /// The collections by name.
+    pub fn collections(&self) -> Vec<Described> {
+        self.0.collections()
+    }
+
+    /// Puts points, all of them or none, durably. A collection that is not there is made for vectors like the first,
+    /// compared by the cosine of their angle, and for the text of the points.
+    ///
+    /// # Errors
+    /// A point is none for the collection, or the disk cannot be written.
+    pub async fn put(&self, collection: String, points: Vec<Point>) -> Result<(Done, Described), Error> {
+        self.run(move |store| {
+            if let Err(store::Error::NoCollection(_)) = store.describe(&collection) {
+                let dim = points.iter().find_map(|point| Some(point.vector.as_ref()?.len()));
+                let vectors =
+                    dim.map(|dim| Vectors { dim, metric: Default::default(), precision: Default::default() });
+                let spec = Spec { vectors, text: Some(Stemming::None), ..Spec::default() };
+                match store.create(&collection, spec) {
+                    // Another caller may have been quicker.
+                    Ok(()) | Err(store::Error::Exists(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let done = store.write(vec![Change::Put { collection: collection.clone(), points }])?;
+            Ok((done, store.describe(&collection)?))
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.0.clone();
+        Ok(joined(tokio::task::spawn_blocking(move || work(&store)).await)??)
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        use store::Error as E;
+        let message = error.to_string();
+        match error {
+            E::NoCollection(name) => Error::UnknownCollection { name },
+            E::Exists(_) => Error::Conflict { message },
+            E::Name(_) | E::NoText(_) | E::NoVectors(_) => Error::Invalid { param: "collection", message },
+            E::Query(_) => Error::Invalid { param: "vector", message },
+            E::Vector { .. }
+            | E::NoVector { .. }
+            | E::StrayVector { .. }
+            | E::Id(_)
+            | E::Large { .. }
+            | E::Order(_) => Error::Invalid { param: "points", message },
+            E::Busy => Error::Overloaded { queued: store::WAITING, retry_after: RETRY_AFTER },
+            E::Closed => Error::Unavailable { reason: message },
+            E::Full
+            | E::Locked(_)
+            | E::Version { .. }
+            | E::Damaged { .. }
+            | E::Io { .. }
+            | E::Database { .. }
+            | E::Text { .. } => Error::Internal { detail: message },
+        }
+    }
+}
