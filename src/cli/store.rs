@@ -33,7 +33,7 @@ pub enum What {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make all indexes anew
+    /// Make all indexes anew, and the file as small as it can be
     Rebuild,
 }
 

@@ -70,7 +70,9 @@ impl From<store::Error> for Error {
         match error {
             E::NoCollection(name) => Error::UnknownCollection { name },
             E::Exists(_) => Error::Conflict { message },
-            E::Name(_) | E::NoText(_) | E::NoVectors(_) => Error::Invalid { param: "collection", message },
+            E::Name(_) | E::Spec(_) | E::NoText(_) | E::NoVectors(_) => {
+                Error::Invalid { param: "collection", message }
+            }
             E::Query(_) => Error::Invalid { param: "vector", message },
             E::Vector { .. }
             | E::NoVector { .. }

@@ -18,6 +18,8 @@ pub enum Error {
     Name(String),
     #[error("point `{id}`: {source}")]
     Vector { id: String, source: hnsw::Error },
+    #[error("the vectors of a collection: {0}")]
+    Spec(#[source] hnsw::Error),
     #[error("the vector that is searched for: {0}")]
     Query(#[source] hnsw::Error),
     #[error("point `{id}` has no vector, which collection `{collection}` needs")]

@@ -138,7 +138,10 @@ impl Store {
             let collection = Collection::open(&truth, noted, &place)?;
             collections.insert(collection.name.clone(), Arc::new(collection));
         }
-        forget_others(&all, &derived);
+        forget_others(&all, |folder| folder == derived);
+        let used: Vec<PathBuf> =
+            collections.values().map(|one: &Arc<Collection>| derived.join(one.number.to_string())).collect();
+        forget_others(&derived, |folder| used.iter().any(|used| used == folder));
         let (wake, woken) = sync_channel(1);
         let (queue, commands) = sync_channel(writer::WAITING);
         let inner = Arc::new(Inner {
@@ -176,7 +179,7 @@ impl Store {
             return Err(Error::Name(name.to_owned()));
         }
         if let Some(vectors) = spec.vectors {
-            hnsw::Hnsw::new(vectors.dim, vectors.metric, hnsw::Params::default()).map_err(Error::Query)?;
+            hnsw::Hnsw::new(vectors.dim, vectors.metric, hnsw::Params::default()).map_err(Error::Spec)?;
         }
         writer::ask(&self.queue, |reply| Command::Create(name.to_owned(), spec, reply))
     }
@@ -309,10 +312,10 @@ impl Drop for Store {
     }
 }
 
-/// Takes away what was derived in other epochs.
-fn forget_others(all: &Path, derived: &Path) {
+/// Takes away what was derived in other epochs, or for collections that are no more.
+fn forget_others(all: &Path, is_used: impl Fn(&Path) -> bool) {
     for other in std::fs::read_dir(all).into_iter().flatten().flatten() {
-        if other.path() != derived
+        if !is_used(&other.path())
             && let Err(error) = std::fs::remove_dir_all(other.path())
         {
             tracing::warn!(folder = %other.path().display(), %error, "an old index is left");

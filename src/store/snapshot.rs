@@ -103,7 +103,7 @@ pub fn restore(folder: &Path, snapshot: &Path) -> Result<Vec<Checked>, Error> {
     done
 }
 
-/// Makes everything derived anew, whole.
+/// Makes everything derived anew, whole, and the file of the truth as small as it can be.
 ///
 /// # Errors
 /// Another process has the store open, it is damaged, or the disk cannot be written.
@@ -114,6 +114,7 @@ pub fn rebuild(folder: &Path) -> Result<(), Error> {
         if derived.exists() {
             std::fs::remove_dir_all(&derived).map_err(|source| Error::Io { file: derived, source })?;
         }
+        Truth::open(&folder.join(TRUTH))?.compact()?;
     }
     Store::open(folder)?.settle()
 }

@@ -157,7 +157,7 @@ fn a_write_is_done_whole_or_not_at_all() {
         assert!(matches!(store.create(name, Spec::default()), Err(Error::Name(_))), "{name}");
     }
     assert!(matches!(store.create("docs", Spec::default()), Err(Error::Exists(_))));
-    assert!(matches!(store.create("wide", vectors(70_000)), Err(Error::Query(_))));
+    assert!(matches!(store.create("wide", vectors(70_000)), Err(Error::Spec(_))));
     store.drop_collection("docs").unwrap();
     assert!(matches!(store.search("docs", &near(&[1.0, 0.0], 1)), Err(Error::NoCollection(_))));
     store.create("docs", vectors(3)).unwrap();
@@ -230,6 +230,80 @@ fn many_write_and_search_at_once() {
         }
     });
     assert_eq!(store.count("docs", None).unwrap(), 320);
+}
+
+#[test]
+fn rebuilding_makes_the_file_small_and_finds_all() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        store.create("docs", vectors(4)).unwrap();
+        let one =
+            |i: u32| point(&i.to_string(), &[1.0, i as f32, 2.0, 3.0], &"word ".repeat(400), json!({"i": i}));
+        for from in (0..3000).step_by(500) {
+            store.write(vec![put("docs", (from..from + 500).map(one).collect())]).unwrap();
+        }
+        let most = Filter::Within(Field::Payload("i".into()), Range { gte: Some(50.0), ..Range::default() });
+        store.write(vec![Change::RemoveWhere { collection: "docs".into(), filter: most }]).unwrap();
+    }
+    let bytes = || std::fs::metadata(folder.path().join(TRUTH)).unwrap().len();
+    let before = bytes();
+    rebuild(folder.path()).unwrap();
+    assert!(bytes() * 2 < before, "{} of {before}", bytes());
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.describe("docs").unwrap().unlinked, 0);
+    for i in 0..50u32 {
+        let hits = store.search("docs", &near(&[1.0, i as f32, 2.0, 3.0], 1)).unwrap();
+        assert_eq!(ids(&hits), [i.to_string().as_str()]);
+    }
+    let words = Search { text: Some("word".into()), k: 100, ..Search::default() };
+    assert_eq!(store.search("docs", &words).unwrap().len(), 50);
+}
+
+/// `tests/data/store-1.redb.gz` is `store.redb` as format 1 was first written: `docs` with three points of two dimensions,
+/// of which `b` was replaced, and `notes` without vectors.
+#[test]
+fn the_first_format_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-1.redb.gz");
+    let mut packed = flate2::read::GzDecoder::new(File::open(packed).unwrap());
+    std::io::copy(&mut packed, &mut File::create(folder.path().join(TRUTH)).unwrap()).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!((store.count("docs", None).unwrap(), store.count("notes", None).unwrap()), (3, 1));
+    assert_eq!(ids(&store.search("docs", &near(&[0.6, 0.8], 2)).unwrap()), ["b", "c"]);
+    let words = Search { text: Some("second".into()), k: 5, ..Search::default() };
+    let hits = store.search("docs", &words).unwrap();
+    assert_eq!((ids(&hits), hits[0].record.tags.as_slice()), (vec!["b"], &["t".to_owned()][..]));
+}
+
+/// Writes the file of the test above.
+#[test]
+#[ignore = "makes a fixture: STENTOR_TEST_FIXTURE names the file"]
+fn make_the_first_format() {
+    let Ok(file) = std::env::var("STENTOR_TEST_FIXTURE") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        store.create("docs", vectors(2)).unwrap();
+        store.create("notes", Spec::default()).unwrap();
+        let one = |id, vector, text| {
+            let mut point = point(id, vector, text, json!({"n": 1.5}));
+            point.record.tags = vec!["t".into()];
+            point
+        };
+        let first = vec![
+            one("a", &[1.0, 0.0], "first"),
+            one("b", &[1.0, 0.1], "old"),
+            one("c", &[0.0, 2.0], "third"),
+        ];
+        store.write(vec![put("docs", first)]).unwrap();
+        let note = Point { record: Record { id: "n".into(), ..Record::default() }, vector: None };
+        let again = put("docs", vec![one("b", &[0.6, 0.8], "second")]);
+        store.write(vec![again, put("notes", vec![note])]).unwrap();
+    }
+    let mut packed = flate2::write::GzEncoder::new(File::create(file).unwrap(), flate2::Compression::best());
+    std::io::copy(&mut File::open(folder.path().join(TRUTH)).unwrap(), &mut packed).unwrap();
+    packed.finish().unwrap();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! disk. A write is answered when it is on the disk and in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -53,35 +54,46 @@ pub fn ask<T>(queue: &SyncSender<Command>, command: impl FnOnce(Reply<T>) -> Com
 
 /// Runs until it is told to stop.
 pub fn run(inner: &Inner, queue: &Receiver<Command>) {
-    let mut left = None;
-    while let Some(command) = left.take().or_else(|| queue.recv().ok()) {
-        match command {
-            Command::Stop => return,
-            Command::Create(name, spec, reply) => drop(reply.send(create(inner, &name, &spec))),
-            Command::Drop(name, reply) => drop(reply.send(remove(inner, &name))),
-            Command::Forget(collection, upto) => {
-                if let Err(error) = inner.truth.write(|tables| tables.forget(collection, upto)) {
-                    tracing::warn!(%error, "noted changes are kept");
-                }
-            }
-            Command::Write(changes, reply) => {
-                inner.writing.store(true, Ordering::Relaxed);
-                let mut group = Group::new(inner);
-                group.take(changes, reply);
-                while left.is_none() && group.has_room() {
-                    match queue.try_recv() {
-                        Ok(Command::Write(changes, reply)) if group.fits(&changes) => {
-                            group.take(changes, reply)
-                        }
-                        Ok(other) => left = Some(other),
-                        Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                    }
-                }
-                group.commit();
-                inner.writing.store(false, Ordering::Relaxed);
+    let mut next = queue.recv().ok();
+    while let Some(command) = next.take().filter(|command| !matches!(command, Command::Stop)) {
+        // Who asked is told that there is no answer; the others are served. A transaction that was under way is undone.
+        match catch_unwind(AssertUnwindSafe(|| act(inner, command, queue))) {
+            Ok(left) => next = left,
+            Err(_) => tracing::error!("a write panicked, and is not done"),
+        }
+        inner.writing.store(false, Ordering::Relaxed);
+        next = next.or_else(|| queue.recv().ok());
+    }
+}
+
+/// Does a command, and writes that wait with one; what came after them and is not done yet.
+fn act(inner: &Inner, command: Command, queue: &Receiver<Command>) -> Option<Command> {
+    match command {
+        Command::Stop => {}
+        Command::Create(name, spec, reply) => drop(reply.send(create(inner, &name, &spec))),
+        Command::Drop(name, reply) => drop(reply.send(remove(inner, &name))),
+        Command::Forget(collection, upto) => {
+            if let Err(error) = inner.truth.write(|tables| tables.forget(collection, upto)) {
+                tracing::warn!(%error, "noted changes are kept");
             }
         }
+        Command::Write(changes, reply) => {
+            inner.writing.store(true, Ordering::Relaxed);
+            let mut group = Group::new(inner);
+            group.take(changes, reply);
+            let mut left = None;
+            while left.is_none() && group.has_room() {
+                match queue.try_recv() {
+                    Ok(Command::Write(changes, reply)) if group.fits(&changes) => group.take(changes, reply),
+                    Ok(other) => left = Some(other),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            group.commit();
+            return left;
+        }
     }
+    None
 }
 
 fn create(inner: &Inner, name: &str, spec: &Spec) -> Result<(), Error> {
@@ -99,9 +111,12 @@ fn remove(inner: &Inner, name: &str) -> Result<(), Error> {
     let collection = inner.collection(name)?;
     inner.truth.write(|tables| tables.drop(name, collection.number))?;
     inner.collections_mut().remove(name);
-    // Whoever searches it still has its files open.
+    // Whoever searches it still has its files open; what is left of them goes when the store is opened.
     let folder = inner.derived(collection.number);
-    std::fs::remove_dir_all(&folder).map_err(|source| Error::Io { file: folder, source })
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        tracing::warn!(folder = %folder.display(), %error, "an old index is left");
+    }
+    Ok(())
 }
 
 /// A change whose collection is known and whose points were checked.

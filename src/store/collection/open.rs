@@ -141,7 +141,7 @@ fn read(
 
 /// An index made of the vectors that the truth holds.
 fn made(view: &View, number: u32, vectors: Vectors) -> Result<Index, Error> {
-    let mut index = Index::new(vectors).map_err(Error::Query)?;
+    let mut index = Index::new(vectors).map_err(Error::Spec)?;
     let mut batch = Vec::new();
     view.vectors(number, vectors, |point, vector| {
         match vector {

@@ -21,8 +21,9 @@ const EF_EACH: usize = 3;
 /// Among so many points that suffices; among four times as many, twice as many nodes are followed, and so on.
 const EF_POINTS: usize = 100_000;
 const EF_MOST: usize = 512;
-/// Filters whose points are remembered until the next write.
+/// Filters whose points are remembered until the next write, and bytes that one of them is written in.
 const FILTERS: usize = 32;
+const FILTER_BYTES: usize = 4096;
 /// Of each of two lists that become one, so many times as many as are asked for, and some more.
 const FUSED: usize = 4;
 const SPARE: usize = 16;
@@ -95,7 +96,7 @@ impl Collection {
         let points: Arc<Bits> = Arc::new(self.points(state, view, filter)?.into_iter().collect());
         let mut filtered = lock();
         filtered.retain(|_, (sequence, _)| *sequence == state.sequence);
-        if filtered.len() < FILTERS {
+        if filtered.len() < FILTERS && key.len() <= FILTER_BYTES {
             filtered.insert(key, (state.sequence, points.clone()));
         }
         Ok(points)

@@ -10,7 +10,7 @@ mod view;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, TableError};
+use redb::{CompactionError, Database, DatabaseError, Durability, ReadableDatabase, TableError};
 
 use super::error::Error;
 use crate::types::store::Spec;
@@ -56,6 +56,7 @@ impl Truth {
 
     fn open_by(file: &Path, check: bool) -> Result<Truth, Error> {
         guarded(file, || {
+            let is_new = !file.exists();
             let mut builder = redb::Builder::new();
             builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
             let database = builder.create(file).map_err(|error| match error {
@@ -64,6 +65,11 @@ impl Truth {
             })?;
             let truth = Truth { file: file.to_owned(), database };
             truth.write(|tables| tables.begin())?;
+            if let (true, Some(folder)) = (is_new, file.parent()) {
+                // The file's name is to outlive a crash as what is in it does.
+                let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+                synced.map_err(|source| Error::Io { file: folder.to_owned(), source })?;
+            }
             let view = truth.view()?;
             match view.format()? {
                 FORMAT => Ok(truth),
@@ -92,6 +98,19 @@ impl Truth {
                     Err(error)
                 }
             }
+        })
+    }
+
+    /// Makes the file as small as it can be.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn compact(mut self) -> Result<(), Error> {
+        let database = &mut self.database;
+        guarded(&self.file, || match database.compact() {
+            Ok(_) => Ok(()),
+            Err(CompactionError::Storage(error)) => Err(at(&self.file, error.into())),
+            Err(other) => Err(at(&self.file, other.into())),
         })
     }
 
