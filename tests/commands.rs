@@ -263,3 +263,34 @@ fn transcribing_says_what_is_wrong_before_it_loads_a_model() {
     let said = home.fails(&["transcribe", &a, "--format", "srt", "--overwrite"], 1);
     assert!(said.contains("no speech model"), "{said}");
 }
+
+#[test]
+fn the_store_is_looked_after() {
+    let home = Home::new();
+    let said = |args: &[&str]| {
+        let out = home.run(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let none = "the store has no collections\n";
+    assert_eq!(said(&["store", "stats"]), none);
+    assert_eq!(said(&["store", "verify"]), none);
+    let copy = home.at("copy.snapshot");
+    let copy = copy.to_str().unwrap();
+    assert!(said(&["store", "snapshot", copy]).starts_with(copy));
+    assert!(home.fails(&["store", "snapshot", copy], 1).contains("copy.snapshot"), "it is not overwritten");
+    assert_eq!(said(&["store", "restore", copy]), none);
+    assert_eq!(said(&["store", "rebuild"]), none);
+    // As a server has it.
+    let held = fs::File::create(home.at("store/lock")).unwrap();
+    held.lock().unwrap();
+    for args in
+        [&["store", "stats"][..], &["store", "verify"], &["store", "restore", copy], &["store", "rebuild"]]
+    {
+        assert!(home.fails(args, 6).contains("another process has this store open"));
+    }
+    drop(held);
+    fs::write(home.at("store/store.redb"), vec![7; 100_000]).unwrap();
+    assert!(home.fails(&["store", "stats"], 7).contains("store.redb"));
+    assert_eq!(said(&["store", "restore", copy]), none);
+}

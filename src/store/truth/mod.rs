@@ -7,6 +7,7 @@ mod record;
 mod tables;
 mod view;
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -160,6 +161,12 @@ fn at(file: &Path, error: redb::Error) -> Error {
     let file = file.to_owned();
     match error {
         redb::Error::Corrupted(what) => Error::Damaged { file, what },
+        // So it says that a file is none of its own, or ends early.
+        redb::Error::Io(source)
+            if matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            Error::Damaged { file, what: source.to_string() }
+        }
         redb::Error::Io(source) => Error::Io { file, source },
         other => Error::Database { file, source: Box::new(other) },
     }
