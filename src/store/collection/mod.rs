@@ -28,7 +28,7 @@ use crate::types::store::{Described, Metric, Precision, Record, Spec, Vectors};
 
 /// Nodes that are linked before others may write.
 const LINKED: usize = 32;
-/// Nodes that may be unlinked before writing waits for it: scoring so many takes a search less than a millisecond.
+/// Nodes that may be unlinked before writing waits for it: each search scores them all, 12 MB of 384 dimensions.
 const UNLINKED: usize = 32_768;
 /// Nodes whose links are led past what is gone before others may write.
 const PASSED: u32 = 4096;
