@@ -169,6 +169,16 @@ impl Filter {
         Filter::All(tags.iter().map(|tag| Filter::tags_any(std::slice::from_ref(tag))).collect())
     }
 
+    /// Whether it asks for words.
+    pub fn has_words(&self) -> bool {
+        match self {
+            Filter::All(filters) | Filter::Any(filters) => filters.iter().any(Filter::has_words),
+            Filter::Not(filter) => filter.has_words(),
+            Filter::Words(_) => true,
+            Filter::In(..) | Filter::Within(..) | Filter::Exists(_) | Filter::Ids(_) => false,
+        }
+    }
+
     /// Points whose payload has this text at the path.
     pub fn is(path: &str, text: &str) -> Filter {
         Filter::In(Field::Payload(path.to_owned()), vec![Scalar::Text(text.to_owned())])

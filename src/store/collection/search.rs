@@ -45,9 +45,10 @@ impl Collection {
     /// It asks for what the collection has not, or for a vector of another length; the disk cannot be read.
     pub fn search(&self, truth: &Truth, search: &Search) -> Result<Vec<Hit>, Error> {
         let k = search.k.min(MOST);
-        if let (Some(text), true) = (&self.text, search.text.is_some() || search.filter.is_some()) {
-            text.sync(truth, self.number)?;
+        if search.text.is_some() {
+            self.sync_words(truth)?;
         }
+        self.sync_for(truth, search.filter.as_ref())?;
         let state = self.state();
         // Opened with the state held: what it has more than that is one write.
         let view = truth.view()?;
@@ -186,7 +187,7 @@ impl Collection {
     /// As [`search`](Self::search).
     pub fn count(&self, truth: &Truth, filter: Option<&Filter>) -> Result<u64, Error> {
         let Some(filter) = filter else { return Ok(self.state().live.len()) };
-        self.sync_words(truth)?;
+        self.sync_for(truth, Some(filter))?;
         let state = self.state();
         Ok(self.points(&state, &truth.view()?, filter)?.len())
     }
@@ -202,7 +203,7 @@ impl Collection {
         from: u32,
         mut each: impl FnMut(u32, Record) -> bool,
     ) -> Result<(), Error> {
-        self.sync_words(truth)?;
+        self.sync_for(truth, filter)?;
         let (view, mut points) = {
             let state = self.state();
             let view = truth.view()?;
@@ -218,6 +219,11 @@ impl Collection {
             }
         }
         Ok(())
+    }
+
+    /// Brings the words up to date where a filter asks for some.
+    fn sync_for(&self, truth: &Truth, filter: Option<&Filter>) -> Result<(), Error> {
+        if filter.is_some_and(Filter::has_words) { self.sync_words(truth) } else { Ok(()) }
     }
 
     fn sync_words(&self, truth: &Truth) -> Result<(), Error> {
