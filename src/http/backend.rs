@@ -3,17 +3,12 @@
 use futures::future::BoxFuture;
 
 use crate::service::live::{self, Session};
-use crate::service::{Card, Context, Error, Generation, Readiness, Service, Transcription, Upload};
-use crate::types::{asr, embed, llm};
+use crate::service::rag::Models;
+use crate::service::{Card, Context, Error, Readiness, Service, Transcription, Upload};
+use crate::types::asr;
 
 /// Answers requests. See [`Service`], which is the one that serves.
-pub trait Backend: Send + Sync + 'static {
-    /// Starts to generate text.
-    fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>>;
-
-    /// The tokens of a prompt, without generating.
-    fn tokenize(&self, ctx: Context, request: llm::Tokenize) -> BoxFuture<'_, Result<llm::Tokens, Error>>;
-
+pub trait Backend: Models {
     /// The text of tokens of `model`.
     fn detokenize(
         &self,
@@ -21,9 +16,6 @@ pub trait Backend: Send + Sync + 'static {
         model: String,
         tokens: Vec<u32>,
     ) -> BoxFuture<'_, Result<String, Error>>;
-
-    /// Embeds every input.
-    fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
 
     /// Reads a recording and begins to transcribe it.
     fn transcribe(
@@ -44,14 +36,6 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 impl Backend for Service {
-    fn generate(&self, ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>> {
-        Box::pin(Service::generate(self, ctx, request))
-    }
-
-    fn tokenize(&self, ctx: Context, request: llm::Tokenize) -> BoxFuture<'_, Result<llm::Tokens, Error>> {
-        Box::pin(Service::tokenize(self, ctx, request))
-    }
-
     fn detokenize(
         &self,
         ctx: Context,
@@ -59,10 +43,6 @@ impl Backend for Service {
         tokens: Vec<u32>,
     ) -> BoxFuture<'_, Result<String, Error>> {
         Box::pin(Service::detokenize(self, ctx, model, tokens))
-    }
-
-    fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
-        Box::pin(Service::embed(self, ctx, request))
     }
 
     fn transcribe(

@@ -45,6 +45,7 @@ pub use server::{serve, stop_signal};
 
 use crate::obs::Exposition;
 use crate::service::points::Points;
+use crate::service::rag::{self, Models, Rag};
 use crate::service::responses::Responses;
 use crate::types::key::ApiKey;
 
@@ -125,6 +126,7 @@ struct Shared {
     backend: Arc<dyn Backend>,
     responses: Responses,
     points: Points,
+    rag: Rag,
     settings: Settings,
     metrics: Exposition,
     /// Cancelled when the server is told to stop.
@@ -148,9 +150,11 @@ impl State {
         metrics: Exposition,
     ) -> State {
         let kib = usize::try_from(settings.body_memory_bytes >> 10).unwrap_or(usize::MAX);
+        let models: Arc<dyn Models> = backend.clone();
         State(Arc::new(Shared {
             backend,
             responses,
+            rag: Rag::new(models, points.clone(), rag::Options::default()),
             points,
             metrics,
             stopping: CancellationToken::new(),
@@ -173,6 +177,10 @@ impl State {
 
     fn points(&self) -> &Points {
         &self.0.points
+    }
+
+    fn rag(&self) -> &Rag {
+        &self.0.rag
     }
 
     fn settings(&self) -> &Settings {

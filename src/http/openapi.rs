@@ -7,7 +7,7 @@ use utoipa::{Modify, OpenApi};
 use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, models, tokenize};
 use super::paneas::asr;
-use super::pmx::{points, transcribe};
+use super::pmx::{index, parse, points, query, transcribe};
 use super::realtime;
 use super::{Access, routes, system};
 
@@ -33,6 +33,11 @@ use super::{Access, routes, system};
         asr::create,
         realtime::paneas::connect,
         transcribe::create,
+        index::create,
+        query::query,
+        query::tags,
+        query::change_tags,
+        parse::create,
         points::embed,
         points::upsert,
         points::collections,
@@ -63,7 +68,7 @@ impl Modify for Keys {
         for route in routes::table().iter().filter(|route| route.access == Access::Key) {
             let path = route.path.replace("{*", "{");
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
-            for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            for operation in [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten() {
                 let either = ["bearer", "header"].map(|name| SecurityRequirement::new(name, [] as [&str; 0]));
                 operation.security = Some(either.to_vec());
             }

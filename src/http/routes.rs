@@ -1,7 +1,7 @@
 //! The one table of routes. The router, the keys that are asked for, the labels of the metrics and the test
 //! of the API description all read it.
 
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::State;
 use super::dialect::Dialect;
@@ -55,6 +55,11 @@ const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/api/v1/asr", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::asr::create) },
     Route { method: "GET", path: "/api/v1/asr/stream", access: Access::Key, dialect: Dialect::Paneas, handler: || get(realtime::paneas::connect) },
     Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::PmxSpeech, handler: || post(pmx::transcribe::create) },
+    Route { method: "POST", path: "/index", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::index::create) },
+    Route { method: "POST", path: "/query", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::query::query) },
+    Route { method: "GET", path: "/tags", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::query::tags) },
+    Route { method: "PATCH", path: "/docs/{doc_id}/tags", access: Access::Key, dialect: Dialect::Pmx, handler: || patch(pmx::query::change_tags) },
+    Route { method: "POST", path: "/parse/document", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::parse::create) },
     Route { method: "POST", path: "/embed", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::points::embed) },
     Route { method: "POST", path: "/qdrant/upsert", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::points::upsert) },
     Route { method: "GET", path: "/qdrant/collections", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::points::collections) },

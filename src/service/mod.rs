@@ -10,6 +10,8 @@ mod listen;
 pub mod live;
 mod logprobs;
 pub mod points;
+pub mod rag;
+mod records;
 mod resolve;
 pub mod responses;
 mod tokenize;
@@ -56,6 +58,8 @@ pub struct Upload {
     pub file: File,
     /// The name the client gave, only ever used as a hint of the format.
     pub name: Option<String>,
+    /// The MIME type the client gave, as the same.
+    pub mime: Option<String>,
 }
 
 /// A model as callers see it.

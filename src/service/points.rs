@@ -12,6 +12,9 @@ use crate::types::store::{Change, Described, Point, Spec, Stemming, Vectors};
 /// What a caller is told to wait when too many writes wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What the names of the server's own collections begin with. Callers neither see them nor write to them.
+pub(super) const OWN: &str = "stentor:";
+
 /// The store as requests see it. Cheap to clone; the store is closed with the last of them.
 #[derive(Clone)]
 pub struct Points(Arc<Store>);
@@ -25,9 +28,11 @@ impl Points {
         Ok(Points(Arc::new(Store::open(folder)?)))
     }
 
-    /// The collections by name.
+    /// The collections by name, but for the server's own.
     pub fn collections(&self) -> Vec<Described> {
-        self.0.collections()
+        let mut collections = self.0.collections();
+        collections.retain(|collection| !collection.name.starts_with(OWN));
+        collections
     }
 
     /// Puts points, all of them or none, durably. A collection that is not there is made for vectors like the first,
@@ -37,6 +42,9 @@ impl Points {
     /// A point is none for the collection, or the disk cannot be written.
     pub async fn put(&self, collection: String, points: Vec<Point>) -> Result<(Done, Described), Error> {
         self.run(move |store| {
+            if collection.starts_with(OWN) {
+                return Err(store::Error::Name(collection));
+            }
             if let Err(store::Error::NoCollection(_)) = store.describe(&collection) {
                 let dim = points.iter().find_map(|point| Some(point.vector.as_ref()?.len()));
                 let vectors =
@@ -54,7 +62,27 @@ impl Points {
         .await
     }
 
-    async fn run<T: Send + 'static>(
+    /// A collection; `None`: there is none of that name.
+    pub(super) async fn describe(&self, collection: String) -> Result<Option<Described>, Error> {
+        self.run(move |store| match store.describe(&collection) {
+            Ok(described) => Ok(Some(described)),
+            Err(store::Error::NoCollection(_)) => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// Makes a collection, if another caller was not quicker.
+    pub(super) async fn create(&self, collection: String, spec: Spec) -> Result<(), Error> {
+        self.run(move |store| match store.create(&collection, spec) {
+            Ok(()) | Err(store::Error::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// Works with the store on a thread that may wait for the disk.
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, store::Error> + Send + 'static,
     ) -> Result<T, Error> {

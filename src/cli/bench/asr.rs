@@ -90,6 +90,6 @@ async fn transcribe(service: &Service, model: &str, args: &Args, case: &str) -> 
         request.chunking = Chunking::Chunks(vad);
     }
     let name = args.audio.file_name().map(|name| name.to_string_lossy().into_owned());
-    let upload = Upload { file: File::open(&args.audio)?, name };
+    let upload = Upload { file: File::open(&args.audio)?, name, mime: None };
     Ok(service.transcribe(Context::default(), request, upload).await?.collect().await?)
 }

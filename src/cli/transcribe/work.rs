@@ -118,7 +118,7 @@ async fn one(service: &Service, job: &Job, shown: &Shown, path: &Path, output: &
     let begun = Instant::now();
     let mut bar = shown.begin(path);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let upload = Upload { file: File::open(path).map_err(anyhow::Error::from)?, name };
+    let upload = Upload { file: File::open(path).map_err(anyhow::Error::from)?, name, mime: None };
     let heard = service.transcribe(Context::default(), job.request.clone(), upload).await?;
     let model = heard.model.clone();
     let transcript = Transcription::new(model, watched(heard, move |delta| bar.see(delta))).collect().await?;

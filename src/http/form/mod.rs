@@ -1,4 +1,4 @@
-//! Multipart forms with a recording: the file goes to disk as it arrives, text fields stay small.
+//! Multipart forms with files: these go to disk as they arrive, text fields stay small.
 
 mod values;
 
@@ -21,7 +21,7 @@ use crate::service::Upload;
 
 pub(crate) use values::{Field, Values};
 
-/// More parts than any client sends.
+/// More parts than any client sends beside its files.
 const MAX_PARTS: usize = 64;
 /// Longest text field: the transcript of a recording of hours. Others have shorter limits of their own.
 const MAX_TEXT: usize = 256 << 10;
@@ -35,14 +35,36 @@ const PIECE: usize = 64 << 10;
 /// A form, read completely.
 #[derive(Debug)]
 pub(crate) struct Form {
-    upload: Option<Upload>,
+    /// At most as many as were asked for.
+    pub uploads: Vec<Upload>,
     /// The other fields.
     pub values: Values,
 }
 
+/// The files that a form may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Files<'a> {
+    /// Names of the parts that they are in.
+    pub names: &'a [&'a str],
+    pub most: usize,
+}
+
+impl<'a> Files<'a> {
+    /// One, in a part of one of these names.
+    pub const fn one(names: &'a [&'a str]) -> Files<'a> {
+        Files { names, most: 1 }
+    }
+}
+
+/// Whether a request's body is a form.
+pub(crate) fn is_form(request: &Request) -> bool {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.trim_start().to_ascii_lowercase().starts_with("multipart/")
+}
+
 impl Form {
-    /// Reads a form whose recording has one of these names.
-    pub async fn read(request: Request, state: &State, names: &[&str]) -> Result<Form, ApiError> {
+    /// Reads a form with these files.
+    pub async fn read(request: Request, state: &State, files: Files<'_>) -> Result<Form, ApiError> {
         let (parts, body) = request.into_parts();
         let boundary = parts
             .headers
@@ -52,7 +74,7 @@ impl Form {
                 ApiError::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
                     "unsupported_media_type",
-                    "send the recording as `Content-Type: multipart/form-data` with a boundary",
+                    "send the file as `Content-Type: multipart/form-data` with a boundary",
                 )
             })?;
         let Ok(_permit) = state.0.uploads.clone().try_acquire_owned() else {
@@ -63,12 +85,12 @@ impl Form {
         let chunks = body::chunks(&parts.headers, body, settings.audio_body_bytes, settings.stall_timeout);
         let unseen = Arc::new(AtomicUsize::new(0));
         let multipart = multer::Multipart::new(paced(chunks, Arc::clone(&unseen)), boundary);
-        read(state, multipart, names, &unseen).await
+        read(state, multipart, files, &unseen).await
     }
 
-    /// The recording.
-    pub fn upload(self) -> Result<Upload, ApiError> {
-        self.upload.ok_or_else(|| ApiError::invalid("file", "`file` is missing: attach the recording"))
+    /// The one file.
+    pub fn upload(mut self) -> Result<Upload, ApiError> {
+        self.uploads.pop().ok_or_else(|| ApiError::invalid("file", "`file` is missing: attach the file"))
     }
 }
 
@@ -76,7 +98,7 @@ impl FromRequest<State> for Form {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
-        Form::read(request, state, &["file"]).await
+        Form::read(request, state, Files::one(&["file"])).await
     }
 }
 
@@ -112,26 +134,33 @@ fn paced(
 async fn read(
     state: &State,
     mut multipart: multer::Multipart<'_>,
-    names: &[&str],
+    files: Files<'_>,
     unseen: &AtomicUsize,
 ) -> Result<Form, ApiError> {
-    let (mut recording, mut fields) = (None, Vec::new());
+    let (mut uploads, mut fields) = (Vec::new(), Vec::new());
     let mut parts = 0;
     while let Some(mut field) = multipart.next_field().await.map_err(explain)? {
         unseen.store(0, Ordering::Relaxed);
         parts += 1;
-        if parts > MAX_PARTS {
-            return Err(ApiError::invalid("file", format!("the form has more than {MAX_PARTS} parts")));
+        let most = MAX_PARTS + files.most - 1;
+        if parts > most {
+            return Err(ApiError::invalid("file", format!("the form has more than {most} parts")));
         }
         let name = field.name().unwrap_or_default().to_owned();
-        if names.contains(&name.as_str()) {
-            if recording.is_some() {
-                return Err(ApiError::invalid(
-                    name.clone(),
-                    format!("`{name}` is a second recording; send one"),
-                ));
+        if files.names.contains(&name.as_str()) {
+            if uploads.len() == files.most {
+                let message = match files.most {
+                    1 => format!("`{name}` is a second file; send one"),
+                    most => format!("the form has more than {most} files; send several forms"),
+                };
+                return Err(ApiError::invalid(name, message));
             }
-            recording = Some(spool(state, &mut field, unseen).await?);
+            let (upload, size) = spool(state, &mut field, unseen).await?;
+            // Of several files each has an error of its own.
+            if size == 0 && files.most == 1 {
+                return Err(ApiError::invalid("file", "the file is empty"));
+            }
+            uploads.push(upload);
             continue;
         }
         let is_file = field.file_name().is_some();
@@ -154,20 +183,21 @@ async fn read(
             fields.push((name, text));
         }
     }
-    Ok(Form { upload: recording, values: Values::new(fields) })
+    Ok(Form { uploads, values: Values::new(fields) })
 }
 
 fn clip(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-/// Writes the part to a file that has no name, so that nothing is left behind whatever happens.
+/// Writes the part to a file that has no name, so that nothing is left behind whatever happens; its bytes.
 async fn spool(
     state: &State,
     field: &mut multer::Field<'_>,
     unseen: &AtomicUsize,
-) -> Result<Upload, ApiError> {
+) -> Result<(Upload, usize), ApiError> {
     let name = field.file_name().map(|name| name.chars().take(MAX_NAME).collect());
+    let mime = field.content_type().map(|mime| mime.essence_str().chars().take(MAX_NAME).collect());
     let folder = state.settings().spool_dir.clone();
     let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder))
         .await
@@ -180,13 +210,10 @@ async fn spool(
         size = size.saturating_add(chunk.len());
         file.write_all(&chunk).await.map_err(disk)?;
     }
-    if size == 0 {
-        return Err(ApiError::invalid("file", "the recording is empty"));
-    }
     file.flush().await.map_err(disk)?;
     let mut file = file.into_std().await;
     file.seek(SeekFrom::Start(0)).map_err(disk)?;
-    Ok(Upload { file, name })
+    Ok((Upload { file, name, mime }, size))
 }
 
 fn disk(error: std::io::Error) -> ApiError {

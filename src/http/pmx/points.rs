@@ -14,7 +14,7 @@ use crate::types::embed;
 use crate::types::store::{Described, Metric, Point, Record};
 
 /// The collection of requests that name none.
-const COLLECTION: &str = "pmx_docs";
+pub(super) const COLLECTION: &str = "pmx_docs";
 /// Points or texts of a request at most.
 const MOST: usize = 16_384;
 
@@ -46,7 +46,7 @@ pub(crate) struct PointBody {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Id {
+pub(super) enum Id {
     Text(String),
     Number(i64),
 }
@@ -119,12 +119,18 @@ pub(crate) struct Embedded {
     model: String,
 }
 
-impl PointBody {
-    fn into_point(self) -> Point {
-        let id = match self.id {
+impl Id {
+    pub(super) fn into_text(self) -> String {
+        match self {
             Id::Text(id) => id,
             Id::Number(id) => id.to_string(),
-        };
+        }
+    }
+}
+
+impl PointBody {
+    fn into_point(self) -> Point {
+        let id = self.id.into_text();
         let payload = self.payload.unwrap_or_default();
         let text = payload.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
         let tags = payload.get("tags").and_then(Value::as_array).into_iter().flatten();
@@ -152,7 +158,7 @@ impl From<Described> for Collection {
     }
 }
 
-fn check(param: &'static str, count: usize) -> Result<(), ApiError> {
+pub(super) fn check(param: &'static str, count: usize) -> Result<(), ApiError> {
     if (1..=MOST).contains(&count) {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::dialect::DetailBody;
-use crate::http::form::{Form, Values};
+use crate::http::form::{Files, Form, Values};
 use crate::http::observe::ModelId;
 use crate::http::speech::{self, MAX_PROMPT};
 use crate::http::{ApiError, State};
@@ -14,7 +14,7 @@ use crate::service::Context;
 use crate::types::asr::{self, Chunking, Task, Transcript};
 
 /// Names of the part that is the recording.
-const FILE: &[&str] = &["file", "audio", "input"];
+const FILE: Files<'static> = Files::one(&["file", "audio", "input"]);
 /// Of a chunk that PMX cuts, in seconds.
 const CHUNK_LENGTH: u64 = 120;
 const NO_SPEECH: f32 = 0.8;

@@ -97,6 +97,14 @@ impl EmbedTokenizer {
         Ok(self.framed(&ids))
     }
 
+    /// How many tokens a text is with the special tokens around it, however long it is. One that the tokenizer refuses
+    /// has none.
+    pub fn count(&self, text: &str) -> usize {
+        let Ok(encoding) = self.tokenizer.encode_fast(text, false) else { return 0 };
+        let parts = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum::<usize>();
+        self.prefix.len() + encoding.get_ids().len() + parts + self.suffix.len()
+    }
+
     /// Token ids framed and cut like a text's. Ids that a tokenizer has framed already are not framed twice.
     ///
     /// # Errors
