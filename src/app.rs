@@ -17,6 +17,8 @@ pub use crate::http::stop_signal;
 use crate::model::{embed, llm, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
+use crate::service::files::{self, Files};
+use crate::service::jobs::Jobs;
 use crate::service::points::Points;
 use crate::service::responses::{self, Responses};
 use crate::service::{self, Service};
@@ -24,6 +26,8 @@ use crate::types::model::{Format, Installed, Kind};
 
 /// How often idle models are looked for, and metrics folded.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Every so many times files and jobs are looked through for those whose time is over: ten minutes.
+const SWEEP: u64 = 120;
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -110,20 +114,24 @@ pub async fn serve(
     let engine = Engine::start(models, engine_options(config))?;
     let options = service_options(config, settings.default_chat.clone());
     let service = Service::new(engine.clone(), options);
-    let points = points(config)?;
-    let state = http::State::new(Arc::new(service), responses(config)?, points, settings, metrics.clone());
+    let state = http::State::new(Arc::new(service), stored(config)?, settings, metrics.clone());
     listening(bound);
 
     let loading = {
-        let engine = engine.clone();
+        let (engine, state) = (engine.clone(), state.clone());
         tokio::spawn(async move {
             // A failure is the engine's state, which `/readyz` shows, and is in the log.
             if engine.preload(&preload).await.is_ok() {
                 ready(&preload);
             }
+            match state.resume().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "jobs that were not over go on"),
+                Err(error) => tracing::error!(%error, "jobs that were not over cannot be read"),
+            }
         })
     };
-    let upkeep = tokio::spawn(upkeep(engine.clone(), metrics));
+    let upkeep = tokio::spawn(upkeep(engine.clone(), state.clone(), metrics));
     let stop = {
         let engine = engine.clone();
         async move {
@@ -145,13 +153,18 @@ pub async fn serve(
     served
 }
 
-/// Until it is aborted: folds metrics and unloads idle models.
-async fn upkeep(engine: Engine, metrics: obs::Exposition) {
+/// Until it is aborted: folds metrics, unloads idle models, and forgets what was to be kept until now.
+async fn upkeep(engine: Engine, state: http::State, metrics: obs::Exposition) {
     let mut tick = tokio::time::interval(UPKEEP);
-    loop {
+    for turn in 0u64.. {
         tick.tick().await;
         metrics.upkeep();
         engine.sweep().await;
+        if turn % SWEEP == 0
+            && let Err(error) = state.sweep().await
+        {
+            tracing::warn!(%error, "what was to be kept until now is kept");
+        }
     }
 }
 
@@ -264,9 +277,14 @@ fn responses(config: &Config) -> Result<Responses, Error> {
         .map_err(|source| Error::Io { action: "open the folder of responses in the home folder", source })
 }
 
-/// The store of the home folder.
-fn points(config: &Config) -> Result<Points, Error> {
-    Ok(Points::open(&config.store())?)
+/// What the home folder keeps.
+fn stored(config: &Config) -> Result<http::Stored, Error> {
+    let points = Points::open(&config.store())?;
+    let limits = files::Limits { bytes: config.files.keep_bytes };
+    let files = Files::open(&config.home.join("files"), points.clone(), limits)
+        .map_err(|source| Error::Io { action: "open the folder of files in the home folder", source })?;
+    let jobs = Jobs::new(points.clone(), files.clone(), config.jobs.keep);
+    Ok(http::Stored { responses: responses(config)?, points, files, jobs })
 }
 
 fn service_options(config: &Config, default_chat: Option<String>) -> service::Options {
@@ -291,6 +309,7 @@ fn http_settings(
         keys,
         allowed_hosts: config.allowed_hosts.clone(),
         cors_origins: config.cors_origins.clone(),
+        remote_hosts: config.remote_hosts.clone(),
         json_body_bytes: config.limits.json_body_bytes,
         audio_body_bytes: config.limits.audio_body_bytes,
         max_connections: config.limits.max_connections,

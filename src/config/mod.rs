@@ -59,10 +59,14 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Exact origins whose pages may call the API from a browser.
     pub cors_origins: Vec<String>,
+    /// `host` or `host:port`: where clients may have files fetched from and results sent to.
+    pub remote_hosts: Vec<String>,
     pub limits: Limits,
     pub log: Log,
     pub models: Models,
     pub responses: Responses,
+    pub files: Files,
+    pub jobs: Jobs,
     pub device: Device,
     /// Keys given in the environment, hashed as soon as they were read.
     env_keys: Vec<ApiKey>,
@@ -137,6 +141,20 @@ pub struct Responses {
     pub keep: usize,
     /// Bytes of all of them together.
     pub keep_bytes: u64,
+}
+
+/// Files that callers leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Bytes of all of them together.
+    pub keep_bytes: u64,
+}
+
+/// Work that outlives its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jobs {
+    /// How long what came of a job is kept.
+    pub keep: Duration,
 }
 
 /// How much of the machine to use.
@@ -284,6 +302,7 @@ impl Config {
             api_key_file: None,
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
+            remote_hosts: Vec::new(),
             limits: Limits {
                 json_body_bytes: 32 << 20,
                 audio_body_bytes: 512 << 20,
@@ -310,6 +329,8 @@ impl Config {
                 asr: None,
             },
             responses: Responses { keep: 10_000, keep_bytes: 1 << 30 },
+            files: Files { keep_bytes: 16 << 30 },
+            jobs: Jobs { keep: Duration::from_secs(7 * 24 * 3600) },
             device: Device { kind: DeviceKind::Auto, memory_budget_bytes: None, threads: None },
             env_keys: Vec::new(),
             origins: BTreeMap::new(),

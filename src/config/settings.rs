@@ -105,6 +105,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "exact origins whose pages may call the API, such as https://chat.example.org",
         set: |c, v| { c.cors_origins = list(v, origin)?; Ok(()) },
         get: |c| Some(c.cors_origins.clone().into()) },
+    Setting { name: "remote_hosts", shape: Shape::List,
+        help: "hosts, with :PORT where it is not the usual one, that clients may name in file_url and callback_url",
+        set: |c, v| { c.remote_hosts = list(v, host_and_port)?; Ok(()) },
+        get: |c| Some(c.remote_hosts.clone().into()) },
     Setting { name: "limits.json_body_bytes", shape: Shape::Int,
         help: "largest JSON body",
         set: |c, v| { c.limits.json_body_bytes = int(v, 1024, GIB)? as u64; Ok(()) },
@@ -212,6 +216,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "disk space for them; what was not used for longest goes first",
         set: |c, v| { c.responses.keep_bytes = int(v, 0, 1 << 40)? as u64; Ok(()) },
         get: |c| Some((c.responses.keep_bytes as i64).into()) },
+    Setting { name: "files.keep_bytes", shape: Shape::Int,
+        help: "disk space for the files that callers leave with /v1/files and with jobs",
+        set: |c, v| { c.files.keep_bytes = int(v, 0, 1 << 50)? as u64; Ok(()) },
+        get: |c| Some((c.files.keep_bytes as i64).into()) },
+    Setting { name: "jobs.keep_s", shape: Shape::Int,
+        help: "seconds that what came of a job can be asked for",
+        set: |c, v| { c.jobs.keep = seconds(v, 60, 365 * 24 * 3600)?; Ok(()) },
+        get: |c| Some((c.jobs.keep.as_secs() as i64).into()) },
     Setting { name: "device.kind", shape: Shape::Text,
         help: if cfg!(feature = "cuda") { "auto, cpu or cuda; auto is a GPU where there is one" } else { "auto or cpu" },
         set: |c, v| { c.device.kind = device_kind(&text(v)?)?; Ok(()) },
@@ -307,6 +319,17 @@ fn host(text: String) -> Result<String, String> {
         Ok(text.to_ascii_lowercase())
     } else {
         Err(format!("has the entry `{text}`; each must be a bare host name, without scheme, port or `*`"))
+    }
+}
+
+/// A host, and a port where it is not the usual one.
+fn host_and_port(text: String) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') => match port.parse::<u16>() {
+            Ok(port) => Ok(format!("{}:{port}", host(name.to_owned())?)),
+            Err(_) => Err(format!("has the entry `{text}`, whose port is none")),
+        },
+        _ => host(text),
     }
 }
 

@@ -131,6 +131,8 @@ impl From<service::Error> for ApiError {
             E::WrongKind { .. } => new(StatusCode::BAD_REQUEST, "model_not_supported").param("model"),
             E::UnknownResponse { .. } => new(StatusCode::NOT_FOUND, "response_not_found"),
             E::UnknownCollection { .. } => new(StatusCode::NOT_FOUND, "collection_not_found"),
+            E::Missing { .. } => new(StatusCode::NOT_FOUND, "not_found"),
+            E::Full { .. } => new(StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             E::Conflict { .. } => new(StatusCode::CONFLICT, "conflict"),
             E::Overloaded { retry_after, .. } | E::OverShare { retry_after, .. } => {
                 new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded").retry_after(retry_after)

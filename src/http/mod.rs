@@ -23,6 +23,7 @@ mod server;
 mod speech;
 mod sse;
 mod system;
+mod work;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -44,9 +45,14 @@ pub use routes::{Access, Route, table};
 pub use server::{serve, stop_signal};
 
 use crate::obs::Exposition;
+use crate::service;
+use crate::service::files::Files;
+use crate::service::jobs::{Jobs, Work};
 use crate::service::points::Points;
 use crate::service::rag::{self, Models, Rag};
+use crate::service::remote::{self, Remote};
 use crate::service::responses::Responses;
+use crate::service::vector_stores::VectorStores;
 use crate::types::key::ApiKey;
 
 /// What the HTTP side is told by the configuration.
@@ -85,6 +91,8 @@ pub struct Settings {
     pub stream_keep_alive: Duration,
     /// Time for running requests to finish after a stop signal.
     pub shutdown_grace: Duration,
+    /// Hosts whose files clients may name by URL, and that results may be sent to.
+    pub remote_hosts: Vec<String>,
     /// Models for requests that name none.
     pub default_chat: Option<String>,
     pub default_embed: Option<String>,
@@ -111,6 +119,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(1800),
             stream_keep_alive: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(45),
+            remote_hosts: Vec::new(),
             default_chat: None,
             default_embed: None,
             default_asr: None,
@@ -122,11 +131,24 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct State(Arc<Shared>);
 
+/// What outlives a request, and the process.
+#[derive(Clone)]
+pub struct Stored {
+    /// The store.
+    pub points: Points,
+    /// Responses that are kept.
+    pub responses: Responses,
+    /// Files that callers left.
+    pub files: Files,
+    pub jobs: Jobs,
+}
+
 struct Shared {
     backend: Arc<dyn Backend>,
-    responses: Responses,
-    points: Points,
+    stored: Stored,
     rag: Rag,
+    vector_stores: VectorStores,
+    remote: Remote,
     settings: Settings,
     metrics: Exposition,
     /// Cancelled when the server is told to stop.
@@ -141,21 +163,22 @@ struct Shared {
 }
 
 impl State {
-    /// `backend` answers, `responses` are those that are kept, `points` is the store, `metrics` is what `/metrics` shows.
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        responses: Responses,
-        points: Points,
-        settings: Settings,
-        metrics: Exposition,
-    ) -> State {
+    /// `backend` answers, `stored` is what is kept, `metrics` is what `/metrics` shows.
+    pub fn new(backend: Arc<dyn Backend>, stored: Stored, settings: Settings, metrics: Exposition) -> State {
         let kib = usize::try_from(settings.body_memory_bytes >> 10).unwrap_or(usize::MAX);
         let models: Arc<dyn Models> = backend.clone();
+        let Stored { points, files, jobs, .. } = &stored;
+        let rag = Rag::new(models, points.clone(), rag::Options::default());
         State(Arc::new(Shared {
             backend,
-            responses,
-            rag: Rag::new(models, points.clone(), rag::Options::default()),
-            points,
+            vector_stores: VectorStores::new(points.clone(), rag.clone(), files.clone(), jobs.clone()),
+            rag,
+            remote: Remote::new(remote::Options {
+                hosts: settings.remote_hosts.clone(),
+                bytes: settings.audio_body_bytes,
+                folder: settings.spool_dir.clone(),
+            }),
+            stored,
             metrics,
             stopping: CancellationToken::new(),
             active: TaskTracker::new(),
@@ -167,16 +190,54 @@ impl State {
         }))
     }
 
+    /// Goes on with the jobs that were not over when the server stopped.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn resume(&self) -> Result<usize, service::Error> {
+        self.jobs().resume(&self.worker()).await
+    }
+
+    /// Forgets what was to be kept until now.
+    ///
+    /// # Errors
+    /// The store cannot be read and written.
+    pub async fn sweep(&self) -> Result<(), service::Error> {
+        self.jobs().sweep().await?;
+        self.files().sweep().await
+    }
+
     fn backend(&self) -> &dyn Backend {
         self.0.backend.as_ref()
     }
 
     fn responses(&self) -> &Responses {
-        &self.0.responses
+        &self.0.stored.responses
     }
 
     fn points(&self) -> &Points {
-        &self.0.points
+        &self.0.stored.points
+    }
+
+    fn files(&self) -> &Files {
+        &self.0.stored.files
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.0.stored.jobs
+    }
+
+    /// Who does jobs.
+    fn worker(&self) -> Arc<dyn Work> {
+        work::worker(self)
+    }
+
+    fn remote(&self) -> &Remote {
+        &self.0.remote
+    }
+
+    fn vector_stores(&self) -> &VectorStores {
+        &self.0.vector_stores
     }
 
     fn rag(&self) -> &Rag {

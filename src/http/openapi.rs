@@ -5,8 +5,9 @@ use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
 use super::openai::responses::{self, stored};
-use super::openai::{audio, chat, completions, embeddings, models, tokenize};
+use super::openai::{audio, chat, completions, embeddings, files, models, tokenize, vector_stores};
 use super::paneas::asr;
+use super::pmx::jobs::{of_parse, of_transcribe};
 use super::pmx::{index, parse, points, query, transcribe};
 use super::realtime;
 use super::{Access, routes, system};
@@ -22,6 +23,27 @@ use super::{Access, routes, system};
         stored::delete,
         stored::input_items,
         embeddings::create,
+        files::create,
+        files::list,
+        files::retrieve,
+        files::delete,
+        files::content,
+        vector_stores::create,
+        vector_stores::list,
+        vector_stores::retrieve,
+        vector_stores::update,
+        vector_stores::delete,
+        vector_stores::search::search,
+        vector_stores::files::create,
+        vector_stores::files::list,
+        vector_stores::files::retrieve,
+        vector_stores::files::update,
+        vector_stores::files::delete,
+        vector_stores::files::content,
+        vector_stores::batches::create,
+        vector_stores::batches::retrieve,
+        vector_stores::batches::cancel,
+        vector_stores::batches::list,
         audio::transcribe,
         audio::translate,
         audio::align::align,
@@ -33,6 +55,12 @@ use super::{Access, routes, system};
         asr::create,
         realtime::paneas::connect,
         transcribe::create,
+        of_transcribe::create,
+        of_transcribe::retrieve,
+        of_transcribe::cancel,
+        of_parse::create,
+        of_parse::retrieve,
+        of_parse::cancel,
         index::create,
         query::query,
         query::tags,

@@ -8,6 +8,7 @@ pub enum ErrorKind {
     Invalid,
     NotFound,
     Conflict,
+    Full,
     Overloaded,
     Timeout,
     Cancelled,
@@ -36,6 +37,12 @@ pub enum Error {
     /// No such collection.
     #[error("there is no collection `{name}`")]
     UnknownCollection { name: String },
+    /// There is no such thing, or not any more.
+    #[error("there is no {what} `{id}`")]
+    Missing { what: &'static str, id: String },
+    /// No room is left.
+    #[error("{message}")]
+    Full { message: String },
     /// What is to be made is there already.
     #[error("{message}")]
     Conflict { message: String },
@@ -66,9 +73,11 @@ impl Error {
             Error::Invalid { .. } | Error::ContextLength { .. } | Error::WrongKind { .. } => {
                 ErrorKind::Invalid
             }
-            Error::UnknownModel { .. } | Error::UnknownResponse { .. } | Error::UnknownCollection { .. } => {
-                ErrorKind::NotFound
-            }
+            Error::UnknownModel { .. }
+            | Error::UnknownResponse { .. }
+            | Error::UnknownCollection { .. }
+            | Error::Missing { .. } => ErrorKind::NotFound,
+            Error::Full { .. } => ErrorKind::Full,
             Error::Conflict { .. } => ErrorKind::Conflict,
             Error::Overloaded { .. } | Error::OverShare { .. } => ErrorKind::Overloaded,
             Error::Timeout { .. } => ErrorKind::Timeout,

@@ -5,18 +5,22 @@
 mod answer;
 mod embed;
 pub mod error;
+pub mod files;
 mod generate;
+pub mod jobs;
 mod listen;
 pub mod live;
 mod logprobs;
 pub mod points;
 pub mod rag;
 mod records;
+pub mod remote;
 mod resolve;
 pub mod responses;
 mod tokenize;
 mod transcribe;
 pub mod transcript;
+pub mod vector_stores;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -81,6 +81,14 @@ impl Points {
         .await
     }
 
+    /// Works with the store on this thread.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, store::Error>,
+    ) -> Result<T, store::Error> {
+        work(&self.0)
+    }
+
     /// Works with the store on a thread that may wait for the disk.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -87,14 +87,6 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
         Ok(all)
     }
 
-    /// How many match.
-    pub fn count(&self, store: &Store, filter: Option<&Filter>) -> Result<u64, store::Error> {
-        match store.count(self.name, filter) {
-            Err(store::Error::NoCollection(_)) => Ok(0),
-            counted => counted,
-        }
-    }
-
     fn read(&self, record: Record) -> Option<T> {
         let read = serde_json::from_value(Value::Object(record.payload));
         read.inspect_err(|error| tracing::warn!(self.name, record.id, %error, "a record cannot be read")).ok()

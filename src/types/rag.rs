@@ -135,7 +135,7 @@ pub struct Passage {
     pub attributes: Map<String, Value>,
     /// What the order is by.
     pub score: f32,
-    /// Cosine of its vector and the question's, where it was among the nearest.
+    /// Cosine of its vector and the question's, where it was found by vectors or by both.
     pub nearness: Option<f32>,
 }
 

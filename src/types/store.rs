@@ -218,7 +218,7 @@ pub struct Search {
 pub struct Hit {
     /// What the order is by: of both ways, the fused score.
     pub score: f32,
-    /// By the metric, where a vector was searched for and this point was among its nearest.
+    /// By the metric, where a vector was searched for.
     pub nearness: Option<f32>,
     /// By BM25, where words were searched for and it was among the best.
     pub bm25: Option<f32>,

@@ -58,6 +58,22 @@ impl Values {
         Values(trimmed.filter(|(_, text)| !text.is_empty()).collect())
     }
 
+    /// Of the fields of a JSON object; lists and objects as JSON.
+    pub fn of_json(fields: serde_json::Map<String, serde_json::Value>) -> Values {
+        use serde_json::Value;
+        let text = |(name, value)| match value {
+            Value::Null => None,
+            Value::String(text) => Some((name, text)),
+            other => Some((name, other.to_string())),
+        };
+        Values::new(fields.into_iter().filter_map(text).collect())
+    }
+
+    /// The names and texts.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     fn named(&self, names: &[&str]) -> impl DoubleEndedIterator<Item = Field<'_>> {
         let fields = self.0.iter().map(|(name, text)| Field { name, text });
         fields.filter(move |field| names.contains(&field.bare()))

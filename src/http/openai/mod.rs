@@ -10,17 +10,20 @@ pub(super) mod completions;
 mod described;
 pub(super) mod embeddings;
 mod fields;
+pub(super) mod files;
 mod format;
 mod generate;
 mod logprobs;
 mod messages;
 pub(super) mod models;
+mod page;
 pub(super) mod responses;
 #[cfg(test)]
 mod tests;
 mod thinking;
 pub(super) mod tokenize;
 mod tools;
+pub(super) mod vector_stores;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

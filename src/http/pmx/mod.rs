@@ -1,6 +1,7 @@
 //! The dialect of PMX. Its proxy has it below `/rag`, and so every route is found there too.
 
 pub(super) mod index;
+pub(super) mod jobs;
 pub(super) mod parse;
 pub(super) mod points;
 pub(super) mod query;

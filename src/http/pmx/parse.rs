@@ -5,14 +5,19 @@ use std::time::Instant;
 use axum::Json as Reply;
 use axum::extract::{Request, State as Extract};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::http::dialect::DetailBody;
-use crate::http::form::{Files, Form};
+use super::jobs::PutOff;
+use crate::http::form::{Files, Form, Values};
 use crate::http::{ApiError, State};
+use crate::service::Upload;
 use crate::types::rag::{self, NewDocument};
 
-const FILE: Files<'static> = Files::one(&["file"]);
+pub(super) const FILE: Files<'static> = Files::one(&["file"]);
+/// What jobs of this are called.
+pub(in crate::http) const JOB: &str = "parse";
 const MAX_MIME: usize = 256;
 
 /// A file to read.
@@ -94,14 +99,26 @@ pub(crate) async fn create(
 ) -> Result<Reply<ParseAnswer>, ApiError> {
     let form = Form::read(request, &state, FILE).await?;
     let mime = form.values.text(&["mime"], MAX_MIME)?;
-    let document = state.rag().take(form.upload()?).await?;
-    let mime = mime.or(document.mime.clone());
-    parse(&state, NewDocument { mime, ..document }).await.map(Reply)
+    parse(&state, form.upload()?, mime).await.map(Reply)
+}
+
+/// Whether a request that is put off could be done.
+pub(super) fn check(_: &State, values: &Values) -> Result<(), ApiError> {
+    values.text(&["mime"], MAX_MIME).map(drop)
+}
+
+/// Does a request that was put off.
+pub(in crate::http) async fn run(state: &State, put_off: &PutOff) -> Result<Value, ApiError> {
+    let mime = put_off.values().text(&["mime"], MAX_MIME)?;
+    let answer = parse(state, put_off.upload(state).await?, mime).await?;
+    serde_json::to_value(answer).map_err(|e| ApiError::internal(e.to_string()))
 }
 
 /// What a document says, as its callers read it.
-async fn parse(state: &State, new: NewDocument) -> Result<ParseAnswer, ApiError> {
+async fn parse(state: &State, upload: Upload, mime: Option<String>) -> Result<ParseAnswer, ApiError> {
     let begun = Instant::now();
+    let new = state.rag().take(upload).await?;
+    let new = NewDocument { mime: mime.or(new.mime.clone()), ..new };
     let filename = new.name.clone();
     let parsed = state.rag().parse(new).await?;
     let left_out = parsed.left_out.into_iter();

@@ -3,18 +3,22 @@
 use axum::extract::{Request, State as Extract};
 use axum::{Extension, Json as Reply};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::jobs::PutOff;
 use crate::http::dialect::DetailBody;
 use crate::http::form::{Files, Form, Values};
 use crate::http::observe::ModelId;
 use crate::http::speech::{self, MAX_PROMPT};
 use crate::http::{ApiError, State};
-use crate::service::Context;
+use crate::service::{Context, Upload};
 use crate::types::asr::{self, Chunking, Task, Transcript};
 
 /// Names of the part that is the recording.
-const FILE: Files<'static> = Files::one(&["file", "audio", "input"]);
+pub(super) const FILE: Files<'static> = Files::one(&["file", "audio", "input"]);
+/// What jobs of this are called.
+pub(in crate::http) const JOB: &str = "transcribe";
 /// Of a chunk that PMX cuts, in seconds.
 const CHUNK_LENGTH: u64 = 120;
 const NO_SPEECH: f32 = 0.8;
@@ -147,17 +151,35 @@ pub(crate) async fn create(
     Extension(ctx): Extension<Context>,
     request: Request,
 ) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
-    answer(state, ctx, request).await
+    let form = Form::read(request, &state, FILE).await?;
+    let asked = Asked::read(&form.values, speech::model(&state, &form.values)?)?;
+    let answer = answer(&state, ctx, asked, form.upload()?).await?;
+    Ok((Extension(ModelId(answer.info.model.clone())), Reply(answer)))
+}
+
+/// Whether a request that is put off could be done.
+pub(super) fn check(state: &State, values: &Values) -> Result<(), ApiError> {
+    Asked::read(values, speech::model(state, values)?).map(drop)
+}
+
+/// Does a request that was put off.
+pub(in crate::http) async fn run(
+    state: &State,
+    ctx: Context,
+    put_off: &PutOff,
+) -> Result<Value, ApiError> {
+    let values = put_off.values();
+    let asked = Asked::read(&values, speech::model(state, &values)?)?;
+    let answer = answer(state, ctx, asked, put_off.upload(state).await?).await?;
+    serde_json::to_value(answer).map_err(|e| ApiError::internal(e.to_string()))
 }
 
 async fn answer(
-    state: State,
+    state: &State,
     ctx: Context,
-    request: Request,
-) -> Result<(Extension<ModelId>, Reply<TranscribeAnswer>), ApiError> {
-    let form = Form::read(request, &state, FILE).await?;
-    let asked = Asked::read(&form.values, speech::model(&state, &form.values)?)?;
-    let upload = form.upload()?;
+    asked: Asked,
+    upload: Upload,
+) -> Result<TranscribeAnswer, ApiError> {
     let input_filename = upload.name.clone();
     let heard = state.backend().transcribe(ctx, asked.request.clone(), upload).await?;
     let model = heard.model.clone();
@@ -167,15 +189,14 @@ async fn answer(
         end_ms: millis(segment.end),
         text: segment.text.trim().to_owned(),
     };
-    let answer = TranscribeAnswer {
+    Ok(TranscribeAnswer {
         text: transcript.text(),
         segments: transcript.segments.iter().map(segment).collect(),
         summary: asked.summary.then(Summary::default),
         identify: None,
         debug: Debug { input_filename, workdir: None },
-        info: asked.info(transcript, model.clone()),
-    };
-    Ok((Extension(ModelId(model)), Reply(answer)))
+        info: asked.info(transcript, model),
+    })
 }
 
 fn millis(seconds: f64) -> u64 {

@@ -273,7 +273,7 @@ fn hex(hash: &[u8]) -> String {
 }
 
 /// Unix seconds.
-pub(super) fn now() -> u64 {
+pub(in crate::service) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -22,7 +22,8 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
-pub use answer::{Answered, NOTHING, Said, cited};
+pub use answer::{Answered, NOTHING, Said, TASK, cited};
+pub(super) use index::now;
 
 use super::points::{OWN, Points};
 use super::records::Records;
@@ -145,7 +146,7 @@ impl Rag {
     }
 
     /// A turn at what `key` names: there is one at a time.
-    async fn turn(&self, key: &str) -> OwnedMutexGuard<()> {
+    pub(super) async fn turn(&self, key: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);

@@ -1,5 +1,7 @@
 //! The documents that are kept: which there are, their tags, and taking them out.
 
+use serde_json::Value;
+
 use super::index::{now, tidy};
 use super::{ENTRIES, Rag, own_not};
 use crate::service::Error;
@@ -100,6 +102,16 @@ impl Rag {
             })
             .await?;
         Ok(was)
+    }
+
+    /// What a document says, passage by passage.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn texts(&self, collection: &str, id: &str) -> Result<Vec<String>, Error> {
+        let mut passages: Vec<Record> = self.passages(collection, id).await?.into_values().collect();
+        passages.sort_by_key(|record| record.payload.get("number").and_then(Value::as_u64));
+        Ok(passages.into_iter().map(|record| record.text).collect())
     }
 
     /// All tags of a collection and how many documents have each.

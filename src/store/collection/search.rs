@@ -75,6 +75,9 @@ impl Collection {
             (None, None) => return Err(Error::NoVectors(self.name.clone())),
         };
         found.truncate(k);
+        if let (Some(vector), true) = (&search.vector, both) {
+            self.complete(&state, &view, vector, &mut found)?;
+        }
         let mut hits = Vec::with_capacity(found.len());
         for Found { number, score, nearness, bm25 } in found {
             if let Some(record) = view.record((self.number, number))? {
@@ -138,6 +141,22 @@ impl Collection {
         scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         scored.truncate(k);
         Ok(scored)
+    }
+
+    /// Scores by their vectors what only words found.
+    fn complete(
+        &self,
+        state: &State,
+        view: &View,
+        vector: &[f32],
+        found: &mut [Found],
+    ) -> Result<(), Error> {
+        let (Some(index), Some(vectors)) = (state.index.as_ref(), self.spec.vectors) else { return Ok(()) };
+        let vector = if vectors.metric == Metric::Cosine { unit(vector) } else { vector.to_vec() };
+        for found in found.iter_mut().filter(|found| found.nearness.is_none()) {
+            found.nearness = self.exact(index, view, vectors, &vector, found.number)?;
+        }
+        Ok(())
     }
 
     /// The exact score of a point; `None` where it is gone.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::request::TextFormat;
@@ -22,6 +22,13 @@ const MAX_VALUE: usize = 512;
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// As JSON has it.
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0.into_iter().map(|(key, value)| (key, Value::String(value))).collect()
+    }
+}
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -2,7 +2,7 @@
 
 mod answer;
 mod compose;
-mod echo;
+pub(super) mod echo;
 mod events;
 mod input;
 mod items;
