@@ -52,6 +52,7 @@ use crate::service::points::Points;
 use crate::service::rag::{self, Models, Rag};
 use crate::service::remote::{self, Remote};
 use crate::service::responses::Responses;
+use crate::service::runs::Runs;
 use crate::service::vector_stores::VectorStores;
 use crate::types::key::ApiKey;
 
@@ -148,6 +149,7 @@ struct Shared {
     stored: Stored,
     rag: Rag,
     vector_stores: VectorStores,
+    runs: Runs,
     remote: Remote,
     settings: Settings,
     metrics: Exposition,
@@ -173,6 +175,7 @@ impl State {
             backend,
             vector_stores: VectorStores::new(points.clone(), rag.clone(), files.clone(), jobs.clone()),
             rag,
+            runs: Runs::new(points.clone()),
             remote: Remote::new(remote::Options {
                 hosts: settings.remote_hosts.clone(),
                 bytes: settings.audio_body_bytes,
@@ -204,6 +207,7 @@ impl State {
     /// The store cannot be read and written.
     pub async fn sweep(&self) -> Result<(), service::Error> {
         self.jobs().sweep().await?;
+        self.runs().sweep(self.jobs().kept().as_secs_f64()).await?;
         self.files().sweep().await
     }
 
@@ -230,6 +234,10 @@ impl State {
     /// Who does jobs.
     fn worker(&self) -> Arc<dyn Work> {
         work::worker(self)
+    }
+
+    fn runs(&self) -> &Runs {
+        &self.0.runs
     }
 
     fn remote(&self) -> &Remote {

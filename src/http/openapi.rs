@@ -8,7 +8,7 @@ use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, files, models, tokenize, vector_stores};
 use super::paneas::asr;
 use super::pmx::jobs::{of_parse, of_transcribe};
-use super::pmx::{index, parse, points, query, transcribe};
+use super::pmx::{index, parse, points, query, runs, transcribe};
 use super::realtime;
 use super::{Access, routes, system};
 
@@ -61,6 +61,11 @@ use super::{Access, routes, system};
         of_parse::create,
         of_parse::retrieve,
         of_parse::cancel,
+        runs::begin,
+        runs::watch,
+        runs::tell,
+        runs::complete,
+        runs::result,
         index::create,
         query::query,
         query::tags,

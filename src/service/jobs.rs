@@ -129,6 +129,11 @@ impl Jobs {
         Jobs(Arc::new(Inner { points, files, keep, places, open }))
     }
 
+    /// How long what came of a job is kept.
+    pub fn kept(&self) -> Duration {
+        self.0.keep
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<String, Open>> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,6 +17,7 @@ mod records;
 pub mod remote;
 mod resolve;
 pub mod responses;
+pub mod runs;
 mod tokenize;
 mod transcribe;
 pub mod transcript;

@@ -67,6 +67,13 @@ pub(crate) struct WireCalled {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WireChoice(Option<ToolChoice>);
 
+impl WireChoice {
+    /// Where there are no functions, but what the server does by itself: `required` has nothing to require.
+    pub(super) fn or_auto(self) -> WireChoice {
+        WireChoice(self.0.filter(|choice| *choice != ToolChoice::Required))
+    }
+}
+
 impl<'de> Deserialize<'de> for WireChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -91,18 +98,25 @@ impl<'de> Deserialize<'de> for WireChoice {
                 })))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireChoice, A::Error> {
-                let mut named = None;
+                let (mut named, mut own) = (None, false);
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
-                        "type" if map.next_value::<String>()? == "function" => {}
-                        "type" => return Err(A::Error::custom("only a function can be named")),
+                        "type" => match map.next_value::<String>()?.as_str() {
+                            "function" => {}
+                            // It is done whether or not it is named.
+                            "file_search" => own = true,
+                            _ => return Err(A::Error::custom("only a function or `file_search` can be named")),
+                        },
                         "function" => named = Some(map.next_value::<Named>()?.name),
                         "name" => named = Some(map.next_value()?),
                         _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
                     }
                 }
-                let name = named.ok_or_else(|| A::Error::missing_field("function"))?;
-                Ok(WireChoice(Some(ToolChoice::Named(name))))
+                match (named, own) {
+                    (None, true) => Ok(WireChoice(None)),
+                    (Some(name), _) => Ok(WireChoice(Some(ToolChoice::Named(name)))),
+                    (None, false) => Err(A::Error::missing_field("function")),
+                }
             }
         }
         deserializer.deserialize_any(Choice)
@@ -156,7 +170,7 @@ pub(super) fn check_type(at: usize, kind: &str) -> Result<(), ApiError> {
     if kind == "function" {
         return Ok(());
     }
-    let message = "this server has no tools of its own; only tools of the type `function` can be sent";
+    let message = "this server takes tools of the type `function`, and `file_search` in /v1/responses";
     Err(ApiError::unsupported(format!("tools[{at}].type"), message))
 }
 

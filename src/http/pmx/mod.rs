@@ -5,6 +5,7 @@ pub(super) mod jobs;
 pub(super) mod parse;
 pub(super) mod points;
 pub(super) mod query;
+pub(super) mod runs;
 pub(super) mod transcribe;
 
 use axum::http::StatusCode;

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
-pub use answer::{Answered, NOTHING, Said, TASK, cited};
+pub use answer::{Answered, HINT, NOTHING, Said, TASK, cited};
 pub(super) use index::now;
 
 use super::points::{OWN, Points};

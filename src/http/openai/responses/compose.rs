@@ -3,6 +3,7 @@
 
 use super::events::{Place, Said};
 use super::items::{Item, Part, Role, Status, new_id};
+use super::search::Searched;
 use crate::http::openai::generate::Piece;
 use crate::types::Usage;
 use crate::types::llm::FinishReason;
@@ -18,6 +19,8 @@ pub(super) struct Composer {
     open: bool,
     /// A limit ended it.
     cut: bool,
+    /// What its texts may cite.
+    searched: Searched,
 }
 
 /// What a text belongs to.
@@ -33,12 +36,31 @@ impl Kind {
         match item {
             Item::Reasoning { .. } => Kind::Reasoning,
             Item::FunctionCall { .. } => Kind::Call,
-            Item::Message { .. } | Item::FunctionCallOutput { .. } => Kind::Message,
+            Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::FileSearchCall { .. } => Kind::Message,
         }
     }
 }
 
 impl Composer {
+    /// Begins with a search, if one was done.
+    pub fn begun(searched: Option<Searched>, events: &mut Vec<Named>) -> Composer {
+        let mut composer = Composer::default();
+        if let Some(searched) = searched {
+            composer.begin(searched.item(Status::InProgress), events);
+            let Place { item_id, output_index, .. } = composer.place();
+            for name in [
+                "response.file_search_call.in_progress",
+                "response.file_search_call.searching",
+                "response.file_search_call.completed",
+            ] {
+                events.push((name, Said::Search { item_id: item_id.clone(), output_index }));
+            }
+            composer.close(Status::Completed, events);
+            composer.searched = searched;
+        }
+        composer
+    }
+
     /// Takes the next piece. Gives the usage with the last one.
     pub fn take(&mut self, piece: Piece, events: &mut Vec<Named>) -> Option<Usage> {
         match piece {
@@ -71,7 +93,8 @@ impl Composer {
             Piece::Logprobs { .. } => {}
             Piece::Finished { reason, .. } => self.cut = reason == FinishReason::Length,
             Piece::Done(usage) => {
-                let answered = self.output.iter().any(|item| !matches!(item, Item::Reasoning { .. }));
+                let aside = |item: &Item| matches!(item, Item::Reasoning { .. } | Item::FileSearchCall { .. });
+                let answered = !self.output.iter().all(aside);
                 if !answered && !self.cut {
                     // An answer of nothing is an answer: clients look for its text.
                     self.turn_to(Kind::Message, events);
@@ -100,7 +123,7 @@ impl Composer {
             (item, Part::Reasoning { text: String::new() })
         } else {
             let item = Item::Message { id: new_id("msg"), role: Role::Assistant, status, content };
-            (item, Part::Output { text: String::new(), annotations: [] })
+            (item, Part::Output { text: String::new(), annotations: Vec::new() })
         };
         self.begin(item, events);
         let place = self.place();
@@ -138,7 +161,7 @@ impl Composer {
                 content.iter_mut().for_each(|part| part.text_mut().push_str(&delta));
                 events.push(("response.reasoning_text.delta", Said::ThoughtDelta { place, delta }));
             }
-            Some(Item::FunctionCallOutput { .. }) | None => {}
+            Some(Item::FunctionCallOutput { .. } | Item::FileSearchCall { .. }) | None => {}
         }
     }
 
@@ -150,6 +173,16 @@ impl Composer {
         let place = self.place();
         let Some(item) = self.output.last_mut() else { return };
         item.set_status(status);
+        if let Item::Message { content, .. } = item {
+            for part in content {
+                let Part::Output { text, annotations } = part else { continue };
+                annotations.extend(self.searched.annotations(text));
+                for (annotation_index, annotation) in annotations.iter().cloned().enumerate() {
+                    let said = Said::Annotation { place: place.clone(), annotation_index, annotation };
+                    events.push(("response.output_text.annotation.added", said));
+                }
+            }
+        }
         match &*item {
             Item::FunctionCall { name, arguments, .. } => {
                 let Place { item_id, output_index, .. } = place.clone();
@@ -174,7 +207,7 @@ impl Composer {
                     events.push(("response.content_part.done", said));
                 }
             }
-            Item::FunctionCallOutput { .. } => {}
+            Item::FunctionCallOutput { .. } | Item::FileSearchCall { .. } => {}
         }
         let said = Said::Item { output_index: place.output_index, item: item.clone() };
         events.push(("response.output_item.done", said));

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::request::TextFormat;
+use super::search::FileSearchEcho;
 use crate::http::openai::described::ResponseToolChoice;
 use crate::http::openai::thinking::Effort;
 use crate::service::responses::ResponseId;
@@ -108,13 +109,17 @@ pub(crate) enum ChoiceEcho {
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = ResponseToolEcho)]
-pub(crate) struct ToolEcho {
-    pub r#type: &'static str,
-    pub name: String,
-    pub description: Option<String>,
-    #[schema(value_type = Option<Object>)]
-    pub parameters: Option<Value>,
-    pub strict: bool,
+#[serde(untagged)]
+pub(crate) enum ToolEcho {
+    Function {
+        r#type: &'static str,
+        name: String,
+        description: Option<String>,
+        #[schema(value_type = Option<Object>)]
+        parameters: Option<Value>,
+        strict: bool,
+    },
+    FileSearch(FileSearchEcho),
 }
 
 impl ChoiceEcho {
@@ -130,7 +135,7 @@ impl ChoiceEcho {
 
 impl ToolEcho {
     pub fn new(tool: &Tool) -> ToolEcho {
-        ToolEcho {
+        ToolEcho::Function {
             r#type: "function",
             name: tool.name.clone(),
             description: tool.description.clone(),

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::items::{Item, Nothing, Part};
+use super::search::Annotation;
 
 /// An event of a stream. Its name is also the event's `event:` line.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,6 +66,15 @@ pub(crate) enum Said<'a> {
     ArgumentsDelta { item_id: String, output_index: usize, delta: String },
     /// `response.function_call_arguments.done`.
     Arguments { item_id: String, output_index: usize, name: String, arguments: String },
+    /// `response.file_search_call.in_progress`, `.searching` and `.completed`.
+    Search { item_id: String, output_index: usize },
+    /// `response.output_text.annotation.added`.
+    Annotation {
+        #[serde(flatten)]
+        place: Place,
+        annotation_index: usize,
+        annotation: Annotation,
+    },
     /// `error`, after `response.failed`.
     Error { code: &'static str, message: String, param: Option<String> },
 }

@@ -22,7 +22,8 @@ pub(crate) enum WireInput {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = InputItem)]
 pub(crate) struct WireItem {
-    /// `message` (if absent), `function_call`, `function_call_output` or `reasoning`, which is passed over.
+    /// `message` (if absent), `function_call`, `function_call_output`, or `reasoning` and `file_search_call`, which are
+    /// passed over.
     #[serde(default)]
     r#type: Option<String>,
     #[serde(default)]
@@ -184,7 +185,7 @@ fn item((at, mut wire): (usize, WireItem)) -> Result<Item, ApiError> {
             let role = wire.role.ok_or_else(|| missing(&path, "role"))?;
             let content = wire.content.ok_or_else(|| missing(&path, "content"))?;
             let part = |text| match role {
-                Role::Assistant => Part::Output { text, annotations: [] },
+                Role::Assistant => Part::Output { text, annotations: Vec::new() },
                 _ => Part::Input { text },
             };
             let content = content.texts(&format!("{path}.content"))?.into_iter().map(part).collect();
@@ -209,13 +210,16 @@ fn item((at, mut wire): (usize, WireItem)) -> Result<Item, ApiError> {
             let content = texts.into_iter().map(|text| Part::Reasoning { text }).collect();
             Ok(Item::Reasoning { id: id("rs"), summary: Vec::new(), content, status })
         }
+        Some("file_search_call") => {
+            Ok(Item::FileSearchCall { id: id("fs"), status, queries: Vec::new(), results: None })
+        }
         Some("item_reference") => {
             let message = "items are not kept by themselves here; send the item, or `previous_response_id`";
             Err(ApiError::unsupported(format!("{path}.type"), message))
         }
         Some(_) => {
             let message = "this server takes items of the types `message`, `function_call`, \
-                           `function_call_output` and `reasoning`";
+                           `function_call_output`, `file_search_call` and `reasoning`";
             Err(ApiError::unsupported(format!("{path}.type"), message))
         }
     }

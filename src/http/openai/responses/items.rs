@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::search::{Annotation, SearchResult};
 use crate::http::ApiError;
 use crate::types::llm::{self, Message, ToolCall};
 
@@ -20,6 +21,14 @@ pub(crate) enum Item {
     FunctionCall { id: String, call_id: String, name: String, arguments: String, status: Status },
     /// What a call gave.
     FunctionCallOutput { id: String, call_id: String, output: String, status: Status },
+    /// A search of files for the tool `file_search`; `results` only where `include` asks for them.
+    FileSearchCall {
+        id: String,
+        status: Status,
+        queries: Vec<String>,
+        #[serde(default)]
+        results: Option<Vec<SearchResult>>,
+    },
     /// What the model thought. There are no summaries: the thoughts themselves are `content`.
     Reasoning { id: String, summary: Vec<Part>, content: Vec<Part>, status: Status },
 }
@@ -57,9 +66,8 @@ pub(crate) enum Part {
     #[serde(rename = "output_text")]
     Output {
         text: String,
-        /// Always empty: this server cites nothing.
-        #[schema(value_type = Vec<Object>)]
-        annotations: Nothing,
+        /// What it cites of files.
+        annotations: Vec<Annotation>,
     },
     #[serde(rename = "reasoning_text")]
     Reasoning { text: String },
@@ -88,6 +96,7 @@ impl Item {
             Item::Message { id, .. }
             | Item::FunctionCall { id, .. }
             | Item::FunctionCallOutput { id, .. }
+            | Item::FileSearchCall { id, .. }
             | Item::Reasoning { id, .. } => id,
         }
     }
@@ -97,6 +106,7 @@ impl Item {
             Item::Message { status, .. }
             | Item::FunctionCall { status, .. }
             | Item::FunctionCallOutput { status, .. }
+            | Item::FileSearchCall { status, .. }
             | Item::Reasoning { status, .. } => *status = to,
         }
     }
@@ -165,7 +175,7 @@ impl Turns {
     /// Adds an item; fails with the id of a call that was never made.
     fn push(&mut self, item: Item) -> Result<(), String> {
         match item {
-            Item::Reasoning { .. } => {}
+            Item::Reasoning { .. } | Item::FileSearchCall { .. } => {}
             Item::Message { role, content, .. } => {
                 let text: String = content.iter().map(Part::text).collect();
                 self.messages.push(Message::new(role.into(), text));

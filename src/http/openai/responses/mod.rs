@@ -7,6 +7,7 @@ mod events;
 mod input;
 mod items;
 mod request;
+mod search;
 pub(in crate::http) mod stored;
 mod stream;
 #[cfg(test)]
@@ -52,17 +53,21 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let wanted = body.check(&state.settings().default_chat)?;
     let before = before(state.responses(), ctx.key_id.as_deref(), &wanted).await?;
-    let Wanted { request, input, instructions, stream, echo } = wanted;
+    let Wanted { request, input, instructions, search, stream, echo } = wanted;
     let turns = items::turns(instructions.as_deref(), before, &input)?;
-    let request = Request { prompt: Prompt::Chat(turns), ..request };
+    let mut request = Request { prompt: Prompt::Chat(turns), ..request };
+    let searched = match search {
+        Some(search) => search.run(&state, &ctx, &mut request).await.map_err(of_input)?,
+        None => None,
+    };
     let mut answers = Answers::start(&state, &ctx, deadline, vec![request]).await.map_err(of_input)?;
     let model = answers.model.clone();
     let mut answer = Answer::begun(model.clone(), echo);
     let shelf = Shelf { responses: state.responses().clone(), owner: ctx.key_id.clone(), input };
     let mut response = if stream {
-        sse::respond(&state, stream::messages(answers, answer, shelf, ctx.request_id))
+        sse::respond(&state, stream::messages(answers, answer, shelf, searched, ctx.request_id))
     } else {
-        let mut composer = Composer::default();
+        let mut composer = Composer::begun(searched, &mut Vec::new());
         let usage = loop {
             if let Some(usage) = composer.take(answers.next().await?, &mut Vec::new()) {
                 break usage;

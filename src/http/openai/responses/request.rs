@@ -7,15 +7,18 @@ use utoipa::ToSchema;
 use super::echo::{ChoiceEcho, Echo, Metadata, ReasoningEcho, TextEcho, ToolEcho};
 use super::input::{TextOrItems, WireInput};
 use super::items::Item;
+use super::search::{FileSearch, MAX_STORES};
 use crate::http::ApiError;
 use crate::http::openai::described::{ResponseToolChoice, StringOrList};
 use crate::http::openai::fields::{Asked, Bounded, LogitBias, ModelName, Stop, refuse};
 use crate::http::openai::format;
 use crate::http::openai::shared::Wire;
 use crate::http::openai::thinking::{Effort, TemplateOptions, thinking};
+use crate::http::openai::vector_stores::filter::WireFilter;
+use crate::http::openai::vector_stores::search::Ranking;
 use crate::http::openai::tools::{self, MAX_TOOLS, WireChoice, WireFunction};
 use crate::service::responses::ResponseId;
-use crate::types::llm::{Constraint, Prompt, Request, Tools};
+use crate::types::llm::{Constraint, Prompt, Request, ToolChoice, Tools};
 
 const MAX_USER: usize = 512;
 const MAX_INCLUDED: usize = 32;
@@ -59,7 +62,7 @@ pub(crate) struct ResponseRequest {
     /// The form of the answer.
     #[serde(default)]
     text: Option<WireText>,
-    /// Functions that the model may call.
+    /// Functions that the model may call, and at most one `file_search`, which the server does before it answers.
     #[serde(default)]
     #[schema(value_type = Option<Vec<FlatTool>>, max_items = 128)]
     tools: Option<Bounded<FlatTool, MAX_TOOLS>>,
@@ -84,8 +87,8 @@ pub(crate) struct ResponseRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     truncation: Asked,
-    /// What else the answer is to have. `message.output_text.logprobs` is refused; the rest speaks of what there is
-    /// not here.
+    /// What else the answer is to have: `file_search_call.results`. `message.output_text.logprobs` is refused; the rest
+    /// speaks of what there is not here.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     include: Option<Bounded<String, MAX_INCLUDED>>,
@@ -216,11 +219,11 @@ pub(crate) struct TextFormat {
     strict: Option<bool>,
 }
 
-/// A function that the model may call.
+/// A function that the model may call, or a search of files.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = ResponseTool)]
 pub(crate) struct FlatTool {
-    /// `function`.
+    /// `function` or `file_search`.
     r#type: String,
     /// 1 to 64 letters, digits, `_`, `-` or `.`.
     #[serde(default)]
@@ -234,6 +237,20 @@ pub(crate) struct FlatTool {
     /// Where a call is enforced: refuse a schema with keywords that cannot be, instead of passing them over.
     #[serde(default)]
     strict: Option<bool>,
+    /// Of `file_search`: ids of vector stores, or names of collections of documents; up to 8.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 8)]
+    pub(super) vector_store_ids: Option<Bounded<String, MAX_STORES>>,
+    /// Of `file_search`: 1 to 50; 20 if absent.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 50)]
+    pub(super) max_num_results: Option<usize>,
+    /// Of `file_search`.
+    #[serde(default)]
+    pub(super) filters: Option<WireFilter>,
+    /// Of `file_search`.
+    #[serde(default)]
+    pub(super) ranking_options: Option<Ranking>,
 }
 
 /// How a model that thinks is to think. Its thoughts come as they are, so no `summary` is made of them.
@@ -257,6 +274,7 @@ pub(super) struct Wanted {
     pub request: Request,
     pub input: Vec<Item>,
     pub instructions: Option<String>,
+    pub search: Option<FileSearch>,
     pub stream: bool,
     pub echo: Echo,
 }
@@ -333,7 +351,14 @@ impl ResponseRequest {
             stop: self.stop,
             ..Wire::default()
         };
-        let tools = flat_tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
+        let included = self.include.iter().flat_map(|include| &include.0);
+        let show = included.into_iter().any(|word| word == "file_search_call.results");
+        let (list, search) = split(self.tools, show)?;
+        let choice = match (&search, list.is_empty()) {
+            (Some(_), true) => self.tool_choice.or_auto(),
+            _ => self.tool_choice,
+        };
+        let tools = flat_tools(list, choice, self.parallel_tool_calls)?;
         let format = self.text.and_then(|text| text.format).unwrap_or_else(TextFormat::free);
         let effort = self.reasoning.and_then(|reasoning| reasoning.effort);
         let thinking = thinking(self.thinking_budget, effort, self.chat_template_kwargs);
@@ -352,16 +377,22 @@ impl ResponseRequest {
             temperature: self.temperature.unwrap_or(1.0),
             text: TextEcho { format },
             tool_choice: ChoiceEcho::new(&tools.choice),
-            tools: tools.list.iter().map(ToolEcho::new).collect(),
+            tools: tools
+                .list
+                .iter()
+                .map(ToolEcho::new)
+                .chain(search.iter().map(|search| ToolEcho::FileSearch(search.echo.clone())))
+                .collect(),
             top_logprobs: 0,
             top_p: self.top_p.unwrap_or(1.0),
             truncation: "disabled",
             user: self.user,
         };
+        let search = search.filter(|_| tools.choice != ToolChoice::None);
         let stream = self.stream.unwrap_or(false);
         let request = Request { tools, ..request };
         let instructions = self.instructions.filter(|text| !text.is_empty());
-        Ok(Wanted { request, input, instructions, stream, echo })
+        Ok(Wanted { request, input, instructions, search, stream, echo })
     }
 }
 
@@ -372,8 +403,26 @@ fn no_previous() -> ApiError {
         .param("previous_response_id")
 }
 
+/// The functions with their places, and the search of files.
+type Split = (Vec<(usize, FlatTool)>, Option<FileSearch>);
+
+fn split(list: Option<Bounded<FlatTool, MAX_TOOLS>>, show: bool) -> Result<Split, ApiError> {
+    let (mut functions, mut search) = (Vec::new(), None);
+    for (at, tool) in list.map_or_else(Vec::new, |list| list.0).into_iter().enumerate() {
+        match tool.r#type.as_str() {
+            "file_search" if search.is_some() => {
+                let message = "`tools` has `file_search` twice; name all vector stores in one";
+                return Err(ApiError::invalid(format!("tools[{at}].type"), message));
+            }
+            "file_search" => search = Some(FileSearch::read(&format!("tools[{at}]"), tool, show)?),
+            _ => functions.push((at, tool)),
+        }
+    }
+    Ok((functions, search))
+}
+
 fn flat_tools(
-    list: Option<Bounded<FlatTool, MAX_TOOLS>>,
+    list: Vec<(usize, FlatTool)>,
     choice: WireChoice,
     parallel: Option<bool>,
 ) -> Result<Tools, ApiError> {
@@ -385,8 +434,7 @@ fn flat_tools(
             .ok_or_else(|| ApiError::invalid(format!("{path}.name"), format!("`{path}.name` is missing")))?;
         tools::function(&path, WireFunction { name, description, parameters, strict })
     };
-    let list = list.map_or_else(Vec::new, |list| list.0);
-    let list = list.into_iter().enumerate().map(tool).collect::<Result<Vec<_>, _>>()?;
+    let list = list.into_iter().map(tool).collect::<Result<Vec<_>, _>>()?;
     tools::chosen(list, "name", choice, parallel)
 }
 

@@ -9,6 +9,7 @@ use super::answer::Answer;
 use super::compose::{Composer, Named};
 use super::events::{Event, Said};
 use super::items::Status;
+use super::search::Searched;
 use crate::http::ApiError;
 use crate::http::openai::generate::Answers;
 use crate::http::sse::{self, Message};
@@ -20,6 +21,7 @@ pub(super) fn messages(
     answers: Answers,
     answer: Answer,
     shelf: Shelf,
+    searched: Option<Searched>,
     request_id: String,
 ) -> impl Stream<Item = Message> + Send + 'static {
     let mut writer = Writer {
@@ -33,6 +35,9 @@ pub(super) fn messages(
     };
     writer.say_whole("response.created");
     writer.say_whole("response.in_progress");
+    let mut events = Vec::new();
+    writer.composer = Composer::begun(searched, &mut events);
+    events.into_iter().for_each(|event| writer.say(event));
     futures::stream::unfold(writer, |mut writer| async move {
         let message = writer.next().await?;
         Some((message, writer))
