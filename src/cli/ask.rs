@@ -1,152 +1,83 @@
-//! Asks the server that this configuration would start, if it runs, how it is.
+//! `stentor ask`: an answer from the documents, with the sources that it cites.
 
-use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use super::desk::{Asked, Desk, Source};
+use super::out;
+use crate::config::Config;
+use crate::types::model::Kind;
 
-use reqwest::blocking::{Client, Response};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+/// Characters of a source that are shown.
+const SHOWN: usize = 160;
 
-/// It is on this machine: what does not answer soon is no server.
-const CONNECT: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(2);
-/// A list of a thousand models is a tenth of this; what is longer is cut, and then no JSON.
-const MAX_BODY: u64 = 1 << 20;
-
-/// A server that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Why it cannot answer requests; `None`: it can.
-    pub not_ready: Option<String>,
-    /// Ids of the models in its memory; `None`: it told nobody without its API key.
-    pub loaded: Option<Vec<String>>,
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(value_name = "QUESTION")]
+    pub question: String,
+    /// The collection that is asked
+    #[arg(long, value_name = "NAME", default_value = super::index::COLLECTION)]
+    pub collection: String,
+    /// Passages that the answer may be made from
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub top_k: u8,
+    /// Only documents that have one of these
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// A chat model [default: `models.chat`, else the first one installed]
+    #[arg(long, value_name = "ID")]
+    pub model: Option<String>,
+    /// Print the answer and its sources as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
-#[derive(Deserialize)]
-struct Ready {
-    ready: bool,
-    reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Models {
-    data: Vec<Model>,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    id: String,
-    loaded: bool,
-}
-
-/// The server at `addr`; `None`: nothing answers there, or nothing that answers as this program does. The key in
-/// `STENTOR_API_KEY` goes along, but only to what answered so.
-pub fn server(addr: SocketAddr) -> Option<Running> {
-    // A local server is asked directly: no proxy of the environment may see the key. Plain HTTP needs no
-    // certificates, and a small container has none.
-    let client = Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .timeout(ANSWER)
-        .build()
-        .ok()?;
-    let base = format!("http://{}", reachable(addr));
-    let ready: Ready = read(client.get(format!("{base}/readyz")).send().ok()?)?;
-    let not_ready = (!ready.ready).then(|| ready.reason.unwrap_or_else(|| "it does not say why".to_owned()));
-    let mut request = client.get(format!("{base}/v1/models"));
-    if let Some(key) = key() {
-        request = request.bearer_auth(key);
-    }
-    let models: Option<Models> =
-        request.send().ok().filter(|answer| answer.status().is_success()).and_then(read);
-    let loaded = models.map(|m| m.data.into_iter().filter(|m| m.loaded).map(|m| m.id).collect());
-    Some(Running { not_ready, loaded })
-}
-
-/// Where a server that listens on `addr` can be reached from this machine.
-pub fn reachable(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// Runs the command.
+pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
+    let mut config = config.clone();
+    config.models.chat = args.model.clone().or(config.models.chat);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = Asked {
+        question: args.question,
+        collection: args.collection,
+        k: usize::from(args.top_k),
+        tags: args.tags,
+        model: args.model,
     };
-    SocketAddr::new(ip, addr.port())
+    runtime.block_on(async {
+        let desk = Desk::open(&config, &[Kind::Embed, Kind::Chat]).await?;
+        let mut answer = String::new();
+        let mut say = |text: &str| {
+            answer.push_str(text);
+            if args.json { Ok(()) } else { out::stream(text) }
+        };
+        let sources = desk.ask(&asked, &mut say).await?;
+        match args.json {
+            true => json(&answer, &sources),
+            false => list(&sources),
+        }
+    })
 }
 
-/// The first key: the variable may hold several for the server.
-fn key() -> Option<String> {
-    let keys = std::env::var("STENTOR_API_KEY").ok()?;
-    keys.split(',').map(str::trim).find(|key| !key.is_empty()).map(str::to_owned)
+fn json(answer: &str, sources: &[Source]) -> anyhow::Result<()> {
+    let source = |source: &Source| {
+        serde_json::json!({"source": source.source, "page": source.page, "score": source.score,
+            "snippet": source.snippet})
+    };
+    let sources: Vec<_> = sources.iter().map(source).collect();
+    out::print(&format!("{}\n", serde_json::json!({"answer": answer.trim(), "sources": sources})))
 }
 
-fn read<T: DeserializeOwned>(answer: Response) -> Option<T> {
-    let mut body = Vec::new();
-    answer.take(MAX_BODY).read_to_end(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::net::TcpListener;
-
-    use super::*;
-
-    /// Gives each connection the next of `answers`, and the heads of the requests back.
-    fn serve(answers: &'static [(u16, &str)]) -> (SocketAddr, std::thread::JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let thread = std::thread::spawn(move || {
-            let mut heads = Vec::new();
-            for (status, body) in answers {
-                let (mut socket, _) = listener.accept().unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    socket.read_exact(&mut byte).unwrap();
-                    head.extend(byte);
-                }
-                heads.push(String::from_utf8(head).unwrap());
-                let length = body.len();
-                write!(
-                    socket,
-                    "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                )
-                .unwrap();
-            }
-            heads
-        });
-        (addr, thread)
+fn list(sources: &[Source]) -> anyhow::Result<()> {
+    let mut text = "\n".to_owned();
+    if !sources.is_empty() {
+        text.push('\n');
     }
-
-    #[test]
-    fn a_server_says_what_it_holds() {
-        let (addr, heads) = serve(&[
-            (503, r#"{"ready": false, "reason": "loading b"}"#),
-            (200, r#"{"data": [{"id": "a", "loaded": true}, {"id": "b", "loaded": false}]}"#),
-        ]);
-        let running = server(addr).unwrap();
-        assert_eq!(running.not_ready.as_deref(), Some("loading b"));
-        assert_eq!(running.loaded, Some(vec!["a".to_owned()]));
-        let heads = heads.join().unwrap();
-        assert!(heads[0].starts_with("GET /readyz") && !heads[0].contains("authorization"), "{heads:?}");
+    for (at, source) in sources.iter().enumerate() {
+        let page = source.page.map(|page| format!(", page {page}")).unwrap_or_default();
+        let words: String = source.snippet.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut shown: String = words.chars().take(SHOWN).collect();
+        if shown.len() < words.len() {
+            shown.push('…');
+        }
+        text.push_str(&format!("[{}] {}{page} ({:.2})\n    {shown}\n", at + 1, source.source, source.score));
     }
-
-    #[test]
-    fn without_its_key_a_server_tells_only_that_it_runs() {
-        let (addr, heads) = serve(&[(200, r#"{"ready": true}"#), (401, r#"{"error": {}}"#)]);
-        assert_eq!(server(addr), Some(Running { not_ready: None, loaded: None }));
-        heads.join().unwrap();
-    }
-
-    #[test]
-    fn another_program_and_nobody_are_no_server() {
-        let (addr, heads) = serve(&[(404, "<html>")]);
-        assert_eq!(server(addr), None);
-        heads.join().unwrap();
-        assert_eq!(server(addr), None, "its listener is closed");
-    }
+    out::print(&text)
 }

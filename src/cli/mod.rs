@@ -3,8 +3,11 @@
 pub mod ask;
 pub mod bench;
 pub mod config;
+pub mod desk;
 pub mod doctor;
+pub mod files;
 pub mod import;
+pub mod index;
 pub mod installed;
 pub mod key;
 pub mod models;
@@ -12,6 +15,7 @@ pub mod out;
 pub mod progress;
 pub mod pull;
 pub mod rm;
+pub mod running;
 pub mod serve;
 pub mod store;
 pub mod transcribe;
@@ -56,6 +60,10 @@ pub enum Command {
     Config(config::Args),
     /// Write down what is said in recordings
     Transcribe(transcribe::Args),
+    /// Take in documents, to be found and answered from
+    Index(index::Args),
+    /// Answer a question from the documents, with sources
+    Ask(ask::Args),
     /// Look at, copy and mend what the store holds
     Store(store::Args),
     /// Measure speed
@@ -77,6 +85,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
         Command::Transcribe(args) => transcribe::run(&config, args),
+        Command::Index(args) => index::run(&config, args),
+        Command::Ask(args) => ask::run(&config, args),
         Command::Store(args) => store::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     };

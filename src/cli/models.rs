@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::{ask, out};
+use super::{running, out};
 use crate::config::Config;
 use crate::fetch::catalog::Catalog;
 use crate::fetch::{Entry, Library, Status, bytes_text};
@@ -26,7 +26,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     if args.installed {
         entries.retain(|e| e.status != Status::Missing);
     }
-    let loaded = ask::server(config.addr).and_then(|running| running.loaded);
+    let loaded = running::server(config.addr).and_then(|running| running.loaded);
     let (catalog, loaded) = (library.catalog(), loaded.as_deref());
     match args.json {
         true => out::print(&format!("{}\n", serde_json::to_string_pretty(&json(&entries, catalog, loaded))?)),

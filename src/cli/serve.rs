@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{ask, out};
+use super::{running, out};
 use crate::app;
 use crate::config::{self, Config};
 
@@ -74,7 +74,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
 
 /// What to try first, as commands that work as they stand.
 fn welcome(addr: SocketAddr, models: &[String], took: Duration) {
-    let host = ask::reachable(addr);
+    let host = running::reachable(addr);
     out::note(&format!("Ready in {:.1} s with {}. Try:", took.as_secs_f64(), models.join(", ")));
     out::note(&format!(
         r#"

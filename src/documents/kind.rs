@@ -87,6 +87,11 @@ impl Kind {
         self.row().1
     }
 
+    /// All its extensions, without dots.
+    pub fn extensions(self) -> &'static [&'static str] {
+        self.row().2
+    }
+
     /// The usual extension, without a dot.
     pub fn extension(self) -> &'static str {
         self.row().2.first().copied().unwrap_or_default()

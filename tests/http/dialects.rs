@@ -152,5 +152,5 @@ async fn what_is_wrong_is_told_as_clients_read_it() {
         answer.error(dialect);
     }
     let (answer, _) = ask("/transcribe", &[("file", "@x"), ("audio", "@y")]).await;
-    assert!(answer.error(Dialect::PmxSpeech).contains("second recording"), "{}", answer.text);
+    assert!(answer.error(Dialect::PmxSpeech).contains("second file"), "{}", answer.text);
 }

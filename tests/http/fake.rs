@@ -13,10 +13,13 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use stentor::http::{Backend, Dialect, Settings, State, router};
+use stentor::http::{Backend, Dialect, Settings, State, Stored, router};
 use stentor::obs::{ModelMetrics, Outcome, install_metrics};
+use stentor::service::files::{self, Files};
+use stentor::service::jobs::Jobs;
 use stentor::service::live::{self, Session};
 use stentor::service::points::Points;
+use stentor::service::rag::{Models, Ruler};
 use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
@@ -39,6 +42,10 @@ pub const THINKS: &str = "thinks";
 pub const RECALLS: &str = "recalls";
 /// Fails after its first word.
 pub const BREAKS: &str = "breaks";
+
+/// Embeds texts by their words: those that share some are near.
+pub const BAG: &str = "bag";
+const BAG_SIZE: usize = 256;
 
 /// Hears one stretch of speech.
 pub const EARS: &str = "org/ears";
@@ -75,6 +82,16 @@ impl Drop for Running {
             self.dropped.fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Each word counts in a dimension of its own, nearly.
+fn bag(text: &str) -> Vec<f32> {
+    let mut vector = vec![0.001; BAG_SIZE];
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 3) {
+        let hash = word.to_lowercase().bytes().fold(17u32, |hash, b| hash.wrapping_mul(31) ^ u32::from(b));
+        vector[hash as usize % BAG_SIZE] += 1.0;
+    }
+    vector
 }
 
 fn unknown(model: String) -> Error {
@@ -197,7 +214,7 @@ impl Fake {
     }
 }
 
-impl Backend for Fake {
+impl Models for Fake {
     fn generate(&self, _ctx: Context, request: llm::Request) -> BoxFuture<'_, Result<Generation, Error>> {
         async move {
             let text = match &request.prompt {
@@ -278,17 +295,16 @@ impl Backend for Fake {
         .boxed()
     }
 
-    fn detokenize(
-        &self,
-        _ctx: Context,
-        _model: String,
-        tokens: Vec<u32>,
-    ) -> BoxFuture<'_, Result<String, Error>> {
-        async move { Ok(tokens.into_iter().filter_map(char::from_u32).collect()) }.boxed()
-    }
-
     fn embed(&self, _ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
         async move {
+            if request.model == BAG {
+                let vectors = request.inputs.iter().map(|input| match input {
+                    embed::Input::Text(text) => bag(text),
+                    embed::Input::Tokens(_) => bag(""),
+                });
+                let usage = Usage { prompt_tokens: 5, ..Usage::default() };
+                return Ok(embed::Response { vectors: vectors.collect(), usage });
+            }
             if request.model != "vectors" {
                 return Err(unknown(request.model));
             }
@@ -297,6 +313,28 @@ impl Backend for Fake {
             Ok(embed::Response { vectors, usage: Usage { prompt_tokens: 5, ..Usage::default() } })
         }
         .boxed()
+    }
+
+    fn ruler(&self, _ctx: Context, model: String) -> BoxFuture<'_, Result<Ruler, Error>> {
+        async move {
+            if model != BAG {
+                return Err(unknown(model));
+            }
+            let measure = Arc::new(|text: &str| text.split_whitespace().count() + 2);
+            Ok(Ruler { model, dimensions: BAG_SIZE, max_tokens: 512, measure })
+        }
+        .boxed()
+    }
+}
+
+impl Backend for Fake {
+    fn detokenize(
+        &self,
+        _ctx: Context,
+        _model: String,
+        tokens: Vec<u32>,
+    ) -> BoxFuture<'_, Result<String, Error>> {
+        async move { Ok(tokens.into_iter().filter_map(char::from_u32).collect()) }.boxed()
     }
 
     fn transcribe(
@@ -376,25 +414,34 @@ impl Backend for Fake {
     }
 }
 
-/// A store that all tests share: each has collections of its own.
-fn points() -> Points {
-    static POINTS: OnceLock<Points> = OnceLock::new();
+/// What all tests share: each has collections of its own.
+fn stored() -> Stored {
+    static STORED: OnceLock<Stored> = OnceLock::new();
     let open = || {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-of-http-tests");
         let _ = std::fs::remove_dir_all(&folder);
-        Points::open(&folder).unwrap()
+        kept_in(&folder)
     };
-    POINTS.get_or_init(open).clone()
+    STORED.get_or_init(open).clone()
+}
+
+/// What is kept in a folder.
+pub fn kept_in(folder: &Path) -> Stored {
+    let points = Points::open(&folder.join("store")).unwrap();
+    let limits = files::Limits { bytes: 1 << 20 };
+    let files = Files::open(&folder.join("files"), points.clone(), limits).unwrap();
+    let jobs = Jobs::new(points.clone(), files.clone(), Duration::from_secs(3600));
+    Stored { points, responses: Responses::none(), files, jobs }
 }
 
 pub fn state(fake: Fake, settings: Settings) -> State {
-    State::new(Arc::new(fake), Responses::none(), points(), settings, install_metrics().unwrap())
+    State::new(Arc::new(fake), stored(), settings, install_metrics().unwrap())
 }
 
 /// One that keeps responses.
 pub fn keeping(responses: &Responses, settings: Settings) -> Router {
-    let metrics = install_metrics().unwrap();
-    router(State::new(Arc::new(Fake::default()), responses.clone(), points(), settings, metrics))
+    let stored = Stored { responses: responses.clone(), ..stored() };
+    router(State::new(Arc::new(Fake::default()), stored, settings, install_metrics().unwrap()))
 }
 
 pub fn app(settings: Settings) -> Router {
@@ -473,13 +520,20 @@ pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-/// A multipart form; a value that begins with `@` is a file of that content.
+pub fn patch(path: &str, body: impl Into<Body>) -> Request<Body> {
+    let mut request = post(path, body);
+    *request.method_mut() = axum::http::Method::PATCH;
+    request
+}
+
+/// A multipart form; a value that begins with `@` is a file of that content, which may begin with `NAME:`.
 pub fn form(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
     let mut body = String::new();
     for (name, value) in fields {
-        let (head, value) = match value.strip_prefix('@') {
-            Some(content) => ("; filename=\"a.wav\"\r\nContent-Type: audio/wav", content),
-            None => ("", *value),
+        let (head, value) = match value.strip_prefix('@').map(|file| file.split_once(':')) {
+            Some(Some((file, content))) => (format!("; filename=\"{file}\""), content),
+            Some(None) => ("; filename=\"a.wav\"\r\nContent-Type: audio/wav".to_owned(), &value[1..]),
+            None => (String::new(), *value),
         };
         body.push_str(&format!(
             "--XX\r\nContent-Disposition: form-data; name=\"{name}\"{head}\r\n\r\n{value}\r\n"

@@ -6,7 +6,9 @@
 mod api;
 mod arbitrary;
 mod dialects;
+mod documents;
 mod fake;
+mod jobs;
 mod kept;
 mod live;
 mod points;
@@ -15,3 +17,4 @@ mod socket;
 mod speech;
 mod stenographer;
 mod tokens;
+mod vector_stores;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Exit, ask, out};
+use super::{Exit, running, out};
 use crate::app::{self, Machine};
 use crate::config::Config;
 use crate::fetch::{self, Disk, Entry, Library, Status, bytes_text};
@@ -223,7 +223,7 @@ fn address(config: &Config, problems: &mut Vec<String>) -> Address {
     if error.kind() != ErrorKind::AddrInUse {
         address.state = AddressState::Unusable;
         problems.push(format!("cannot listen on {addr}: {error}; choose another address ({ADDRESS})"));
-    } else if let Some(running) = ask::server(addr) {
+    } else if let Some(running) = running::server(addr) {
         address.state = AddressState::Stentor;
         if let Some(reason) = &running.not_ready {
             problems.push(format!("the server on {addr} is not ready: {reason}; its log says more"));

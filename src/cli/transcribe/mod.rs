@@ -1,6 +1,6 @@
 //! `stentor transcribe`: recordings to files, with the models in this process.
 
-mod files;
+mod plan;
 mod show;
 mod work;
 
@@ -11,14 +11,14 @@ use anyhow::{bail, ensure};
 use tokio::runtime::Runtime;
 
 use super::installed::{find, helpers, speech};
-use super::out;
+use super::{files, out};
 use crate::app;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::service::transcript::{Format, Shape};
 use crate::types::asr;
 use crate::types::model::{Installed, Kind};
-use files::Plan;
+use plan::Plan;
 use show::{clock, speed};
 use work::{Job, transcribe};
 
@@ -116,15 +116,15 @@ impl Args {
 /// Runs the command.
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let shape = args.shape()?;
-    let found = files::find(&args.files, args.recursive)?;
+    let found = files::find(&args.files, plan::wanted(args.recursive))?;
     let Plan { tasks, kept, mut problems } = match args.stdout {
         // Every file is one of its own, and none is written.
         true => Plan {
-            tasks: found.recordings.into_iter().map(|r| (r.path, PathBuf::new())).collect(),
+            tasks: found.files.into_iter().map(|r| (r.path, PathBuf::new())).collect(),
             ..Plan::default()
         },
-        false => files::plan(
-            found.recordings,
+        false => plan::plan(
+            found.files,
             args.output_dir.as_deref(),
             shape.format.extension(),
             args.overwrite,

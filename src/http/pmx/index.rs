@@ -15,11 +15,12 @@ use crate::http::form::{Files, Form, is_form};
 use crate::http::{ApiError, State};
 use crate::service::rag::Place;
 use crate::service::{Context, Upload};
-use crate::types::rag::{Content, Indexed, NewDocument};
+use crate::types::rag::{Content, Indexed, NewDocument, Outcome};
 
 /// Files of one form.
 const FILES: Files<'static> = Files { names: &["files", "files[]", "file"], most: 256 };
 const MAX_NAME: usize = 128;
+const MAX_PATH: usize = 512;
 
 /// Documents to index.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -67,6 +68,8 @@ pub(crate) struct IndexForm {
     files: Vec<Vec<u8>>,
     /// For all of them: repeated, or separated by commas.
     tags: Option<String>,
+    /// Of one file by itself: what it is called instead of its file's name.
+    name: Option<String>,
     /// `pmx_docs` if absent.
     collection: Option<String>,
     /// Let the chat model add up to 8 tags to each; false if absent.
@@ -104,6 +107,8 @@ pub(crate) struct FileDone {
     conv_ms: u64,
     /// Of the document; null where it could not be indexed.
     id: Option<String>,
+    /// `new`, `changed` or `same`; null where it could not be indexed.
+    outcome: Option<&'static str>,
     tags: Vec<String>,
     /// Why it could not be indexed, or which attachments were left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +199,7 @@ async fn files(state: &State, ctx: &Context, form: Form) -> Result<IndexAnswer, 
     let begun = Instant::now();
     let collection = form.values.text(&["collection"], MAX_NAME)?;
     let auto_tags = form.values.flag(&["auto_tags", "autotag"])?.unwrap_or(false);
+    let own = form.values.text(&["name"], MAX_PATH)?.filter(|_| form.uploads.len() == 1);
     let tags = form.values.list(&["tags"])?.map(|list| list.items).unwrap_or_default();
     if form.uploads.is_empty() {
         return Err(ApiError::invalid("files", "`files` is missing: attach at least one file"));
@@ -202,7 +208,7 @@ async fn files(state: &State, ctx: &Context, form: Form) -> Result<IndexAnswer, 
     let (mut files, mut done, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (index, upload) in form.uploads.into_iter().enumerate() {
         let filename = upload.name.clone().unwrap_or_default();
-        match file(state, ctx, &place, upload, &tags).await {
+        match file(state, ctx, &place, upload, own.as_deref(), &tags).await {
             Ok(indexed) => {
                 files.push(FileDone::of(filename, &indexed));
                 done.push(indexed);
@@ -226,10 +232,12 @@ async fn file(
     ctx: &Context,
     place: &Place,
     upload: Upload,
+    name: Option<&str>,
     tags: &[String],
 ) -> Result<Indexed, ApiError> {
     let document = state.rag().take(upload).await?;
-    let document = NewDocument { tags: tags.to_vec(), ..document };
+    let name = name.map_or_else(|| document.name.clone(), str::to_owned);
+    let document = NewDocument { name, tags: tags.to_vec(), ..document };
     Ok(state.rag().index(ctx, place, document, &|_, _| ()).await?)
 }
 
@@ -278,6 +286,11 @@ impl FileDone {
             chars: entry.chars,
             conv_ms: indexed.read_ms,
             id: Some(entry.id.clone()),
+            outcome: Some(match indexed.outcome {
+                Outcome::New => "new",
+                Outcome::Changed => "changed",
+                Outcome::Same => "same",
+            }),
             tags: entry.tags.clone(),
             error: (!left_out.is_empty()).then(|| left_out.join("; ")),
         }
@@ -292,6 +305,7 @@ impl FileDone {
             chars: 0,
             conv_ms: 0,
             id: None,
+            outcome: None,
             tags: Vec::new(),
             error: Some(error),
         }

@@ -38,7 +38,7 @@ impl Rag {
         progress: &(dyn Fn(usize, usize) + Send + Sync),
     ) -> Result<Indexed, Error> {
         check(&mut new)?;
-        let ruler = self.ensure(ctx, place).await?;
+        let ruler = self.ruler(ctx, place).await?;
         let size = size(place.size, &ruler);
         let begun = Instant::now();
         let sha256 = hash(&new.content);
@@ -82,6 +82,8 @@ impl Rag {
         };
         let read_ms = millis(begun);
         let begun = Instant::now();
+        // Only now: what cannot be read leaves no empty collection behind.
+        self.make(place, &ruler).await?;
         let (changes, embedded) = self.changes(ctx, &entry, &ruler, read.chunks, progress).await?;
         let embed_ms = millis(begun);
         self.points.write(&ENTRIES, changes).await?;

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 pub use answer::{Answered, HINT, NOTHING, Said, TASK, cited};
 pub(super) use index::now;
+pub use read::extensions;
 
 use super::points::{OWN, Points};
 use super::records::Records;
@@ -160,13 +161,13 @@ impl Rag {
         turn.lock_owned().await
     }
 
-    /// Makes the collection of a place where it is not there; how its model measures.
+    /// How the embedding model of a place measures.
     ///
     /// # Errors
-    /// It holds vectors of another model, or of none that this server knows; its name is none for a collection.
-    pub async fn ensure(&self, ctx: &Context, place: &Place) -> Result<Ruler, Error> {
-        let name = own_not(&place.collection)?;
-        let described = self.points.describe(name.clone()).await?;
+    /// The collection holds vectors of another model, or of none that this server knows; its name is none for a
+    /// collection.
+    async fn ruler(&self, ctx: &Context, place: &Place) -> Result<Ruler, Error> {
+        let described = self.points.describe(own_not(&place.collection)?).await?;
         let model = match described.as_ref().and_then(model_of).or_else(|| place.model.clone()) {
             Some(model) => model,
             None => {
@@ -175,21 +176,29 @@ impl Rag {
             }
         };
         let ruler = self.models.ruler(ctx.clone(), model).await?;
-        match described {
-            Some(described) => fits(&described, &ruler)?,
-            None => {
-                let vectors = Vectors {
-                    dim: ruler.dimensions,
-                    metric: Default::default(),
-                    precision: Default::default(),
-                };
-                let mut spec =
-                    Spec { vectors: Some(vectors), text: Some(place.stemming), ..Spec::default() };
-                spec.note.insert("model".to_owned(), Value::String(ruler.model.clone()));
-                self.points.create(name, spec).await?;
-            }
-        }
+        described.map_or(Ok(()), |described| fits(&described, &ruler))?;
         Ok(ruler)
+    }
+
+    /// Makes the collection of a place where it is not there; how its model measures.
+    ///
+    /// # Errors
+    /// As with one that is there already: its name, or its model.
+    pub async fn ensure(&self, ctx: &Context, place: &Place) -> Result<Ruler, Error> {
+        let ruler = self.ruler(ctx, place).await?;
+        self.make(place, &ruler).await?;
+        Ok(ruler)
+    }
+
+    async fn make(&self, place: &Place, ruler: &Ruler) -> Result<(), Error> {
+        if self.points.describe(place.collection.clone()).await?.is_some() {
+            return Ok(());
+        }
+        let vectors =
+            Vectors { dim: ruler.dimensions, metric: Default::default(), precision: Default::default() };
+        let mut spec = Spec { vectors: Some(vectors), text: Some(place.stemming), ..Spec::default() };
+        spec.note.insert("model".to_owned(), Value::String(ruler.model.clone()));
+        self.points.create(place.collection.clone(), spec).await
     }
 }
 

@@ -11,6 +11,11 @@ use crate::types::rag::{Content, NewDocument, Parsed, PassageSize, Section};
 /// Passages of a document at most.
 pub(super) const PASSAGES: usize = 100_000;
 
+/// The extensions of files that are read, without dots.
+pub fn extensions() -> Vec<&'static str> {
+    documents::Kind::all().flat_map(|kind| kind.extensions().iter().copied()).collect()
+}
+
 /// A document as it was read.
 pub(super) struct Read {
     pub document: Document,
