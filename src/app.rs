@@ -310,6 +310,7 @@ fn http_settings(
         allowed_hosts: config.allowed_hosts.clone(),
         cors_origins: config.cors_origins.clone(),
         remote_hosts: config.remote_hosts.clone(),
+        librechat_secret: config.librechat_secret.clone(),
         json_body_bytes: config.limits.json_body_bytes,
         audio_body_bytes: config.limits.audio_body_bytes,
         max_connections: config.limits.max_connections,

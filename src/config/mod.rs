@@ -61,6 +61,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// `host` or `host:port`: where clients may have files fetched from and results sent to.
     pub remote_hosts: Vec<String>,
+    /// What LibreChat signs its tokens with.
+    pub librechat_secret: Option<String>,
     pub limits: Limits,
     pub log: Log,
     pub models: Models,
@@ -303,6 +305,7 @@ impl Config {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             remote_hosts: Vec::new(),
+            librechat_secret: None,
             limits: Limits {
                 json_body_bytes: 32 << 20,
                 audio_body_bytes: 512 << 20,

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::observe::{Deadline, KeyId, RequestId};
+use super::librechat;
 use super::{Access, ApiError, Settings, State, auth, routes};
 use crate::obs::{self, Rejection};
 use crate::service::{Context, Error};
@@ -41,10 +42,15 @@ fn admit(state: &State, request: &Request) -> Result<Option<String>, ApiError> {
     let host = check_host(settings, request.uri(), request.headers())?;
     check_origin(settings, &host, request.method(), request.headers())?;
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    if routes::access(template) == Access::Public {
-        return Ok(None);
-    }
-    let key_id = auth::authenticate(&settings.keys, request.headers())?;
+    let key_id = match (routes::access(template), &settings.librechat_secret) {
+        (Access::Public, _) => return Ok(None),
+        (Access::LibreChat, Some(secret)) => {
+            Some(format!("{}{}", librechat::USER, librechat::jwt::user(secret, request.headers())?))
+        }
+        (Access::LibreChat, None) | (Access::Key, _) => {
+            auth::authenticate(&settings.keys, request.headers())?
+        }
+    };
     if state.0.stopping.is_cancelled() {
         obs::rejected(Rejection::ShuttingDown);
         return Err(ApiError::new(

@@ -12,6 +12,7 @@ mod error;
 mod form;
 mod gate;
 mod io;
+mod librechat;
 mod observe;
 mod openai;
 mod openapi;
@@ -94,6 +95,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Hosts whose files clients may name by URL, and that results may be sent to.
     pub remote_hosts: Vec<String>,
+    /// What LibreChat signs its tokens with.
+    pub librechat_secret: Option<String>,
     /// Models for requests that name none.
     pub default_chat: Option<String>,
     pub default_embed: Option<String>,
@@ -121,6 +124,7 @@ impl Default for Settings {
             stream_keep_alive: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(45),
             remote_hosts: Vec::new(),
+            librechat_secret: None,
             default_chat: None,
             default_embed: None,
             default_asr: None,

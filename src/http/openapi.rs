@@ -10,7 +10,7 @@ use super::paneas::asr;
 use super::pmx::jobs::{of_parse, of_transcribe};
 use super::pmx::{index, parse, points, query, runs, transcribe};
 use super::realtime;
-use super::{Access, routes, system};
+use super::{Access, librechat, routes, system};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -71,6 +71,15 @@ use super::{Access, routes, system};
         query::tags,
         query::change_tags,
         parse::create,
+        librechat::embed,
+        librechat::text,
+        librechat::query,
+        librechat::query_multiple,
+        librechat::documents,
+        librechat::delete,
+        librechat::context,
+        librechat::ids,
+        librechat::health,
         points::embed,
         points::upsert,
         points::collections,
@@ -98,7 +107,7 @@ impl Modify for Keys {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let header = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key")));
         components.add_security_scheme("header", header);
-        for route in routes::table().iter().filter(|route| route.access == Access::Key) {
+        for route in routes::table().iter().filter(|route| route.access != Access::Public) {
             let path = route.path.replace("{*", "{");
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
             for operation in [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten() {

@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::State;
 use super::dialect::Dialect;
-use super::{openai, paneas, pmx, realtime, system};
+use super::{librechat, openai, paneas, pmx, realtime, system};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Access {
     Public,
     /// Whoever has an API key, where keys are configured.
     Key,
+    /// Whom LibreChat's token names, where its secret is configured; else whoever has an API key.
+    LibreChat,
 }
 
 /// One route.
@@ -96,6 +98,15 @@ const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/qdrant/upsert", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::points::upsert) },
     Route { method: "GET", path: "/qdrant/collections", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::points::collections) },
     Route { method: "GET", path: "/qdrant/health", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::points::health) },
+    Route { method: "POST", path: "/librechat/embed", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || post(librechat::embed) },
+    Route { method: "POST", path: "/librechat/text", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || post(librechat::text) },
+    Route { method: "POST", path: "/librechat/query", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || post(librechat::query) },
+    Route { method: "POST", path: "/librechat/query_multiple", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || post(librechat::query_multiple) },
+    Route { method: "GET", path: "/librechat/documents", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || get(librechat::documents) },
+    Route { method: "DELETE", path: "/librechat/documents", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || delete(librechat::delete) },
+    Route { method: "GET", path: "/librechat/documents/{id}/context", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || get(librechat::context) },
+    Route { method: "GET", path: "/librechat/ids", access: Access::LibreChat, dialect: Dialect::Pmx, handler: || get(librechat::ids) },
+    Route { method: "GET", path: "/librechat/health", access: Access::Public, dialect: Dialect::Pmx, handler: || get(librechat::health) },
 ];
 
 /// Every route.
@@ -135,7 +146,7 @@ mod tests {
     fn only_probes_and_static_pages_are_public() {
         let public: Vec<_> = table().iter().filter(|r| r.access == Access::Public).collect();
         let paths: Vec<_> = public.iter().map(|route| route.path).collect();
-        assert_eq!(paths, ["/", "/healthz", "/health", "/readyz", "/docs", "/openapi.json"]);
+        assert_eq!(paths, ["/", "/healthz", "/health", "/readyz", "/docs", "/openapi.json", "/librechat/health"]);
         assert!(public.iter().all(|route| route.method == "GET"));
         assert_eq!(access(None), Access::Key);
         assert_eq!(access(Some("/unheard/of")), Access::Key);

@@ -10,6 +10,7 @@ mod documents;
 mod fake;
 mod jobs;
 mod kept;
+mod librechat;
 mod live;
 mod points;
 mod responses;

@@ -29,6 +29,15 @@ fn the_official_client_speaks_the_responses_api() {
 }
 
 #[test]
+fn official_clients_keep_documents_and_ask_them() {
+    let Some(shared) = models() else { return };
+    let Some(python) = python() else { return };
+    let home = home_like(&shared);
+    let server = Program::ready(home.path(), &[]);
+    run(Command::new(python).arg(script("documents_test.py")).arg(format!("{}/v1", server.base)));
+}
+
+#[test]
 fn speech_is_transcribed_as_it_is_spoken() {
     let (Some(shared), Some(clips)) = (models(), clips()) else { return };
     let Some(python) = python() else { return };
