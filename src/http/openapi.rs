@@ -8,7 +8,7 @@ use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, files, models, tokenize, vector_stores};
 use super::paneas::asr;
 use super::pmx::jobs::{of_parse, of_transcribe};
-use super::pmx::{index, parse, points, query, runs, transcribe};
+use super::pmx::{docs, index, parse, points, query, runs, transcribe};
 use super::realtime;
 use super::{Access, librechat, routes, system};
 
@@ -68,8 +68,10 @@ use super::{Access, librechat, routes, system};
         runs::result,
         index::create,
         query::query,
-        query::tags,
-        query::change_tags,
+        docs::list,
+        docs::delete,
+        docs::tags,
+        docs::change_tags,
         parse::create,
         librechat::embed,
         librechat::text,

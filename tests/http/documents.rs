@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stentor::http::{Dialect, Settings};
 
-use super::fake::{BAG, CHAT, app, form, get, patch, post, send};
+use super::fake::{BAG, CHAT, app, delete, form, get, patch, post, send};
 
 fn settings() -> Settings {
     Settings { default_embed: Some(BAG.into()), default_chat: Some(CHAT.into()), ..Settings::default() }
@@ -76,6 +76,15 @@ async fn files_are_indexed_asked_and_filed() {
     assert_eq!(tags, json!([{"tag": "nature", "count": 2}, {"tag": "sea", "count": 1}]));
     let answer = send(&app, ask(question)).await.json();
     assert_ne!(answer["sources"][0]["id"], id, "it is not filed under `short` any more");
+    let listed = send(&app, get("/docs/list?collection=files")).await.json();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|doc| doc["name"].as_str().unwrap()).collect();
+    assert!(names.len() == 2 && names.contains(&"bees.md"), "{listed}");
+    let gone = send(&app, delete(&format!("/docs/{id}"))).await.json();
+    assert_eq!(gone, json!({"deleted": id, "status": "ok"}));
+    assert_eq!(send(&app, delete(&format!("/docs/{id}"))).await.status, 404);
+    let tides = json!({"query": "tides moon ocean", "collection": "files"});
+    let left = send(&app, ask(tides)).await.json();
+    assert_eq!(left["sources"].as_array().unwrap().len(), 1, "{left}");
     let missing = send(&app, patch("/docs/nope/tags", "{}")).await;
     assert_eq!((missing.status.as_u16(), missing.error(Dialect::Pmx).as_str()), (404, "Document not found"));
 }

@@ -1,5 +1,6 @@
 //! The dialect of PMX. Its proxy has it below `/rag`, and so every route is found there too.
 
+pub(super) mod docs;
 pub(super) mod index;
 pub(super) mod jobs;
 pub(super) mod parse;

@@ -1,12 +1,11 @@
-//! `/query`, `/tags` and `/docs/{id}/tags`: answers from documents, and what these are filed under.
+//! `/query`: answers from documents.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as Reply};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::points::COLLECTION;
 use crate::http::body::Json;
@@ -23,8 +22,6 @@ use crate::types::store::{Filter, Fusion};
 const SNIPPET: usize = 400;
 const TOP_K: usize = 5;
 const MAX_TOP_K: usize = 100;
-const TAGS: usize = 1000;
-const MAX_TAGS: usize = 100_000;
 
 /// A question.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -101,41 +98,6 @@ pub(crate) enum Event {
     Done { answer: String },
     /// Last: it failed.
     Error { detail: String },
-}
-
-/// A tag.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = PmxTag)]
-pub(crate) struct Tag {
-    tag: String,
-    /// Documents that have it.
-    count: u64,
-}
-
-/// Which tags.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct TagsAsked {
-    /// At most so many; 1000 if absent.
-    limit: Option<usize>,
-    /// `pmx_docs` if absent.
-    collection: Option<String>,
-}
-
-/// What tags become.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct TagsChange {
-    #[serde(default)]
-    add: Option<Vec<String>>,
-    #[serde(default)]
-    remove: Option<Vec<String>>,
-}
-
-/// The tags of a document.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DocumentTags {
-    doc_id: String,
-    tags: Vec<String>,
 }
 
 impl From<&Passage> for Source {
@@ -261,66 +223,4 @@ fn events(
     });
     let events = futures::stream::iter([first]).chain(rest);
     events.filter_map(|event| std::future::ready(sse::json(&event).ok().map(Message::from)))
-}
-
-/// List tags, those of most documents first.
-#[utoipa::path(
-    get,
-    path = "/tags",
-    operation_id = "pmxTags",
-    tag = "pmx",
-    params(TagsAsked),
-    responses(
-        (status = 200, description = "The tags", body = Vec<Tag>),
-        (status = "4XX", description = "The request is wrong", body = DetailBody),
-    )
-)]
-pub(crate) async fn tags(
-    Extract(state): Extract<State>,
-    asked: Result<Query<TagsAsked>, QueryRejection>,
-) -> Result<Reply<Vec<Tag>>, ApiError> {
-    let Query(asked) =
-        asked.map_err(|_| ApiError::invalid("limit", "`limit` must be a whole number"))?;
-    let collection = asked.collection.unwrap_or_else(|| COLLECTION.to_owned());
-    let tags = state.rag().tags(&collection).await?;
-    let mut tags: Vec<Tag> = tags.into_iter().map(|(tag, count)| Tag { tag, count }).collect();
-    tags.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.tag.cmp(&b.tag)));
-    tags.truncate(asked.limit.unwrap_or(TAGS).min(MAX_TAGS));
-    Ok(Reply(tags))
-}
-
-/// Change the tags of a document.
-#[utoipa::path(
-    patch,
-    path = "/docs/{doc_id}/tags",
-    operation_id = "pmxChangeTags",
-    tag = "pmx",
-    params(("doc_id" = String, Path, description = "Id of a document, as `/query` and `/index` give it")),
-    request_body = TagsChange,
-    responses(
-        (status = 200, description = "The tags that it has now", body = DocumentTags),
-        (status = 404, description = "There is no such document", body = DetailBody),
-        (status = "4XX", description = "The request is wrong", body = DetailBody),
-    )
-)]
-pub(crate) async fn change_tags(
-    Extract(state): Extract<State>,
-    id: Result<Path<String>, PathRejection>,
-    Json(change): Json<TagsChange>,
-) -> Result<Reply<DocumentTags>, ApiError> {
-    let missing = || {
-        ApiError::new(axum::http::StatusCode::NOT_FOUND, "document_not_found", "Document not found")
-    };
-    let Path(doc_id) = id.map_err(|_| missing())?;
-    let (add, remove) = (change.add.unwrap_or_default(), change.remove.unwrap_or_default());
-    let mut tags = None;
-    for entry in state.rag().entries_named(&doc_id).await? {
-        let changed = state.rag().change(&entry.collection, &doc_id, |entry| {
-            entry.tags.extend(add.iter().cloned());
-            entry.tags.retain(|tag| !remove.contains(tag));
-        });
-        tags = changed.await?.map(|entry| entry.tags).or(tags);
-    }
-    let tags = tags.ok_or_else(missing)?;
-    Ok(Reply(DocumentTags { doc_id, tags }))
 }
