@@ -2,7 +2,7 @@
 """How often the passage that answers a question is among the first that are found: run.py BASE_URL FOLDER
 
 BASE_URL is a running server's, FOLDER the documents that corpus.py made. They are indexed first, into the collection
-`retrieval`; those that are there already cost a look. Prints a table: recall at 1, 5 and 10, and the mean reciprocal rank
+`retrieval-test`; those that are there already cost a look. Prints a table: recall at 1, 5 and 10, and the mean reciprocal rank
 among 10, by vectors alone, by words alone, and by both. README.md says what a hit is.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from check import QUESTIONS, is_hit
 
-COLLECTION = "retrieval"
+COLLECTION = "retrieval-test"
 WAYS = [("vectors", 1, 0), ("words", 0, 1), ("both", 1, 1)]
 
 

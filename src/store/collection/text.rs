@@ -5,6 +5,7 @@
 //! waited for at every write.
 
 mod collect;
+mod stop;
 mod tokens;
 
 use std::collections::{BTreeSet, HashSet};
@@ -204,7 +205,7 @@ impl Text {
     /// The index cannot be read.
     pub fn search(&self, text: &str, k: usize, among: Option<&Arc<Bits>>) -> Result<Vec<(f32, u32)>, Error> {
         let failed = |e| self.failed(e);
-        let query = self.query(text, Occur::Should)?;
+        let query = self.query(&stop::telling(self.stemming, text), Occur::Should)?;
         let searcher = self.reader.searcher();
         let Some(among) = among else {
             let best = TopDocs::with_limit(k.max(1)).order_by_score();

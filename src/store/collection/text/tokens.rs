@@ -21,7 +21,8 @@ pub fn analyzer(stemming: Stemming) -> TextAnalyzer {
     }
 }
 
-fn language(stemming: Stemming) -> Option<Language> {
+/// The language that a collection is in, if that was said.
+pub(super) fn language(stemming: Stemming) -> Option<Language> {
     Some(match stemming {
         Stemming::None => return None,
         Stemming::Arabic => Language::Arabic,
@@ -52,9 +53,9 @@ fn stands_alone(c: char) -> bool {
 }
 
 #[derive(Clone)]
-struct Words;
+pub(super) struct Words;
 
-struct Stream<'a> {
+pub(super) struct Stream<'a> {
     text: &'a str,
     at: usize,
     token: Token,
