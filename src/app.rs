@@ -226,7 +226,7 @@ pub fn runs(model: &Installed) -> bool {
     let architecture = model.architecture.as_str();
     match model.kind {
         Kind::Chat => llm::architectures(model.format).contains(&architecture),
-        Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
+        Kind::Embed => embed::runs(architecture, model.format),
         Kind::Asr => architecture == "whisper",
         Kind::Vad => vad::REGISTRY.iter().any(|(name, _)| *name == architecture),
         Kind::Speaker | Kind::Segment => false,

@@ -57,7 +57,7 @@ pub fn open(
     match installed.kind {
         Kind::Chat => open_llm(installed, draft, device, limits, metrics),
         Kind::Embed => {
-            let loaded = embed::load(&installed.path, device)?;
+            let loaded = embed::load(installed, device)?;
             let bytes = loaded.model.bytes();
             let lane = EmbedLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
@@ -158,6 +158,11 @@ pub fn estimate(installed: &Installed, quantise: Quantise, cache_bytes: u64) -> 
     let weights = match installed.format {
         Format::Safetensors if installed.kind == Kind::Chat => {
             let weights = llm::folder_bytes(&installed.path, quantise).unwrap_or_else(rounded);
+            weights.saturating_add(weights / 16)
+        }
+        // Embedding models are computed in f32, whatever their files hold.
+        Format::Safetensors | Format::Torch if matches!(installed.kind, Kind::Embed) => {
+            let weights = embed::f32_bytes(installed).unwrap_or(installed.bytes.saturating_mul(2));
             weights.saturating_add(weights / 16)
         }
         Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),
