@@ -14,7 +14,7 @@ use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
 pub use crate::http::stop_signal;
-use crate::model::{embed, llm, vad, weights};
+use crate::model::{embed, llm, rerank, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
 use crate::service::points::Points;
@@ -227,6 +227,7 @@ pub fn runs(model: &Installed) -> bool {
     match model.kind {
         Kind::Chat => llm::architectures(model.format).contains(&architecture),
         Kind::Embed => embed::runs(architecture, model.format),
+        Kind::Rerank => rerank::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
         Kind::Vad => vad::REGISTRY.iter().any(|(name, _)| *name == architecture),
         Kind::Speaker | Kind::Segment => false,

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::service::live::{self, Session};
 use crate::service::{Card, Context, Error, Generation, Readiness, Service, Transcription, Upload};
-use crate::types::{asr, embed, llm};
+use crate::types::{asr, embed, llm, rerank};
 
 /// Answers requests. See [`Service`], which is the one that serves.
 pub trait Backend: Send + Sync + 'static {
@@ -24,6 +24,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Embeds every input.
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
+
+    /// Scores documents by how well they answer a question.
+    fn rerank(
+        &self,
+        ctx: Context,
+        request: rerank::Request,
+    ) -> BoxFuture<'_, Result<rerank::Response, Error>>;
 
     /// Reads a recording and begins to transcribe it.
     fn transcribe(
@@ -63,6 +70,14 @@ impl Backend for Service {
 
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>> {
         Box::pin(Service::embed(self, ctx, request))
+    }
+
+    fn rerank(
+        &self,
+        ctx: Context,
+        request: rerank::Request,
+    ) -> BoxFuture<'_, Result<rerank::Response, Error>> {
+        Box::pin(Service::rerank(self, ctx, request))
     }
 
     fn transcribe(

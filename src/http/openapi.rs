@@ -5,7 +5,7 @@ use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
 use super::openai::responses::{self, stored};
-use super::openai::{audio, chat, completions, embeddings, models, tokenize};
+use super::openai::{audio, chat, completions, embeddings, models, rerank, tokenize};
 use super::paneas::asr;
 use super::pmx::{points, transcribe};
 use super::realtime;
@@ -22,6 +22,8 @@ use super::{Access, routes, system};
         stored::delete,
         stored::input_items,
         embeddings::create,
+        rerank::create,
+        rerank::create_either,
         audio::transcribe,
         audio::translate,
         audio::align::align,

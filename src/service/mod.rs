@@ -10,8 +10,11 @@ mod listen;
 pub mod live;
 mod logprobs;
 pub mod points;
+mod rerank;
 mod resolve;
 pub mod responses;
+#[cfg(test)]
+mod rows_tests;
 mod tokenize;
 mod transcribe;
 pub mod transcript;

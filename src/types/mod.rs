@@ -5,6 +5,7 @@ pub mod embed;
 pub mod key;
 pub mod llm;
 pub mod model;
+pub mod rerank;
 pub mod store;
 
 /// Tokens counted for one request, as callers are billed and dashboards count.

@@ -21,9 +21,10 @@ use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
-use stentor::types::{Usage, asr, embed, llm};
+use stentor::types::{Usage, asr, embed, llm, rerank};
 use tower::ServiceExt;
 
+use super::rerank::ranks;
 use super::stenographer::Stenographer;
 
 pub const CHAT: &str = "echo";
@@ -77,7 +78,7 @@ impl Drop for Running {
     }
 }
 
-fn unknown(model: String) -> Error {
+pub fn unknown(model: String) -> Error {
     Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), EARS.into()] }
 }
 
@@ -299,6 +300,10 @@ impl Backend for Fake {
         .boxed()
     }
 
+    fn rerank(&self, _: Context, request: rerank::Request) -> BoxFuture<'_, Result<rerank::Response, Error>> {
+        async move { ranks(&request) }.boxed()
+    }
+
     fn transcribe(
         &self,
         _ctx: Context,
@@ -365,6 +370,7 @@ impl Backend for Fake {
             card(CHAT, Kind::Chat, &[]),
             card("vectors", Kind::Embed, &["text-embedding"]),
             card(EARS, Kind::Asr, &["whisper-1", "whisper-large-v3"]),
+            card("ranks", Kind::Rerank, &[]),
         ]
     }
 

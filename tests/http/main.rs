@@ -10,6 +10,7 @@ mod fake;
 mod kept;
 mod live;
 mod points;
+mod rerank;
 mod responses;
 mod socket;
 mod speech;

@@ -160,6 +160,11 @@ impl EmbedTokenizer {
         Error::Tokenizer { path: self.path.clone(), message }
     }
 
+    /// The tokenizer itself.
+    pub(in crate::model) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Tokens that a row has room for besides the special ones.
     fn room(&self) -> usize {
         self.max_tokens - self.prefix.len() - self.suffix.len()

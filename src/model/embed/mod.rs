@@ -25,7 +25,7 @@ pub mod qwen3;
 pub(super) mod rows;
 pub(super) mod settings;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 mod wordpiece;
 
 use std::path::Path;

@@ -2,8 +2,9 @@
 texts with them: python families.py OUT_DIR
 
 Made with sentence-transformers 6.2.0, transformers 5.24.0, tokenizers 0.23.3, gguf 0.19.0, torch 2.15.0 in float32 on
-a CPU. Vocabularies are trained on the texts below. Texts and pairs go through one at a time, so that nothing is
-padded. transformers has nomic_bert built in, and writes its tensors under the names of the published model.
+a CPU. Vocabularies are trained on the texts below, not quite alike each time, so all files are made together. Texts
+and pairs go through one at a time, so that nothing is padded. transformers has nomic_bert built in, and writes its
+tensors under the names of the published model.
 """
 
 import json
@@ -151,8 +152,6 @@ def embeddings(folder, pooling, prompts, max_length):
         modules=[transformer, pool, modules.Normalize()], device="cpu", prompts=prompts
     )
     model.save(str(folder))
-    for name in ["README.md", "special_tokens_map.json"]:
-        (folder / name).unlink(missing_ok=True)
     model = SentenceTransformer(str(folder), device="cpu")
     rows = []
     with torch.no_grad():
@@ -192,6 +191,9 @@ def write(path, rows):
 
 def trim(folder, max_length):
     """Only what is read, and small."""
+    for name in ["README.md", "special_tokens_map.json", "sentence_bert_config.json"]:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "2_Normalize", ignore_errors=True)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     kept = {"model_max_length": max_length, "tokenizer_class": config["tokenizer_class"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(kept, indent=2) + "\n")

@@ -31,7 +31,8 @@ fn what_a_text_is_followed_by_does_not_change_its_beginning() {
     let rows = |ids: &[u32]| super::Ragged::new([ids].into_iter());
     let long = model.forward(&rows(&[5, 9, 40, 7])).unwrap().to_vec2::<f32>().unwrap();
     let short = model.forward(&rows(&[5, 9])).unwrap().to_vec2::<f32>().unwrap();
-    assert!(distance(&long[1], &short[1]) < 1e-5);
+    // Few queries are summed in another order than many.
+    assert!(distance(&long[1], &short[1]) < 1e-4);
     assert!(distance(&long[3], &short[1]) > 1e-2);
 }
 
