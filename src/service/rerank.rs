@@ -4,18 +4,19 @@ use super::resolve::joined;
 use super::{Context, Error, Service};
 use crate::engine::job::Event;
 use crate::engine::lane::embed::Input;
+use crate::model::embed;
 use crate::model::rerank::{Pair, Rerank};
 use crate::types::Usage;
 use crate::types::rerank::{Request, Response, Score};
 
 impl Service {
-    /// Scores every document by how well it answers the question. Documents that are too long for the model are cut.
+    /// Scores every document by how well it answers the question.
     pub async fn rerank(&self, ctx: Context, request: Request) -> Result<Response, Error> {
         let handle = self.model::<Rerank>(&ctx, &request.model).await?;
         let front = handle.front().clone();
         let pairs = tokio::task::spawn_blocking(move || {
-            let pairs = front.tokenizer.pairs(&request.query, &request.documents);
-            pairs.map_err(|e| Error::Internal { detail: e.to_string() })
+            let Request { query, documents, truncate, .. } = request;
+            front.tokenizer.pairs(&query, &documents, truncate).map_err(invalid)
         });
         let rows: Vec<Pair> = joined(pairs.await)??;
         let tokens = rows.iter().map(|pair| pair.ids().len()).sum::<usize>();
@@ -29,5 +30,16 @@ impl Service {
             Some(Event::Failed(failure)) => Err(failure.into()),
             None => Err(Error::Internal { detail: "the worker dropped the job".to_owned() }),
         }
+    }
+}
+
+/// Why document `at` cannot be scored.
+fn invalid((at, error): (usize, embed::Error)) -> Error {
+    match error {
+        embed::Error::Cut { .. } => Error::Invalid {
+            param: "documents",
+            message: format!("document {at} with the question {error}; shorten one, or allow `truncate`"),
+        },
+        other => Error::Internal { detail: other.to_string() },
     }
 }

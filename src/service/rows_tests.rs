@@ -67,17 +67,22 @@ async fn documents_are_scored_in_their_order() {
     let (service, rows) = (service(), read::<Vec<Scored>>("rerank-bert/golden.json"));
     let rows: Vec<&Scored> = rows.iter().filter(|row| row.query == rows[0].query).collect();
     let documents = rows.iter().map(|row| row.text.clone()).collect();
-    let ask = |model: &str, documents: Vec<String>| {
-        let request = rerank::Request { model: model.to_owned(), query: rows[0].query.clone(), documents };
+    let ask = |model: &str, documents: Vec<String>, truncate| {
+        let (model, query) = (model.to_owned(), rows[0].query.clone());
+        let request = rerank::Request { model, query, documents, truncate };
         service.rerank(Context::default(), request)
     };
-    let response = ask("rerank-bert", documents).await.unwrap();
+    let response = ask("rerank-bert", documents, true).await.unwrap();
     assert_eq!(response.scores.len(), rows.len());
     for (score, row) in response.scores.iter().zip(&rows) {
         assert!((score.0 - row.score).abs() < 1e-4, "{score:?} for {}", row.score);
         assert!((score.relevance() - 1.0 / (1.0 + (-row.score).exp())).abs() < 1e-4);
     }
     assert_eq!(response.usage.prompt_tokens as usize, rows.iter().map(|row| row.ids.len()).sum::<usize>());
-    let error = ask("xlm-roberta", vec!["a".to_owned()]).await.unwrap_err();
+    let error = ask("xlm-roberta", vec!["a".to_owned()], true).await.unwrap_err();
     assert!(matches!(&error, Error::WrongKind { kind: "embed", .. }), "{error}");
+    let long = vec!["a".to_owned(), "fox ".repeat(100)];
+    let error = ask("rerank-bert", long, false).await.unwrap_err();
+    assert!(matches!(&error, Error::Invalid { param: "documents", .. }), "{error}");
+    assert!(error.to_string().contains("document 1"), "{error}");
 }

@@ -9,6 +9,8 @@ pub struct Request {
     pub model: String,
     pub query: String,
     pub documents: Vec<String>,
+    /// Whether what is too long is cut; else it is refused.
+    pub truncate: bool,
 }
 
 /// The scores, in the order of the documents.

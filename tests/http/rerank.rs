@@ -68,6 +68,11 @@ async fn what_cannot_be_ranked_is_refused_with_the_field() {
         ("/v1/rerank", json!({"query": "a", "documents": ["a"], "top_n": 0}), "top_n"),
         ("/v1/rerank", json!({"query": "a", "documents": ["a"], "model": "echo"}), "model"),
         ("/rerank", json!({"query": "a"}), "documents"),
+        (
+            "/rerank",
+            json!({"query": "a", "texts": ["a"], "truncation_direction": "left"}),
+            "truncation_direction",
+        ),
         ("/rerank", json!({"query": "a", "texts": ["a"], "documents": ["a"]}), "documents"),
         ("/rerank", json!({"query": "a", "texts": []}), "texts"),
         ("/rerank", json!({"query": "a", "texts": many}), "texts"),

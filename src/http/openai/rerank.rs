@@ -6,7 +6,7 @@ use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::fields::{Bounded, MAX_INPUTS, ModelName};
+use super::fields::{Asked, Bounded, MAX_INPUTS, ModelName, refuse};
 use super::{model, new_id};
 use crate::http::body::Json;
 use crate::http::{ApiError, State};
@@ -27,7 +27,7 @@ pub(crate) struct RerankRequest {
     #[schema(value_type = Option<String>)]
     model: Option<ModelName>,
     query: String,
-    /// Texts, or objects with a `text`. What is too long for the model is cut.
+    /// Texts, or objects with a `text`.
     #[schema(value_type = Vec<DocumentForm>, max_items = 2048)]
     documents: Bounded<Document, MAX_INPUTS>,
     /// Give only so many, the best.
@@ -37,6 +37,9 @@ pub(crate) struct RerankRequest {
     /// Whether results have their documents; false if absent.
     #[serde(default)]
     return_documents: Option<bool>,
+    /// Whether what is too long for the model is cut (true if absent), or else refused.
+    #[serde(default)]
+    truncate: Option<bool>,
 }
 
 /// The same, or `texts` in place of `documents` and the fields that text-embeddings-inference has.
@@ -47,7 +50,7 @@ pub(crate) struct EitherRequest {
     #[schema(value_type = Option<String>)]
     model: Option<ModelName>,
     query: String,
-    /// Texts, or objects with a `text`. What is too long for the model is cut.
+    /// Texts, or objects with a `text`.
     #[serde(default)]
     #[schema(value_type = Option<Vec<DocumentForm>>, max_items = 2048)]
     documents: Option<Bounded<Document, MAX_INPUTS>>,
@@ -68,6 +71,12 @@ pub(crate) struct EitherRequest {
     /// For `texts`: whether ranks have their texts; false if absent.
     #[serde(default)]
     return_text: Option<bool>,
+    /// Whether what is too long for the model is cut (true if absent), or else refused.
+    #[serde(default)]
+    truncate: Option<bool>,
+    #[serde(default)]
+    #[schema(ignore)]
+    truncation_direction: Asked,
 }
 
 /// A document of a request.
@@ -139,12 +148,13 @@ pub(crate) enum Either {
 }
 
 /// Checked, before the model is looked up.
-struct Asked {
+struct Checked {
     model: Option<ModelName>,
     query: String,
     documents: Vec<String>,
     top_n: usize,
     return_documents: bool,
+    truncate: bool,
 }
 
 /// How a checked request was answered: the model's id, places and scores from the best on, and the tokens.
@@ -173,7 +183,7 @@ fn check(field: &'static str, query: &str, documents: &[String]) -> Result<(), A
 }
 
 impl RerankRequest {
-    fn asked(self) -> Result<Asked, ApiError> {
+    fn checked(self) -> Result<Checked, ApiError> {
         if self.top_n == Some(0) {
             return Err(ApiError::invalid("top_n", "`top_n` is 0; it must be 1 or more"));
         }
@@ -182,19 +192,20 @@ impl RerankRequest {
         };
         let documents: Vec<String> = self.documents.0.into_iter().map(text).collect();
         check("documents", &self.query, &documents)?;
-        Ok(Asked {
+        Ok(Checked {
             model: self.model,
             query: self.query,
             top_n: self.top_n.unwrap_or(documents.len()),
             documents,
             return_documents: self.return_documents.unwrap_or(false),
+            truncate: self.truncate.unwrap_or(true),
         })
     }
 }
 
 /// Scores and orders; equal scores stay in the order of the request.
-async fn answer(state: &State, ctx: Context, asked: Asked) -> Result<Answered, ApiError> {
-    let Asked { model: named, query, documents, top_n, return_documents } = asked;
+async fn answer(state: &State, ctx: Context, checked: Checked) -> Result<Answered, ApiError> {
+    let Checked { model: named, query, documents, top_n, return_documents, truncate } = checked;
     let default = match named {
         None => state.backend().models().into_iter().find(|card| card.kind == Kind::Rerank),
         Some(_) => None,
@@ -203,7 +214,8 @@ async fn answer(state: &State, ctx: Context, asked: Asked) -> Result<Answered, A
     let known = super::models::resolve(state, &model).map_or_else(|| model.clone(), |known| known.0);
     // Kept here only where the answer repeats them.
     let kept = if return_documents { documents.clone() } else { Vec::new() };
-    let response = state.backend().rerank(ctx, rerank::Request { model, query, documents }).await?;
+    let request = rerank::Request { model, query, documents, truncate };
+    let response = state.backend().rerank(ctx, request).await?;
     let mut best: Vec<(usize, Score)> = response.scores.into_iter().enumerate().collect();
     best.sort_by(|(_, a), (_, b)| b.0.total_cmp(&a.0));
     best.truncate(top_n);
@@ -216,7 +228,7 @@ fn take(documents: &mut [String], index: usize) -> Option<String> {
 }
 
 async fn reranking(state: &State, ctx: Context, body: RerankRequest) -> Result<Reranking, ApiError> {
-    let Answered { model, best, mut documents, total_tokens } = answer(state, ctx, body.asked()?).await?;
+    let Answered { model, best, mut documents, total_tokens } = answer(state, ctx, body.checked()?).await?;
     let result = |(index, score): (usize, Score)| Ranked {
         index,
         relevance_score: score.relevance(),
@@ -275,11 +287,12 @@ pub(crate) async fn create_either(
     Extension(ctx): Extension<Context>,
     Json(body): Json<EitherRequest>,
 ) -> Result<Response, ApiError> {
-    let EitherRequest { model, query, documents, top_n, return_documents, texts, raw_scores, return_text } =
-        body;
-    let texts = match (documents, texts) {
+    refuse(&[("truncation_direction", &body.truncation_direction)], &["right", "Right"])?;
+    let EitherRequest { model, query, raw_scores, truncate, .. } = body;
+    let texts = match (body.documents, body.texts) {
         (Some(documents), None) => {
-            let body = RerankRequest { model, query, documents, top_n, return_documents };
+            let (top_n, return_documents) = (body.top_n, body.return_documents);
+            let body = RerankRequest { model, query, documents, top_n, return_documents, truncate };
             let found = reranking(&state, ctx, body).await?;
             return Ok(reply(&state, &found.model, &found));
         }
@@ -287,9 +300,15 @@ pub(crate) async fn create_either(
         _ => return Err(ApiError::invalid("documents", "send one of `documents` and `texts`")),
     };
     check("texts", &query, &texts)?;
-    let return_documents = return_text.unwrap_or(false);
-    let asked = Asked { model, query, top_n: texts.len(), documents: texts, return_documents };
-    let Answered { model, best, mut documents, .. } = answer(&state, ctx, asked).await?;
+    let checked = Checked {
+        model,
+        query,
+        top_n: texts.len(),
+        documents: texts,
+        return_documents: body.return_text.unwrap_or(false),
+        truncate: truncate.unwrap_or(true),
+    };
+    let Answered { model, best, mut documents, .. } = answer(&state, ctx, checked).await?;
     let raw = raw_scores.unwrap_or(false);
     let rank = |(index, score): (usize, Score)| Rank {
         index,

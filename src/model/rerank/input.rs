@@ -81,12 +81,18 @@ impl PairTokenizer {
     /// the longer of both at its end until they fit, which is the text but for questions of more than half a row.
     ///
     /// # Errors
-    /// A text that the tokenizer refuses.
-    pub fn pairs(&self, query: &str, texts: &[String]) -> Result<Vec<Pair>, Error> {
+    /// The first text that the tokenizer refuses, or that does not fit whole where nothing may be cut.
+    pub fn pairs(&self, query: &str, texts: &[String], truncate: bool) -> Result<Vec<Pair>, (usize, Error)> {
         let room = self.max_tokens() - self.template.len();
-        let query = self.tokenizer.bare(query, room)?;
-        let pair = |text: &String| Ok(self.template.fill(&query, &self.tokenizer.bare(text, room)?, room));
-        texts.iter().map(pair).collect()
+        let query = self.tokenizer.bare(query, room).map_err(|error| (0, error))?;
+        let pair = |text: &String| {
+            let text = self.tokenizer.bare(text, room)?;
+            match truncate || query.len() + text.len() <= room {
+                true => Ok(self.template.fill(&query, &text, room)),
+                false => Err(Error::Cut { limit: self.max_tokens() }),
+            }
+        };
+        texts.iter().enumerate().map(|(at, text)| pair(text).map_err(|error| (at, error))).collect()
     }
 }
 

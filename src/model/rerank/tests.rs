@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Loaded, Pair, load};
+use crate::model::embed::Error;
 use crate::model::embed::testing::{golden, installed, read};
 use crate::ops::testing::composed;
 use crate::types::model::{Format, Kind};
@@ -30,7 +31,7 @@ fn agrees(name: &str) {
     let rows: Vec<Golden> = read(&format!("{name}/golden.json"));
     let mut loaded = open(&golden(name)).unwrap();
     let pair = |row: &Golden| -> Pair {
-        loaded.front.tokenizer.pairs(&row.query, std::slice::from_ref(&row.text)).unwrap().remove(0)
+        loaded.front.tokenizer.pairs(&row.query, std::slice::from_ref(&row.text), true).unwrap().remove(0)
     };
     let pairs: Vec<Pair> = rows.iter().map(pair).collect();
     for (pair, row) in pairs.iter().zip(&rows) {
@@ -62,13 +63,15 @@ fn an_xlm_roberta_with_a_head_agrees_with_transformers() {
 fn pairs_are_those_of_each_text_in_order() {
     let tokenizer = open(&golden("rerank-bert")).unwrap().front.tokenizer;
     let texts = ["a".to_owned(), String::new(), "the fox".to_owned()];
-    let pairs = tokenizer.pairs("dog", &texts).unwrap();
+    let pairs = tokenizer.pairs("dog", &texts, false).unwrap();
     for (pair, text) in pairs.iter().zip(&texts) {
-        assert_eq!(pair, &tokenizer.pairs("dog", std::slice::from_ref(text)).unwrap()[0]);
+        assert_eq!(pair, &tokenizer.pairs("dog", std::slice::from_ref(text), true).unwrap()[0]);
     }
     assert!(pairs[1].ids().len() < pairs[0].ids().len());
-    let long = tokenizer.pairs("dog", &["the fox ".repeat(100_000)]).unwrap();
-    assert_eq!(long[0].ids().len(), tokenizer.max_tokens());
+    let long = ["a".to_owned(), "the fox ".repeat(100_000)];
+    assert_eq!(tokenizer.pairs("dog", &long, true).unwrap()[1].ids().len(), tokenizer.max_tokens());
+    let (at, error) = tokenizer.pairs("dog", &long, false).unwrap_err();
+    assert!(at == 1 && matches!(error, Error::Cut { limit: 64 }), "{error}");
 }
 
 /// A copy of a model's folder whose configuration or tokenizer was changed.
@@ -110,6 +113,7 @@ fn types_of_networks_without_are_0() {
     let typed = changed("rerank-xlm-roberta", "tokenizer.json", |t| {
         t["post_processor"]["pair"][4]["Sequence"]["type_id"] = json!(1);
     });
-    let pairs = |dir: &Path| open(dir).unwrap().front.tokenizer.pairs("fox", &["dog".to_owned()]).unwrap();
+    let pairs =
+        |dir: &Path| open(dir).unwrap().front.tokenizer.pairs("fox", &["dog".to_owned()], true).unwrap();
     assert_eq!(pairs(typed.path()), pairs(&golden("rerank-xlm-roberta")));
 }

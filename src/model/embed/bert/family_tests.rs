@@ -2,8 +2,8 @@
 
 use candle_core::Device;
 
-use crate::model::embed::load;
 use crate::model::embed::testing::{Golden, agrees, golden, installed, read};
+use crate::model::embed::{EmbedTokenizer, load};
 use crate::types::embed::Prompt;
 use crate::types::model::{Format, Kind};
 
@@ -36,4 +36,14 @@ fn positions_begin_behind_the_padding_token() {
     let rows = super::Ragged::new([&[0, 5, 1, 6, 2][..], &[0, 2]].into_iter());
     assert_eq!(model.config().places(&rows), [2, 3, 1, 4, 5, 2, 3]);
     assert_eq!((model.config().longest_row(), model.max_tokens()), (64, 64));
+}
+
+/// Its tokens never span white space, so that a long text is read in pieces.
+#[test]
+fn long_texts_are_cut_like_short_ones() {
+    let tokenizer = EmbedTokenizer::load(&golden("xlm-roberta"), 64, 122).unwrap();
+    let word = "the quick brown fox\tjumps ";
+    let short = tokenizer.encode(&word.repeat(20)).unwrap();
+    assert_eq!((short.len(), short[0], short[63]), (64, 0, 2));
+    assert_eq!(tokenizer.encode(&word.repeat(500_000)).unwrap(), short);
 }

@@ -23,7 +23,7 @@ fn a_folder_agrees_with_transformers() {
 /// The reference's weights are rounded as the file's are.
 #[test]
 fn a_gguf_file_of_halves_agrees_with_transformers() {
-    agrees(&golden("nomic-bert/nomic-F16.gguf"), Format::Gguf, "nomic-bert/nomic-F16.json", 1e-3);
+    agrees(&golden("nomic-bert/nomic-F16.gguf"), Format::Gguf, "nomic-bert/nomic-F16.json", 1e-4);
 }
 
 /// Beside the weights, activations are rounded to 8 bits.
