@@ -14,7 +14,7 @@ use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
 pub use crate::http::stop_signal;
-use crate::model::{embed, llm, vad, weights};
+use crate::model::{embed, llm, rerank, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
 use crate::service::files::{self, Files};
@@ -239,7 +239,8 @@ pub fn runs(model: &Installed) -> bool {
     let architecture = model.architecture.as_str();
     match model.kind {
         Kind::Chat => llm::architectures(model.format).contains(&architecture),
-        Kind::Embed => embed::REGISTRY.iter().any(|row| row.name == architecture),
+        Kind::Embed => embed::runs(architecture, model.format),
+        Kind::Rerank => rerank::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
         Kind::Vad => vad::REGISTRY.iter().any(|(name, _)| *name == architecture),
         Kind::Speaker | Kind::Segment => false,
@@ -321,6 +322,7 @@ fn http_settings(
         default_chat: config.models.chat.clone(),
         default_embed: config.models.embed.clone(),
         default_asr: config.models.asr.clone(),
+        default_rerank: config.models.rerank.clone(),
         ..http::Settings::default()
     })
 }

@@ -42,6 +42,7 @@ pub struct Here {
     rag: Rag,
     embed: Option<String>,
     chat: Option<String>,
+    rerank: Option<String>,
 }
 
 /// A file that was taken in.
@@ -87,7 +88,7 @@ impl Desk {
         }
         let mut models = Vec::new();
         let mut named = |kind: Kind, name: &Option<String>| -> anyhow::Result<Option<String>> {
-            if !kinds.contains(&kind) {
+            if !kinds.contains(&kind) && kind != Kind::Rerank {
                 return Ok(None);
             }
             let model = the(config, kind, name)?;
@@ -97,6 +98,10 @@ impl Desk {
         };
         let embed = named(Kind::Embed, &config.models.embed)?;
         let chat = named(Kind::Chat, &config.models.chat)?;
+        let rerank = match &config.models.rerank {
+            Some(_) if kinds.contains(&Kind::Chat) => named(Kind::Rerank, &config.models.rerank)?,
+            _ => None,
+        };
         let points = Points::open(&config.store()).map_err(|error| match error {
             locked @ store::Error::Locked(_) => Exit::held(locked.to_string()).into(),
             other => anyhow::Error::from(other),
@@ -108,7 +113,7 @@ impl Desk {
         engine.preload(&ids).await?;
         let options = service::Options { timeout: ENDLESS, ..service::Options::default() };
         let rag = Rag::new(Arc::new(Service::new(engine, options)), points, Options::default());
-        Ok(Desk::Here(Box::new(Here { rag, embed, chat })))
+        Ok(Desk::Here(Box::new(Here { rag, embed, chat, rerank })))
     }
 
     /// Takes a file in under a name.
@@ -223,6 +228,7 @@ impl Here {
             filter: (!asked.tags.is_empty()).then(|| Filter::tags_any(&asked.tags)),
             by: By::Both,
             fusion: Fusion::default(),
+            reranker: self.rerank.clone(),
         };
         let mut answered = match self.rag.answer(&Context::default(), model, &question).await {
             Err(service::Error::UnknownCollection { name }) => {
@@ -245,7 +251,7 @@ impl From<&Passage> for Source {
         Source {
             source: passage.name.clone(),
             page: passage.page,
-            score: passage.nearness.unwrap_or(passage.score),
+            score: passage.relevance.unwrap_or(passage.score),
             snippet: passage.text.clone(),
         }
     }

@@ -134,6 +134,8 @@ pub struct Models {
     pub chat: Option<String>,
     pub embed: Option<String>,
     pub asr: Option<String>,
+    /// Puts passages in order that were found for a question.
+    pub rerank: Option<String>,
 }
 
 /// Responses that are kept, so that later requests can go on from them.
@@ -330,6 +332,7 @@ impl Config {
                 chat: None,
                 embed: None,
                 asr: None,
+                rerank: None,
             },
             responses: Responses { keep: 10_000, keep_bytes: 1 << 30 },
             files: Files { keep_bytes: 16 << 30 },

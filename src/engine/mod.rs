@@ -26,6 +26,7 @@ use crate::device;
 use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
+use crate::model::rerank::Rerank;
 use crate::model::vad::Vad;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
@@ -152,6 +153,7 @@ struct Entry {
 pub enum AnyHandle {
     Llm(Handle<Llm>),
     Embed(Handle<Embed>),
+    Rerank(Handle<Rerank>),
     Asr(Handle<Asr>),
     Vad(Handle<Vad>),
 }
@@ -161,6 +163,7 @@ impl AnyHandle {
         match self {
             AnyHandle::Llm(h) => &h.gate,
             AnyHandle::Embed(h) => &h.gate,
+            AnyHandle::Rerank(h) => &h.gate,
             AnyHandle::Asr(h) => &h.gate,
             AnyHandle::Vad(h) => &h.gate,
         }
@@ -170,6 +173,7 @@ impl AnyHandle {
         match self {
             AnyHandle::Llm(h) => h.key,
             AnyHandle::Embed(h) => h.key,
+            AnyHandle::Rerank(h) => h.key,
             AnyHandle::Asr(h) => h.key,
             AnyHandle::Vad(h) => h.key,
         }
@@ -199,7 +203,7 @@ macro_rules! served {
         }
     )*};
 }
-served!(Llm, Embed, Asr, Vad);
+served!(Llm, Embed, Rerank, Asr, Vad);
 
 /// The models that guess, by the id of the one they guess for.
 fn drafts(models: &[Installed], options: &Options) -> Result<HashMap<String, Installed>, Error> {
@@ -468,6 +472,9 @@ impl Engine {
             AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox, metrics, owner }),
             AnyFront::Embed(front) => {
                 AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics, owner })
+            }
+            AnyFront::Rerank(front) => {
+                AnyHandle::Rerank(Handle { key, id, front, gate, inbox, metrics, owner })
             }
             AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics, owner }),
             AnyFront::Vad => {

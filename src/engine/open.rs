@@ -6,13 +6,13 @@ use candle_core::Device;
 
 use super::lane::asr::AsrLane;
 use super::lane::draft::Drafter;
-use super::lane::embed::EmbedLane;
+use super::lane::embed::{EmbedLane, RerankLane};
 use super::lane::llm::LlmLane;
 use super::lane::vad::VadLane;
 use super::sched;
 use super::sched::llm::Guesses;
 use super::worker::{AnyFront, Opened};
-use crate::model::{Error, asr, embed, llm, vad};
+use crate::model::{Error, asr, embed, llm, rerank, vad};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
 use crate::types::model::{Format, Installed, Kind, Precision, Quantise};
@@ -57,10 +57,16 @@ pub fn open(
     match installed.kind {
         Kind::Chat => open_llm(installed, draft, device, limits, metrics),
         Kind::Embed => {
-            let loaded = embed::load(&installed.path, device)?;
+            let loaded = embed::load(installed, device)?;
             let bytes = loaded.model.bytes();
             let lane = EmbedLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
             Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
+        }
+        Kind::Rerank => {
+            let loaded = rerank::load(installed, device)?;
+            let bytes = loaded.model.bytes();
+            let lane = RerankLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
+            Ok(Opened { lane: Box::new(lane), front: AnyFront::Rerank(Arc::new(loaded.front)), bytes })
         }
         Kind::Asr => {
             let limits = asr::Limits {
@@ -158,6 +164,11 @@ pub fn estimate(installed: &Installed, quantise: Quantise, cache_bytes: u64) -> 
     let weights = match installed.format {
         Format::Safetensors if installed.kind == Kind::Chat => {
             let weights = llm::folder_bytes(&installed.path, quantise).unwrap_or_else(rounded);
+            weights.saturating_add(weights / 16)
+        }
+        // Embedding models and rerankers are computed in f32, whatever their files hold.
+        Format::Safetensors | Format::Torch if matches!(installed.kind, Kind::Embed | Kind::Rerank) => {
+            let weights = embed::f32_bytes(installed).unwrap_or(installed.bytes.saturating_mul(2));
             weights.saturating_add(weights / 16)
         }
         Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),

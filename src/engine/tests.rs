@@ -83,7 +83,8 @@ fn engine(options: Options) -> Engine {
             let scheduler = sched::embed::Scheduler::new(100);
             let lane = EmbedLane::new(ModelMetrics::new("embed"), Box::new(FakeEmbed), scheduler);
             let tokenizer = crate::model::embed::input::tests::tiny();
-            let front = Arc::new(model::embed::Front { tokenizer, dimensions: 2 });
+            let front =
+                Arc::new(model::embed::Front { tokenizer, prompts: Default::default(), dimensions: 2 });
             Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Embed(front), bytes: 60 << 20 })
         }
     };

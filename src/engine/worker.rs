@@ -19,6 +19,7 @@ use crate::model;
 use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
+use crate::model::rerank::Rerank;
 use crate::model::vad::Vad;
 use crate::types::model::Installed;
 
@@ -36,6 +37,7 @@ pub struct ModelKey(pub u64);
 pub enum AnyJob {
     Llm(Job<Llm>),
     Embed(Job<Embed>),
+    Rerank(Job<Rerank>),
     Asr(Job<Asr>),
     /// A stream's state makes it larger than the others.
     Vad(Box<Job<Vad>>),
@@ -53,6 +55,7 @@ impl AnyJob {
         match self {
             AnyJob::Llm(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Embed(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Rerank(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Asr(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Vad(mut job) => job.events.send(Event::Failed(failure)),
         }
@@ -68,6 +71,12 @@ impl From<Job<Llm>> for AnyJob {
 impl From<Job<Embed>> for AnyJob {
     fn from(job: Job<Embed>) -> Self {
         AnyJob::Embed(job)
+    }
+}
+
+impl From<Job<Rerank>> for AnyJob {
+    fn from(job: Job<Rerank>) -> Self {
+        AnyJob::Rerank(job)
     }
 }
 
@@ -88,6 +97,7 @@ impl From<Job<Vad>> for AnyJob {
 pub enum AnyFront {
     Llm(Arc<model::llm::Front>),
     Embed(Arc<model::embed::Front>),
+    Rerank(Arc<model::rerank::Front>),
     Asr(Arc<model::asr::Front>),
     /// Its callers need nothing.
     Vad,

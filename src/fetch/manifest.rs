@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `id` | lower-case letters, digits, `.`, `-`, `_`; the file's stem |
 //! | `aliases` | other names that callers may use; several models may share one, the first installed answers |
-//! | `kind` | `chat`, `embed`, `asr`, `vad`, `speaker`, `segment` |
+//! | `kind` | `chat`, `embed`, `asr`, `vad`, `speaker`, `segment`, `rerank` |
 //! | `architecture` | the row of the registry that builds it |
 //! | `format` | `gguf`, `safetensors`, `ctranslate2`, `torch` |
 //! | `licence` | SPDX identifier, or the name of the publisher's terms |

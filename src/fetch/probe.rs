@@ -198,13 +198,15 @@ fn safetensors(folder: &Path, name: &str, files: Vec<String>) -> Result<Found> {
     let sentence = files.iter().any(|f| f == "modules.json");
     let kind = if architecture == "whisper" {
         Kind::Asr
+    } else if class.ends_with("ForSequenceClassification") {
+        Kind::Rerank
     } else if sentence || architecture.contains("bert") {
         Kind::Embed
     } else if class.ends_with("ForCausalLM") || class.ends_with("ForConditionalGeneration") {
         Kind::Chat
     } else {
         return Err(bad(format!(
-            "describes {architecture} ({class}), which is no chat, embedding or speech model"
+            "describes {architecture} ({class}), which is no chat, embedding, reranking or speech model"
         )));
     };
     let weights = weights(folder, &files)?;
@@ -312,6 +314,10 @@ mod tests {
         let found = probe(dir.path()).unwrap();
         assert_eq!((found.kind, found.architecture.as_str()), (Kind::Embed, "bert"));
         assert!(found.files.contains(&"1_Pooling/config.json".to_owned()));
+
+        let config = br#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}"#;
+        let found = probe(folder(&[("config.json", config), ("model.safetensors", b"")]).path()).unwrap();
+        assert_eq!((found.kind, found.architecture.as_str()), (Kind::Rerank, "bert"));
 
         let config = br#"{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}"#;
         let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;

@@ -101,6 +101,8 @@ pub struct Settings {
     pub default_chat: Option<String>,
     pub default_embed: Option<String>,
     pub default_asr: Option<String>,
+    /// The model that puts passages in order which were found for a question; none does if absent.
+    pub default_rerank: Option<String>,
 }
 
 impl Default for Settings {
@@ -128,6 +130,7 @@ impl Default for Settings {
             default_chat: None,
             default_embed: None,
             default_asr: None,
+            default_rerank: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
 use super::openai::responses::{self, stored};
-use super::openai::{audio, chat, completions, embeddings, files, models, tokenize, vector_stores};
+use super::openai::{audio, chat, completions, embeddings, files, models, rerank, tokenize, vector_stores};
 use super::paneas::asr;
 use super::pmx::jobs::{of_parse, of_transcribe};
 use super::pmx::{docs, index, parse, points, query, runs, transcribe};
@@ -44,6 +44,8 @@ use super::{Access, librechat, routes, system};
         vector_stores::batches::retrieve,
         vector_stores::batches::cancel,
         vector_stores::batches::list,
+        rerank::create,
+        rerank::create_either,
         audio::transcribe,
         audio::translate,
         audio::align::align,

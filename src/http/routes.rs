@@ -48,6 +48,8 @@ const ROUTES: &[Route] = &[
     Route { method: "DELETE", path: "/v1/responses/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || delete(openai::responses::stored::delete) },
     Route { method: "GET", path: "/v1/responses/{id}/input_items", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::responses::stored::input_items) },
     Route { method: "POST", path: "/v1/embeddings", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::embeddings::create) },
+    Route { method: "POST", path: "/v1/rerank", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::rerank::create) },
+    Route { method: "POST", path: "/rerank", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::rerank::create_either) },
     Route { method: "POST", path: "/v1/audio/transcriptions", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::transcribe) },
     Route { method: "POST", path: "/v1/audio/translations", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::translate) },
     Route { method: "POST", path: "/v1/audio/align", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::audio::align::align) },

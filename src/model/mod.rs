@@ -9,6 +9,7 @@ pub mod embed;
 #[cfg(test)]
 pub mod fake;
 pub mod llm;
+pub mod rerank;
 pub mod vad;
 pub mod weights;
 

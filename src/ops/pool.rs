@@ -11,6 +11,8 @@ pub enum Pooling {
     Mean,
     /// The first, of the token that BERT calls `[CLS]`.
     First,
+    /// The last: a network that looks back only has seen the whole row there.
+    Last,
 }
 
 /// One vector a row, scaled to length 1, from `(tokens, width)`; row `i` is the tokens `starts[i]..starts[i + 1]`.
@@ -28,6 +30,7 @@ pub fn pool_rows(x: &Tensor, starts: &[usize], pooling: Pooling) -> Result<Vec<V
     let taken = |w: &[usize]| match pooling {
         Pooling::Mean => w[0]..w[1],
         Pooling::First => w[0]..w[0] + 1,
+        Pooling::Last => w[1] - 1..w[1],
     };
     if cpu::fused(&[x]) {
         return cpu::with(x, "pool", |x| {
@@ -71,13 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_and_firsts_have_length_one() {
+    fn means_firsts_and_lasts_have_length_one() {
         let x = Tensor::new(&[[3.0f32, 0.0], [3.0, 8.0], [0.0, 5.0], [0.0, 0.0]], &Device::Cpu).unwrap();
         for x in [x.clone(), x.to_dtype(DType::F64).unwrap()] {
             let mean = pool_rows(&x, &[0, 2, 3, 4], Pooling::Mean).unwrap();
             assert_eq!(mean, [[0.6, 0.8], [0.0, 1.0], [0.0, 0.0]]);
             let first = pool_rows(&x, &[0, 2, 3, 4], Pooling::First).unwrap();
             assert_eq!(first, [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]);
+            let last = pool_rows(&x, &[0, 1, 3, 4], Pooling::Last).unwrap();
+            assert_eq!(last, [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]);
         }
         for starts in [&[0, 2, 2, 4][..], &[0, 3], &[1, 4], &[]] {
             assert!(pool_rows(&x, starts, Pooling::Mean).is_err());

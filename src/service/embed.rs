@@ -1,12 +1,14 @@
 //! Embeddings: texts to tokens, vectors back in order.
 
+use std::borrow::Cow;
+
 use super::resolve::joined;
 use super::{Context, Error, Service};
 use crate::engine::job::Event;
 use crate::engine::lane::embed::Input;
 use crate::model::embed::{self, Embed, Front};
 use crate::types::Usage;
-use crate::types::embed::{Input as Text, Request, Response};
+use crate::types::embed::{Input as Text, Prompt, Request, Response};
 
 impl Service {
     /// Embeds every input.
@@ -17,8 +19,8 @@ impl Service {
             let message = format!("dimensions is {dimensions}; this model gives 1 to {}", front.dimensions);
             return Err(Error::Invalid { param: "dimensions", message });
         }
-        let inputs = request.inputs;
-        let rows = tokio::task::spawn_blocking(move || rows(&front, &inputs)).await;
+        let Request { inputs, prompt, truncate, dimensions, .. } = request;
+        let rows = tokio::task::spawn_blocking(move || rows(&front, &inputs, &prompt, truncate)).await;
         let rows = joined(rows)??;
         let tokens = rows.iter().map(Vec::len).sum::<usize>();
         let usage = Usage { prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX), ..Usage::default() };
@@ -29,25 +31,49 @@ impl Service {
             Some(Event::Failed(failure)) => return Err(failure.into()),
             None => return Err(Error::Internal { detail: "the worker dropped the job".to_owned() }),
         };
-        if let Some(dimensions) = request.dimensions {
+        if let Some(dimensions) = dimensions {
             vectors.iter_mut().for_each(|v| shorten(v, dimensions));
         }
         Ok(Response { vectors, usage })
     }
 }
 
-fn rows(front: &Front, inputs: &[Text]) -> Result<Vec<Vec<u32>>, Error> {
-    let row = |input: &Text| match input {
-        Text::Text(text) => front.tokenizer.encode(text),
-        Text::Tokens(ids) => front.tokenizer.frame(ids),
+fn rows(front: &Front, inputs: &[Text], prompt: &Prompt, truncate: bool) -> Result<Vec<Vec<u32>>, Error> {
+    let tokenizer = &front.tokenizer;
+    let words = front.prompts.of(prompt).map_err(|error| invalid(0, error))?;
+    let row = |(at, input): (usize, &Text)| {
+        let ids = match input {
+            Text::Tokens(_) if !words.is_empty() => {
+                let message = format!("`input[{at}]` is tokens; only texts can have a prompt before them");
+                return Err(Error::Invalid { param: "prompt_name", message });
+            }
+            Text::Text(text) => {
+                let text = match words {
+                    "" => Cow::Borrowed(text.as_str()),
+                    words => Cow::Owned([words, text].concat()),
+                };
+                if truncate { tokenizer.encode(&text) } else { tokenizer.encode_whole(&text) }
+            }
+            Text::Tokens(ids) if truncate => tokenizer.frame(ids),
+            Text::Tokens(ids) => tokenizer.frame_whole(ids),
+        };
+        ids.map_err(|error| invalid(at, error))
     };
-    inputs.iter().map(|input| row(input).map_err(invalid)).collect()
+    inputs.iter().enumerate().map(row).collect()
 }
 
-fn invalid(error: embed::Error) -> Error {
+/// Why input `at` cannot be embedded.
+fn invalid(at: usize, error: embed::Error) -> Error {
     match error {
         embed::Error::TokenOutOfRange { .. } | embed::Error::EmptyRow { .. } => {
             Error::Invalid { param: "input", message: error.to_string() }
+        }
+        embed::Error::Cut { .. } => Error::Invalid {
+            param: "input",
+            message: format!("`input[{at}]` {error}; shorten it, or allow `truncate`"),
+        },
+        embed::Error::UnknownPrompt { .. } => {
+            Error::Invalid { param: "prompt_name", message: error.to_string() }
         }
         other => Error::Internal { detail: other.to_string() },
     }

@@ -15,8 +15,11 @@ pub mod points;
 pub mod rag;
 mod records;
 pub mod remote;
+mod rerank;
 mod resolve;
 pub mod responses;
+#[cfg(test)]
+mod rows_tests;
 pub mod runs;
 mod tokenize;
 mod transcribe;

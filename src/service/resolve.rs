@@ -14,7 +14,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether requests can name models of this kind.
 pub fn is_served(kind: Kind) -> bool {
-    matches!(kind, Kind::Chat | Kind::Embed | Kind::Asr)
+    matches!(kind, Kind::Chat | Kind::Embed | Kind::Rerank | Kind::Asr)
 }
 
 /// What callers may call the chat model of those that name none.

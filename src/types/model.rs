@@ -11,10 +11,12 @@ pub enum Kind {
     Vad,
     Speaker,
     Segment,
+    Rerank,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [Kind::Chat, Kind::Embed, Kind::Asr, Kind::Vad, Kind::Speaker, Kind::Segment];
+    pub const ALL: [Kind; 7] =
+        [Kind::Chat, Kind::Embed, Kind::Asr, Kind::Vad, Kind::Speaker, Kind::Segment, Kind::Rerank];
 
     /// The name in manifests, tables and metrics.
     pub fn as_str(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Kind {
             Kind::Vad => "vad",
             Kind::Speaker => "speaker",
             Kind::Segment => "segment",
+            Kind::Rerank => "rerank",
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Question {
     pub filter: Option<Filter>,
     pub by: By,
     pub fusion: Fusion,
+    /// The model that puts what is found in order; `None`: it stays as it was found.
+    pub reranker: Option<String>,
 }
 
 /// What passages are found by.
@@ -133,10 +135,11 @@ pub struct Passage {
     pub text: String,
     pub tags: Vec<String>,
     pub attributes: Map<String, Value>,
-    /// What the order is by.
+    /// What the order is by; of a reranker, from 0 to 1.
     pub score: f32,
-    /// Cosine of its vector and the question's, where it was found by vectors or by both.
-    pub nearness: Option<f32>,
+    /// How well it fits, from 0 to 1: what a reranker says, else the cosine of its vector and the question's. `None`: it
+    /// was found by words alone.
+    pub relevance: Option<f32>,
 }
 
 /// The text of a file.

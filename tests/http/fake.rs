@@ -24,9 +24,10 @@ use stentor::service::responses::Responses;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
-use stentor::types::{Usage, asr, embed, llm};
+use stentor::types::{Usage, asr, embed, llm, rerank};
 use tower::ServiceExt;
 
+use super::rerank::ranks;
 use super::stenographer::Stenographer;
 
 pub const CHAT: &str = "echo";
@@ -94,7 +95,7 @@ fn bag(text: &str) -> Vec<f32> {
     vector
 }
 
-fn unknown(model: String) -> Error {
+pub fn unknown(model: String) -> Error {
     Error::UnknownModel { model, available: vec![CHAT.into(), "vectors".into(), EARS.into()] }
 }
 
@@ -325,6 +326,10 @@ impl Models for Fake {
         }
         .boxed()
     }
+
+    fn rerank(&self, _: Context, request: rerank::Request) -> BoxFuture<'_, Result<rerank::Response, Error>> {
+        async move { ranks(&request) }.boxed()
+    }
 }
 
 impl Backend for Fake {
@@ -403,6 +408,7 @@ impl Backend for Fake {
             card(CHAT, Kind::Chat, &[]),
             card("vectors", Kind::Embed, &["text-embedding"]),
             card(EARS, Kind::Asr, &["whisper-1", "whisper-large-v3"]),
+            card("ranks", Kind::Rerank, &[]),
         ]
     }
 

@@ -13,6 +13,7 @@ mod kept;
 mod librechat;
 mod live;
 mod points;
+mod rerank;
 mod responses;
 mod socket;
 mod speech;

@@ -91,7 +91,7 @@ impl Bench {
     /// One request, from texts to vectors.
     async fn embed(&self, texts: &[String]) -> anyhow::Result<Duration> {
         let inputs = texts.iter().cloned().map(Input::Text).collect();
-        let request = Request { model: self.model.clone(), inputs, dimensions: None };
+        let request = Request::new(self.model.clone(), inputs);
         let start = Instant::now();
         self.service.embed(Context::default(), request).await?;
         Ok(start.elapsed())

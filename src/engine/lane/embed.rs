@@ -1,4 +1,4 @@
-//! Embeddings.
+//! Embeddings and rerankings: work in rows that one step finishes each, in whatever company.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -8,49 +8,118 @@ use crate::engine::job::{Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::embed::{Plan, Scheduler};
 use crate::engine::worker::AnyJob;
-use crate::model::Model;
-use crate::model::embed::{Embed, Front};
+use crate::model::embed::{self, Embed};
+use crate::model::rerank::{self, Pair, Rerank};
+use crate::model::{Model, Network};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
 use crate::types::model::Kind;
 
-/// Token ids of every text, framed as the model wants them; each has at least one.
+/// Rows framed as the model wants them; each has at least one token.
 #[derive(Debug, Clone)]
-pub struct Input {
-    pub rows: Vec<Vec<u32>>,
+pub struct Input<R> {
+    pub rows: Vec<R>,
+}
+
+/// Work of rows that do not depend on each other, as the lane needs it.
+pub trait ByRow:
+    Network<Batch = Vec<Self::Row>, Output = Vec<Self::Value>>
+    + Modality<Input = Input<Self::Row>, Done = Vec<Self::Value>>
+{
+    /// One text, or two.
+    type Row: Clone + Send;
+    /// What a row comes to.
+    type Value: Clone + Default + Send;
+
+    /// Tokens of a row.
+    fn tokens(row: &Self::Row) -> usize;
+
+    /// Counts a batch, beside what is counted of all work.
+    fn count(_metrics: &ModelMetrics, _rows: usize, _tokens: u32) {}
+
+    /// The job, or another kind's.
+    #[expect(clippy::result_large_err, reason = "either is the job that came, handed on")]
+    fn pick(job: AnyJob) -> Result<Job<Self>, AnyJob>;
 }
 
 impl Modality for Embed {
     const KIND: Kind = Kind::Embed;
-    type Input = Input;
+    /// Token ids of every text.
+    type Input = Input<Vec<u32>>;
     /// Nothing is known before the end.
     type Delta = std::convert::Infallible;
     /// A unit vector a text, in order.
     type Done = Vec<Vec<f32>>;
-    type Front = Front;
+    type Front = embed::Front;
+}
+
+impl ByRow for Embed {
+    type Row = Vec<u32>;
+    type Value = Vec<f32>;
+
+    fn tokens(row: &Vec<u32>) -> usize {
+        row.len()
+    }
+
+    fn count(metrics: &ModelMetrics, rows: usize, tokens: u32) {
+        metrics.embedded(rows, tokens);
+    }
+
+    fn pick(job: AnyJob) -> Result<Job<Embed>, AnyJob> {
+        if let AnyJob::Embed(job) = job { Ok(job) } else { Err(job) }
+    }
+}
+
+impl Modality for Rerank {
+    const KIND: Kind = Kind::Rerank;
+    /// Each text with the question.
+    type Input = Input<Pair>;
+    /// Nothing is known before the end.
+    type Delta = std::convert::Infallible;
+    /// A logit a pair, in order.
+    type Done = Vec<f32>;
+    type Front = rerank::Front;
+}
+
+impl ByRow for Rerank {
+    type Row = Pair;
+    type Value = f32;
+
+    fn tokens(row: &Pair) -> usize {
+        row.ids().len()
+    }
+
+    fn pick(job: AnyJob) -> Result<Job<Rerank>, AnyJob> {
+        if let AnyJob::Rerank(job) = job { Ok(job) } else { Err(job) }
+    }
 }
 
 /// An embedding model on its device.
-pub struct EmbedLane {
+pub type EmbedLane = RowLane<Embed>;
+/// A reranker on its device.
+pub type RerankLane = RowLane<Rerank>;
+
+/// A model of such work on its device.
+pub struct RowLane<M: ByRow> {
     metrics: ModelMetrics,
-    model: Box<dyn Model<Embed>>,
+    model: Box<dyn Model<M>>,
     scheduler: Scheduler,
-    jobs: HashMap<JobId, Active>,
+    jobs: HashMap<JobId, Active<M>>,
     next: u64,
 }
 
-struct Active {
-    job: Job<Embed>,
-    vectors: Vec<Vec<f32>>,
+struct Active<M: ByRow> {
+    job: Job<M>,
+    values: Vec<M::Value>,
     timer: RequestTimer,
 }
 
-impl EmbedLane {
+impl<M: ByRow> RowLane<M> {
     /// A lane without jobs.
-    pub fn new(metrics: ModelMetrics, model: Box<dyn Model<Embed>>, scheduler: Scheduler) -> Self {
-        EmbedLane { metrics, model, scheduler, jobs: HashMap::new(), next: 0 }
+    pub fn new(metrics: ModelMetrics, model: Box<dyn Model<M>>, scheduler: Scheduler) -> Self {
+        RowLane { metrics, model, scheduler, jobs: HashMap::new(), next: 0 }
     }
 
-    fn end(&mut self, id: JobId) -> Option<Active> {
+    fn end(&mut self, id: JobId) -> Option<Active<M>> {
         self.scheduler.cancel(id);
         self.jobs.remove(&id)
     }
@@ -63,19 +132,22 @@ impl EmbedLane {
     }
 }
 
-impl Lane for EmbedLane {
+impl<M: ByRow> Lane for RowLane<M> {
     type Plan = Plan;
-    type Output = Vec<Vec<f32>>;
+    type Output = Vec<M::Value>;
 
     fn submit(&mut self, job: AnyJob) {
-        let AnyJob::Embed(job) = job else { return job.reject() };
+        let job = match M::pick(job) {
+            Ok(job) => job,
+            Err(other) => return other.reject(),
+        };
         let id = JobId(self.next);
         self.next += 1;
-        let lens = job.input.rows.iter().map(Vec::len).collect();
-        let vectors = vec![Vec::new(); job.input.rows.len()];
+        let lens = job.input.rows.iter().map(M::tokens).collect();
+        let values = vec![M::Value::default(); job.input.rows.len()];
         self.scheduler.submit(id, lens);
         let timer = self.metrics.request(job.queued);
-        self.jobs.insert(id, Active { job, vectors, timer });
+        self.jobs.insert(id, Active { job, values, timer });
     }
 
     fn plan(&mut self, now: Instant) -> Option<Plan> {
@@ -96,33 +168,33 @@ impl Lane for EmbedLane {
         plan
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<Vec<Vec<f32>>, Failure> {
-        let rows: Vec<Vec<u32>> = plan
+    fn run(&mut self, plan: &Plan) -> Result<Vec<M::Value>, Failure> {
+        let rows: Vec<M::Row> = plan
             .rows
             .iter()
             .filter_map(|r| self.jobs.get(&r.id)?.job.input.rows.get(r.index).cloned())
             .collect();
         if rows.len() != plan.rows.len() {
-            return Err(Failure::Step("a planned text is gone".to_owned()));
+            return Err(Failure::Step("a planned row is gone".to_owned()));
         }
-        let tokens = rows.iter().map(Vec::len).sum::<usize>();
+        let tokens = rows.iter().map(M::tokens).sum::<usize>();
         self.metrics.step(tokens);
-        self.metrics.embedded(rows.len(), tokens as u32);
+        M::count(&self.metrics, rows.len(), tokens as u32);
         self.model.step(&rows).map_err(|e| Failure::Step(e.to_string()))
     }
 
-    fn commit(&mut self, plan: Plan, vectors: Vec<Vec<f32>>) {
-        for (row, vector) in plan.rows.iter().zip(vectors) {
-            if let Some(slot) = self.jobs.get_mut(&row.id).and_then(|a| a.vectors.get_mut(row.index)) {
-                *slot = vector;
+    fn commit(&mut self, plan: Plan, values: Vec<M::Value>) {
+        for (row, value) in plan.rows.iter().zip(values) {
+            if let Some(slot) = self.jobs.get_mut(&row.id).and_then(|a| a.values.get_mut(row.index)) {
+                *slot = value;
             }
         }
         for id in self.scheduler.commit(&plan) {
             if let Some(mut active) = self.end(id) {
-                let tokens = active.job.input.rows.iter().map(Vec::len).sum::<usize>();
+                let tokens = active.job.input.rows.iter().map(M::tokens).sum::<usize>();
                 active.timer.prompt(tokens as u32);
                 active.timer.finish(Instant::now(), Outcome::Stop, tokens as u32);
-                active.job.events.send(Event::Done(active.vectors));
+                active.job.events.send(Event::Done(active.values));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which texts go into the next batch of one embedding model.
+//! Which texts go into the next batch of one embedding model, or pairs of texts into that of a reranker.
 //!
 //! Batches have a token budget, not a row count: the network computes ragged rows without padding, so tokens
 //! are what a step costs. Jobs take turns by the row: a single query waits for one batch at most, however many
@@ -31,7 +31,7 @@ struct Pending {
     done: usize,
 }
 
-/// The embedding scheduler.
+/// The scheduler of work in rows.
 #[derive(Debug)]
 pub struct Scheduler {
     /// Tokens a batch may have; a single longer row goes alone.

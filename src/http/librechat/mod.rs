@@ -225,9 +225,10 @@ async fn find(
         filter: Some(Filter::Any(documents)),
         by: By::Both,
         fusion: Fusion::default(),
+        reranker: state.settings().default_rerank.clone(),
     };
     let found = state.rag().find(ctx, &question).await?;
-    Ok(found.into_iter().map(|passage| (1.0 - passage.nearness.unwrap_or(0.0), passage)).map(body).collect())
+    Ok(found.into_iter().map(|passage| (1.0 - passage.relevance.unwrap_or(0.0), passage)).map(body).collect())
 }
 
 fn body((distance, passage): (f32, Passage)) -> (PageBody, f32) {

@@ -36,6 +36,12 @@ pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
+    /// Name of a prompt in the model's files to put before each text, such as `query` or `document`; none if absent.
+    #[serde(default)]
+    prompt_name: Option<String>,
+    /// Whether texts that are too long for the model are cut (true if absent), or else refused.
+    #[serde(default)]
+    truncate: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -115,7 +121,13 @@ impl EmbeddingRequest {
             });
         }
         let model = model(self.model, default)?;
-        let request = embed::Request { model, inputs, dimensions: self.dimensions };
+        let request = embed::Request {
+            model,
+            inputs,
+            dimensions: self.dimensions,
+            prompt: self.prompt_name.map_or(embed::Prompt::None, embed::Prompt::Named),
+            truncate: self.truncate.unwrap_or(true),
+        };
         Ok((request, self.encoding_format.unwrap_or(Encoding::Float)))
     }
 }

@@ -1,5 +1,5 @@
 //! OpenAI's dialect: the wire forms of chat, completions, responses, embeddings, speech recognition and models, and
-//! vLLM's calls beside them.
+//! vLLM's calls and Cohere's rerankings beside them.
 
 #[macro_use]
 mod shared;
@@ -17,6 +17,7 @@ mod logprobs;
 mod messages;
 pub(super) mod models;
 mod page;
+pub(super) mod rerank;
 pub(super) mod responses;
 #[cfg(test)]
 mod tests;

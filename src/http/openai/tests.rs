@@ -381,6 +381,10 @@ fn embedding_inputs_are_counted_and_not_empty() {
         embedding(r#"{"model":"m","input":["a","b"],"encoding_format":"base64","dimensions":3}"#).unwrap();
     assert_eq!(request.inputs.len(), 2);
     assert_eq!((request.dimensions, encoding), (Some(3), Encoding::Base64));
+    assert_eq!((request.prompt, request.truncate), (embed::Prompt::None, true));
+    let (request, _) =
+        embedding(r#"{"model":"m","input":"a","prompt_name":"query","truncate":false}"#).unwrap();
+    assert_eq!((request.prompt, request.truncate), (embed::Prompt::Named("query".into()), false));
     let full = json!({"model": "m", "input": vec!["x"; 2048]}).to_string();
     assert_eq!(embedding(&full).unwrap().0.inputs.len(), 2048);
     let over = json!({"model": "m", "input": vec!["x"; 2049]}).to_string();

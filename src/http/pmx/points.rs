@@ -240,7 +240,7 @@ pub(crate) async fn embed(
     let none = || ApiError::invalid("model", "`model` is missing: name one of those in /v1/models");
     let model = body.model.or_else(default).ok_or_else(none)?;
     let inputs = body.texts.into_iter().map(embed::Input::Text).collect();
-    let request = embed::Request { model: model.clone(), inputs, dimensions: None };
+    let request = embed::Request::new(model.clone(), inputs);
     let vectors = state.backend().embed(ctx, request).await?.vectors;
     Ok(Reply(Embedded { dim: vectors.first().map_or(0, Vec::len), vectors, model }))
 }

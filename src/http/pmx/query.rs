@@ -71,7 +71,7 @@ pub(crate) struct QueryAnswer {
 pub(crate) struct Source {
     /// Of its document.
     id: String,
-    /// Cosine of its vector and the question's; by words alone, their score.
+    /// Cosine of its vector and the question's, at least 0, or what a reranker says; by words alone, their score.
     score: f32,
     tags: Vec<String>,
     /// The document's name.
@@ -108,7 +108,7 @@ impl From<&Passage> for Source {
         }
         Source {
             id: passage.document.clone(),
-            score: passage.nearness.unwrap_or(passage.score),
+            score: passage.relevance.unwrap_or(passage.score),
             tags: passage.tags.clone(),
             source: passage.name.clone(),
             title: passage.headings.last().unwrap_or(&passage.name).clone(),
@@ -119,7 +119,7 @@ impl From<&Passage> for Source {
 }
 
 impl QueryRequest {
-    fn question(&self) -> Result<Question, ApiError> {
+    fn question(&self, reranker: &Option<String>) -> Result<Question, ApiError> {
         let k = self.top_k.unwrap_or(TOP_K);
         if !(1..=MAX_TOP_K).contains(&k) {
             return Err(ApiError::invalid("top_k", format!("`top_k` is {k}; it must be from 1 to {MAX_TOP_K}")));
@@ -138,6 +138,7 @@ impl QueryRequest {
             filter: (!filters.is_empty()).then_some(Filter::All(filters)),
             by: self.search.unwrap_or_default(),
             fusion: Fusion::default(),
+            reranker: reranker.clone(),
         })
     }
 
@@ -171,7 +172,7 @@ pub(crate) async fn query(
     Extension(ctx): Extension<Context>,
     Json(body): Json<QueryRequest>,
 ) -> Result<Response, ApiError> {
-    let question = body.question()?;
+    let question = body.question(&state.settings().default_rerank)?;
     let model = body.model.clone().or_else(|| state.settings().default_chat.clone());
     let model = model.ok_or_else(|| {
         ApiError::invalid("model", "`model` is missing, and the server has no chat model for those that name none")

@@ -11,7 +11,7 @@ pub enum Error {
     #[error(transparent)]
     Weights(#[from] weights::Error),
     /// No row of the registry.
-    #[error("{}: model_type: no embedding architecture {name:?}; there are: {known}", path.display())]
+    #[error("{}: model_type: no architecture {name:?} for this kind of model; there are: {known}", path.display())]
     UnknownArchitecture { path: PathBuf, name: String, known: String },
     /// A setting whose effect nothing here computes.
     #[error("{}: {field}: {value} is not supported; {remedy}", path.display())]
@@ -19,6 +19,12 @@ pub enum Error {
     /// The tokenizer's file, or a text that it refuses.
     #[error("{}: {message}", path.display())]
     Tokenizer { path: PathBuf, message: String },
+    /// A prompt that the model's files do not have.
+    #[error("this model has no prompt {name:?}; it has: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    UnknownPrompt { name: String, known: Vec<String> },
+    /// A text that would be cut and may not be.
+    #[error("has more tokens than the {limit} that this model takes, those that frame it counted")]
+    Cut { limit: usize },
     /// A row without a token.
     #[error("row {row} has no tokens")]
     EmptyRow { row: usize },

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tokenizers::Tokenizer;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::Error;
 use crate::model::weights::{Error as WeightsError, WeightsFile};
@@ -50,27 +50,33 @@ impl EmbedTokenizer {
         }
         let mut bytes = vec![0; file.len() as usize];
         file.read_exact_at(&mut bytes, 0, "content")?;
+        let tokenizer = Tokenizer::from_bytes(&bytes)
+            .map_err(|e| Error::Tokenizer { path: path.clone(), message: e.to_string() })?;
+        Self::new(path, tokenizer, max_tokens, vocabulary)
+    }
+
+    /// Takes a tokenizer over that came from the file `path`; otherwise as [`load`](Self::load).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(super) fn new(
+        path: PathBuf,
+        mut tokenizer: Tokenizer,
+        max_tokens: usize,
+        vocabulary: usize,
+    ) -> Result<Self, Error> {
         let broken = |message: String| Error::Tokenizer { path: path.clone(), message };
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| broken(e.to_string()))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| broken(e.to_string()))?;
         let (prefix, suffix) = frame_of(&tokenizer).map_err(&broken)?;
         if prefix.len() + suffix.len() >= max_tokens {
             return Err(broken(format!("its special tokens fill the {max_tokens} tokens of a row")));
         }
-        let cut = TruncationParams {
-            max_length: max_tokens,
-            strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
-            direction: TruncationDirection::Right,
-        };
-        tokenizer.with_truncation(Some(cut)).map_err(|e| broken(e.to_string()))?;
         let tokens = tokenizer.get_vocab_size(true);
         if tokens > vocabulary {
             return Err(broken(format!("has {tokens} tokens, the model has vectors for {vocabulary}")));
         }
-        let splits_at_space =
-            matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
+        let splits_at_space = tokenizer.get_pre_tokenizer().is_some_and(splits_at_space);
         Ok(EmbedTokenizer { path, tokenizer, prefix, suffix, max_tokens, vocabulary, splits_at_space })
     }
 
@@ -80,29 +86,46 @@ impl EmbedTokenizer {
     /// # Errors
     /// A text that the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let refused =
-            |e: tokenizers::Error| Error::Tokenizer { path: self.path.clone(), message: e.to_string() };
+        Ok(self.framed(&self.bare(text, self.room())?))
+    }
+
+    /// As [`encode`](Self::encode), of a text that may not be cut.
+    ///
+    /// # Errors
+    /// Also a text that is longer.
+    pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.framed_whole(&self.bare(text, self.room())?)
+    }
+
+    /// The ids of `text` without special tokens: all of them, or more than `limit`.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub(in crate::model) fn bare(&self, text: &str, limit: usize) -> Result<Vec<u32>, Error> {
+        let tokens = |text: &str| {
+            let encoded = self.tokenizer.encode_fast(text, false);
+            let refused = |e: tokenizers::Error| self.broken(e.to_string());
+            encoded.map(|e| e.get_ids().to_vec()).map_err(refused)
+        };
         if !self.splits_at_space || text.len() <= 2 * PIECE {
-            return Ok(self.tokenizer.encode_fast(text, true).map_err(refused)?.get_ids().to_vec());
+            return tokens(text);
         }
-        // What lies behind the cut is never looked at, however long the text is.
-        let room = self.max_tokens - self.prefix.len() - self.suffix.len();
+        // What lies far behind the cut is never looked at, however long the text is.
         let (mut ids, mut rest) = (Vec::new(), text);
-        while ids.len() < room && !rest.is_empty() {
+        while ids.len() <= limit && !rest.is_empty() {
             let end = rest.as_bytes().iter().skip(PIECE).position(u8::is_ascii_whitespace);
             let (piece, tail) = rest.split_at(end.map_or(rest.len(), |at| PIECE + at));
-            ids.extend_from_slice(self.tokenizer.encode_fast(piece, false).map_err(refused)?.get_ids());
+            ids.extend(tokens(piece)?);
             rest = tail;
         }
-        Ok(self.framed(&ids))
+        Ok(ids)
     }
 
     /// How many tokens a text is with the special tokens around it, however long it is. One that the tokenizer refuses
     /// has none.
     pub fn count(&self, text: &str) -> usize {
         let Ok(encoding) = self.tokenizer.encode_fast(text, false) else { return 0 };
-        let parts = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum::<usize>();
-        self.prefix.len() + encoding.get_ids().len() + parts + self.suffix.len()
+        self.prefix.len() + encoding.get_ids().len() + self.suffix.len()
     }
 
     /// Token ids framed and cut like a text's. Ids that a tokenizer has framed already are not framed twice.
@@ -110,10 +133,23 @@ impl EmbedTokenizer {
     /// # Errors
     /// An id that the model has no vector for.
     pub fn frame(&self, ids: &[u32]) -> Result<Vec<u32>, Error> {
+        Ok(self.framed(self.unframed(ids)?))
+    }
+
+    /// As [`frame`](Self::frame), of ids that may not be cut.
+    ///
+    /// # Errors
+    /// Also more ids than fit.
+    pub fn frame_whole(&self, ids: &[u32]) -> Result<Vec<u32>, Error> {
+        self.framed_whole(self.unframed(ids)?)
+    }
+
+    /// Ids within the vocabulary, without a frame that they have.
+    fn unframed<'i>(&self, ids: &'i [u32]) -> Result<&'i [u32], Error> {
         match ids.iter().position(|&id| id as usize >= self.vocabulary) {
             None => {
                 let bare = ids.strip_prefix(&*self.prefix).and_then(|i| i.strip_suffix(&*self.suffix));
-                Ok(self.framed(bare.unwrap_or(ids)))
+                Ok(bare.unwrap_or(ids))
             }
             Some(at) => {
                 Err(Error::TokenOutOfRange { id: ids[at], position: at, vocabulary: self.vocabulary })
@@ -126,9 +162,39 @@ impl EmbedTokenizer {
         self.max_tokens
     }
 
+    /// An error about the tokenizer's file, or about what it was given.
+    pub(in crate::model) fn broken(&self, message: String) -> Error {
+        Error::Tokenizer { path: self.path.clone(), message }
+    }
+
+    /// The tokenizer itself.
+    pub(in crate::model) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Tokens that a row has room for besides the special ones.
+    fn room(&self) -> usize {
+        self.max_tokens - self.prefix.len() - self.suffix.len()
+    }
+
     fn framed(&self, ids: &[u32]) -> Vec<u32> {
-        let room = self.max_tokens - self.prefix.len() - self.suffix.len();
-        [&self.prefix, &ids[..ids.len().min(room)], &self.suffix].concat()
+        [&self.prefix, &ids[..ids.len().min(self.room())], &self.suffix].concat()
+    }
+
+    fn framed_whole(&self, ids: &[u32]) -> Result<Vec<u32>, Error> {
+        match ids.len() > self.room() {
+            true => Err(Error::Cut { limit: self.max_tokens }),
+            false => Ok(self.framed(ids)),
+        }
+    }
+}
+
+/// Whether tokens never span ASCII white space.
+fn splits_at_space(splitter: &PreTokenizerWrapper) -> bool {
+    match splitter {
+        PreTokenizerWrapper::BertPreTokenizer(_) | PreTokenizerWrapper::WhitespaceSplit(_) => true,
+        PreTokenizerWrapper::Sequence(steps) => steps.as_ref().first().is_some_and(splits_at_space),
+        _ => false,
     }
 }
 
@@ -156,6 +222,17 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), json).unwrap();
         EmbedTokenizer::load(dir.path(), 16, 8).unwrap()
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_or_refused() {
+        let (tokenizer, limit) = (tiny(), 16);
+        let ids = std::iter::repeat_n(1, limit + 1).collect::<Vec<u32>>();
+        assert_eq!(tokenizer.frame(&ids).unwrap(), ids[..limit]);
+        assert_eq!(tokenizer.frame_whole(&ids[..limit]).unwrap(), ids[..limit]);
+        let error = tokenizer.frame_whole(&ids).unwrap_err();
+        assert!(matches!(error, Error::Cut { limit: 16 }), "{error}");
+        assert_eq!(tokenizer.encode_whole("b").unwrap(), [2]);
     }
 
     #[test]

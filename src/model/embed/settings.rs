@@ -2,8 +2,8 @@
 //!
 //! | file | field | without it |
 //! |---|---|---|
-//! | `modules.json` | the steps; transformer, pooling and normalising are known here, any other is refused | mean pooling |
-//! | `1_Pooling/config.json` (or the path in `modules.json`) | mean of all tokens, or the first token | mean |
+//! | `modules.json` | the steps; transformer, pooling and normalising are known here, any other is refused | those |
+//! | `1_Pooling/config.json` (or the path in `modules.json`) | mean of all tokens, the first token or the last | what is usual for the architecture |
 //! | `sentence_bert_config.json` | `max_seq_length` | see the next row |
 //! | `tokenizer_config.json` | `model_max_length` | the positions that the network has |
 //!
@@ -51,33 +51,43 @@ struct ModelType {
     model_type: String,
 }
 
-/// `model_type` in the folder's `config.json`.
-pub(super) fn model_type(dir: &Path) -> Result<String, Error> {
-    Ok(json::read::<ModelType>(&dir.join("config.json"), MAX_CONFIG)?.model_type)
+/// `model_type` in the folder's `config.json`, its words joined by `-` as manifests and GGUF files join them.
+pub(in crate::model) fn model_type(dir: &Path) -> Result<String, Error> {
+    let name = json::read::<ModelType>(&dir.join("config.json"), MAX_CONFIG)?.model_type;
+    Ok(name.replace('_', "-"))
 }
 
 impl Settings {
-    /// Reads the folder's files; `positions` is how many tokens the network has positions for.
+    /// Reads the folder's files; `positions` is how many tokens the network has positions for, `usual` how its vectors
+    /// are pooled where no file tells.
     ///
     /// # Errors
     /// Files that are broken, or that ask for a step or a pooling that is not known here.
-    pub fn read(dir: &Path, positions: usize) -> Result<Self, Error> {
-        let asked: Option<SentenceConfig> =
-            json::read_optional(&dir.join("sentence_bert_config.json"), MAX_CONFIG)?;
-        let limit = match asked.and_then(|c| c.max_seq_length) {
-            Some(limit) => limit,
-            None => json::read_optional::<TokenizerConfig>(&dir.join("tokenizer_config.json"), MAX_CONFIG)?
-                .and_then(|c| c.model_max_length)
-                // A float beyond `usize` saturates.
-                .map_or(positions, |limit| limit as usize),
-        };
-        // Room for a token between the two that frame a row.
-        let max_tokens = limit.min(positions).max(3);
-        Ok(Settings { pooling: pooling(dir)?, max_tokens })
+    pub fn read(dir: &Path, positions: usize, usual: Pooling) -> Result<Self, Error> {
+        let max_tokens = max_tokens(dir, positions)?;
+        Ok(Settings { pooling: pooling(dir)?.unwrap_or(usual), max_tokens })
     }
 }
 
-fn pooling(dir: &Path) -> Result<Pooling, Error> {
+/// The longest row that the folder's files allow a network of so many `positions`, special tokens included.
+///
+/// # Errors
+/// Files that are broken.
+pub(in crate::model) fn max_tokens(dir: &Path, positions: usize) -> Result<usize, Error> {
+    let asked: Option<SentenceConfig> =
+        json::read_optional(&dir.join("sentence_bert_config.json"), MAX_CONFIG)?;
+    let limit = match asked.and_then(|c| c.max_seq_length) {
+        Some(limit) => limit,
+        None => json::read_optional::<TokenizerConfig>(&dir.join("tokenizer_config.json"), MAX_CONFIG)?
+            .and_then(|c| c.model_max_length)
+            // A float beyond `usize` saturates.
+            .map_or(positions, |limit| limit as usize),
+    };
+    // Room for a token between the two that frame a row.
+    Ok(limit.min(positions).max(3))
+}
+
+fn pooling(dir: &Path) -> Result<Option<Pooling>, Error> {
     let modules_path = dir.join("modules.json");
     let modules: Vec<Module> = json::read_optional(&modules_path, MAX_CONFIG)?.unwrap_or_default();
     let mut config = dir.join("1_Pooling/config.json");
@@ -97,8 +107,8 @@ fn pooling(dir: &Path) -> Result<Pooling, Error> {
         }
     }
     match json::read_optional::<Map<String, Value>>(&config, MAX_CONFIG)? {
-        Some(fields) => pooling_of(&fields, config),
-        None => Ok(Pooling::Mean),
+        Some(fields) => pooling_of(&fields, config).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -117,6 +127,10 @@ fn inside(dir: &Path, path: &str, file: &Path) -> Result<PathBuf, Error> {
 
 /// Reads both spellings: a flag a mode, or one `pooling_mode`.
 fn pooling_of(fields: &Map<String, Value>, path: PathBuf) -> Result<Pooling, Error> {
+    if fields.get("include_prompt") == Some(&Value::Bool(false)) {
+        let (value, remedy) = ("false".to_owned(), "models whose prompts count among their tokens are");
+        return Err(Error::Unsupported { path, field: "include_prompt", value, remedy });
+    }
     let flags = fields.iter().filter(|(_, v)| **v == Value::Bool(true)).map(|(k, _)| k.as_str());
     let mut modes: Vec<&str> = flags.filter_map(|k| k.strip_prefix("pooling_mode_")).collect();
     if let Some(Value::String(mode)) = fields.get("pooling_mode") {
@@ -127,11 +141,12 @@ fn pooling_of(fields: &Map<String, Value>, path: PathBuf) -> Result<Pooling, Err
     match modes[..] {
         ["mean_tokens" | "mean"] | ["mean", "mean_tokens"] | [] => Ok(Pooling::Mean),
         ["cls_token" | "cls"] | ["cls", "cls_token"] => Ok(Pooling::First),
+        ["lasttoken"] => Ok(Pooling::Last),
         _ => Err(Error::Unsupported {
             path,
             field: "pooling_mode",
             value: modes.join(" + "),
-            remedy: "mean_tokens and cls_token are",
+            remedy: "mean_tokens, cls_token and lasttoken are",
         }),
     }
 }
@@ -153,7 +168,7 @@ mod tests {
     }
 
     fn read(files: &[(&str, &str)]) -> Result<Settings, Error> {
-        Settings::read(folder(files).path(), 512)
+        Settings::read(folder(files).path(), 512, Pooling::Mean)
     }
 
     #[test]
@@ -177,6 +192,8 @@ mod tests {
             Pooling::First
         );
         assert_eq!(pool(r#"{"pooling_mode_mean_tokens":true}"#).unwrap(), Pooling::Mean);
+        assert_eq!(pool(r#"{"pooling_mode_lasttoken":true,"include_prompt":true}"#).unwrap(), Pooling::Last);
+        assert!(pool(r#"{"pooling_mode_mean_tokens":true,"include_prompt":false}"#).is_err());
         assert_eq!(pool(r#"{"pooling_mode":"cls"}"#).unwrap(), Pooling::First);
         assert!(pool(r#"{"pooling_mode_max_tokens":true}"#).is_err());
         assert!(pool(r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#).is_err());

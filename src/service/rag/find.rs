@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Rag, model_of, own_not};
 use crate::service::{Context, Error};
-use crate::types::embed;
+use crate::types::{embed, rerank};
 use crate::types::rag::{By, Passage, Question};
 use crate::types::store::{Described, Hit, Search};
 
@@ -12,6 +12,8 @@ use crate::types::store::{Described, Hit, Search};
 const COLLECTIONS: usize = 16;
 /// Passages that are asked for at most.
 pub const MOST: usize = 200;
+/// Times as many passages as are asked for that a reranker reads.
+const RERANKED: usize = 4;
 /// Of a question: what is longer tells nothing more.
 const TEXT_BYTES: usize = 32 << 10;
 
@@ -33,11 +35,31 @@ impl Rag {
         for collection in &question.collections {
             passages.extend(self.find_in(ctx, collection, question).await?);
         }
-        if question.collections.len() > 1 {
+        if let Some(model) = question.reranker.clone().filter(|_| !passages.is_empty()) {
+            self.rerank(ctx, model, &question.text, &mut passages).await?;
+        }
+        if question.collections.len() > 1 || question.reranker.is_some() {
             passages.sort_by(|a, b| b.score.total_cmp(&a.score));
             passages.truncate(question.k);
         }
         Ok(passages)
+    }
+
+    /// Scores passages by a model that reads each beside the question.
+    async fn rerank(
+        &self,
+        ctx: &Context,
+        model: String,
+        query: &str,
+        passages: &mut [Passage],
+    ) -> Result<(), Error> {
+        let documents = passages.iter().map(|passage| passage.text.clone()).collect();
+        let request = rerank::Request { model, query: query.to_owned(), documents, truncate: true };
+        let scores = self.models.rerank(ctx.clone(), request).await?.scores;
+        for (passage, score) in passages.iter_mut().zip(scores) {
+            (passage.score, passage.relevance) = (score.relevance(), Some(score.relevance()));
+        }
+        Ok(())
     }
 
     async fn find_in(
@@ -59,7 +81,7 @@ impl Rag {
             vector,
             text,
             filter: question.filter.clone(),
-            k: question.k.clamp(1, MOST),
+            k: depth(question),
             ef: None,
             fusion: question.fusion,
         };
@@ -82,11 +104,18 @@ impl Rag {
             return Err(Error::Invalid { param: "collection", message });
         };
         let inputs = vec![embed::Input::Text(question.text.clone())];
-        let request = embed::Request { model, inputs, dimensions: None };
+        let request =
+            embed::Request { prompt: embed::Prompt::Query, ..embed::Request::new(model, inputs) };
         let vectors = self.models.embed(ctx.clone(), request).await?.vectors;
         let none = || Error::Internal { detail: "a question has no vector".to_owned() };
         vectors.into_iter().next().ok_or_else(none)
     }
+}
+
+/// How many passages are looked for: a reranker chooses among more than are asked for.
+fn depth(question: &Question) -> usize {
+    let times = if question.reranker.is_some() { RERANKED } else { 1 };
+    question.k.saturating_mul(times).clamp(1, MOST)
 }
 
 /// A point that was found, as the passage that it is.
@@ -105,6 +134,6 @@ fn passage(collection: &str, hit: Hit) -> Passage {
         text: hit.record.text,
         tags: hit.record.tags,
         score: hit.score,
-        nearness: hit.nearness,
+        relevance: hit.nearness.map(|cosine| cosine.clamp(0.0, 1.0)),
     }
 }

@@ -154,7 +154,10 @@ impl Rag {
         while new.peek().is_some() {
             let batch: Vec<Record> = new.by_ref().take(TOGETHER).collect();
             let inputs = batch.iter().map(|record| embed::Input::Text(to_embed(record, ruler))).collect();
-            let request = embed::Request { model: ruler.model.clone(), inputs, dimensions: None };
+            let request = embed::Request {
+                prompt: embed::Prompt::Document,
+                ..embed::Request::new(ruler.model.clone(), inputs)
+            };
             let vectors = self.models.embed(ctx.clone(), request).await?.vectors;
             done += batch.len();
             progress(done, total);

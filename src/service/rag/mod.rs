@@ -34,7 +34,7 @@ use crate::model::embed::Embed;
 use crate::store;
 use crate::types::rag::{Entry, PassageSize};
 use crate::types::store::{Described, Spec, Stemming, Vectors};
-use crate::types::{embed, llm};
+use crate::types::{embed, llm, rerank};
 
 /// Documents that are read at a time: each takes a core, and memory for its text.
 const READING: usize = 2;
@@ -58,6 +58,13 @@ pub trait Models: Send + Sync + 'static {
     /// Embeds every input.
     fn embed(&self, ctx: Context, request: embed::Request) -> BoxFuture<'_, Result<embed::Response, Error>>;
 
+    /// Scores documents by how well they answer a question.
+    fn rerank(
+        &self,
+        ctx: Context,
+        request: rerank::Request,
+    ) -> BoxFuture<'_, Result<rerank::Response, Error>>;
+
     /// What an embedding model makes of texts.
     fn ruler(&self, ctx: Context, model: String) -> BoxFuture<'_, Result<Ruler, Error>>;
 }
@@ -71,7 +78,7 @@ pub struct Ruler {
     pub dimensions: usize,
     /// The longest text that it reads to the end.
     pub max_tokens: usize,
-    /// How many tokens a text is, with what the model adds to each.
+    /// How many tokens a passage is, with what the model is told before it and adds to each.
     pub measure: Arc<dyn Fn(&str) -> usize + Send + Sync>,
 }
 
@@ -88,6 +95,14 @@ impl Models for Service {
         Box::pin(Service::embed(self, ctx, request))
     }
 
+    fn rerank(
+        &self,
+        ctx: Context,
+        request: rerank::Request,
+    ) -> BoxFuture<'_, Result<rerank::Response, Error>> {
+        Box::pin(Service::rerank(self, ctx, request))
+    }
+
     fn ruler(&self, ctx: Context, model: String) -> BoxFuture<'_, Result<Ruler, Error>> {
         Box::pin(async move {
             let handle = self.model::<Embed>(&ctx, &model).await?;
@@ -96,7 +111,10 @@ impl Models for Service {
                 model: handle.id().to_owned(),
                 dimensions: front.dimensions,
                 max_tokens: front.tokenizer.max_tokens(),
-                measure: Arc::new(move |text| front.tokenizer.count(text)),
+                measure: Arc::new(move |text| {
+                    let words = front.prompts.of(&embed::Prompt::Document).unwrap_or_default();
+                    front.tokenizer.count(&[words, text].concat())
+                }),
             })
         })
     }

@@ -42,6 +42,7 @@ pub struct Text {
     reader: IndexReader,
     number: Field,
     text: Field,
+    stemming: Stemming,
     pending: Mutex<Pending>,
     /// Held by whoever brings it up to date.
     syncing: Mutex<()>,
@@ -98,7 +99,7 @@ impl Text {
         let (number, text) = (number.map_err(failed)?, text.map_err(failed)?);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into().map_err(failed)?;
         let (pending, syncing) = (Mutex::default(), Mutex::default());
-        Ok(Text { folder: folder.to_owned(), index, reader, number, text, pending, syncing })
+        Ok(Text { folder: folder.to_owned(), index, reader, number, text, stemming, pending, syncing })
     }
 
     /// Says that a change touched these points.

@@ -129,6 +129,7 @@ impl FileSearch {
             filter: self.filter.clone(),
             by: self.by,
             fusion: self.fusion,
+            reranker: state.settings().default_rerank.clone(),
         };
         let mut passages = state.rag().find(ctx, &question).await?;
         passages.retain(|passage| score(passage) >= self.least);

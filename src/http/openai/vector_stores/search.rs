@@ -114,7 +114,7 @@ pub(crate) struct SearchAnswer {
 pub(crate) struct SearchResult {
     file_id: String,
     filename: String,
-    /// Cosine of its vector and the question's, at least 0.
+    /// Cosine of its vector and the question's, at least 0; of a reranker, what it says.
     score: f32,
     #[schema(value_type = Object)]
     attributes: Map<String, Value>,
@@ -123,7 +123,7 @@ pub(crate) struct SearchResult {
 
 /// The score of a passage, 0 to 1.
 pub(in crate::http::openai) fn score(passage: &Passage) -> f32 {
-    passage.nearness.unwrap_or(0.0).clamp(0.0, 1.0)
+    passage.relevance.unwrap_or(0.0)
 }
 
 impl Ranking {
@@ -190,6 +190,7 @@ pub(crate) async fn search(
             filter: filter.clone(),
             by,
             fusion,
+            reranker: state.settings().default_rerank.clone(),
         };
         for passage in state.rag().find(&ctx, &question).await? {
             match found.iter_mut().find(|known| known.id == passage.id) {

@@ -1,15 +1,18 @@
-//! `config.json` of a BERT.
+//! `config.json` of a BERT or RoBERTa.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::model::embed::Error;
+use crate::model::embed::rows::Ragged;
 use crate::model::weights::Error as WeightsError;
 
 /// The fields that shape the network; the others steer training.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
+    #[serde(default)]
+    pub model_type: String,
     pub vocab_size: usize,
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
@@ -24,7 +27,13 @@ pub struct Config {
     pub hidden_act: String,
     #[serde(default = "absolute")]
     pub position_embedding_type: String,
+    /// Of RoBERTa: positions are counted from behind it on.
+    #[serde(default)]
+    pub pad_token_id: Option<u32>,
 }
+
+/// RoBERTa's `pad_token_id` where its file has none: the default of its class.
+const PADDING: u32 = 1;
 
 fn two() -> usize {
     2
@@ -62,6 +71,13 @@ impl Config {
                 return Err(WeightsError::malformed(path, field, format!("{value} is out of range")).into());
             }
         }
+        if self.padding().is_some_and(|p| p as usize + 2 > self.max_position_embeddings) {
+            let problem = format!(
+                "leaves no position of the {} in max_position_embeddings",
+                self.max_position_embeddings
+            );
+            return Err(WeightsError::malformed(path, "pad_token_id", problem).into());
+        }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let problem =
                 format!("{} do not divide hidden_size {}", self.num_attention_heads, self.hidden_size);
@@ -82,5 +98,31 @@ impl Config {
             return unsupported("position_embedding_type", &self.position_embedding_type, "absolute is");
         }
         Ok(())
+    }
+
+    /// The token at whose id RoBERTa's positions stand still; `None` for a BERT, which numbers them all.
+    fn padding(&self) -> Option<u32> {
+        let roberta = matches!(self.model_type.as_str(), "roberta" | "xlm-roberta");
+        roberta.then(|| self.pad_token_id.unwrap_or(PADDING))
+    }
+
+    /// Tokens of the longest row that there are positions for.
+    pub fn longest_row(&self) -> usize {
+        self.max_position_embeddings - self.padding().map_or(0, |padding| padding as usize + 1)
+    }
+
+    /// The row of the position table of each token. RoBERTa's first is the one behind the padding token's id, and that
+    /// token, where a text holds it, has that id's and is not counted.
+    pub(super) fn places(&self, rows: &Ragged) -> Vec<u32> {
+        let Some(padding) = self.padding() else { return rows.positions() };
+        let mut places = Vec::with_capacity(rows.ids.len());
+        for row in rows.rows() {
+            let mut last = padding;
+            places.extend(row.iter().map(|&id| {
+                last += u32::from(id != padding);
+                if id == padding { padding } else { last }
+            }));
+        }
+        places
     }
 }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use serde::Deserialize;
 
 use super::BertModel;
+use crate::model::embed::testing::{Golden, installed};
 use crate::model::embed::{EmbedTokenizer, Error, REGISTRY, load};
 use crate::ops::testing::composed;
+use crate::types::model::{Format, Kind};
 
 /// The MiniLM of the models folder that tests are given.
 fn minilm() -> Option<PathBuf> {
@@ -25,11 +26,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-#[derive(Deserialize)]
-struct Golden {
-    text: String,
-    ids: Vec<u32>,
-    vector: Vec<f32>,
+fn open(dir: &Path) -> Result<BertModel, Error> {
+    BertModel::load(dir, &Device::Cpu)
 }
 
 #[test]
@@ -37,7 +35,7 @@ fn minilm_agrees_with_sentence_transformers() {
     let Some(dir) = minilm() else { return };
     let golden: Vec<Golden> =
         serde_json::from_str(include_str!("../../../../tests/golden/embed/minilm.json")).unwrap();
-    let mut model = BertModel::load(&dir, &Device::Cpu).unwrap();
+    let mut model = open(&dir).unwrap();
     let tokenizer = EmbedTokenizer::load(&dir, model.max_tokens(), model.config().vocab_size).unwrap();
     let rows: Vec<Vec<u32>> = golden.iter().map(|g| tokenizer.encode(&g.text).unwrap()).collect();
     for (row, g) in rows.iter().zip(&golden) {
@@ -59,7 +57,7 @@ fn minilm_of_compositions_agrees_too() {
     let golden: Vec<Golden> =
         serde_json::from_str(include_str!("../../../../tests/golden/embed/minilm.json")).unwrap();
     let rows: Vec<Vec<u32>> = golden.iter().map(|g| g.ids.clone()).collect();
-    let vectors = composed(|| BertModel::load(&dir, &Device::Cpu).unwrap().embed(&rows).unwrap());
+    let vectors = composed(|| open(&dir).unwrap().embed(&rows).unwrap());
     for (vector, g) in vectors.iter().zip(&golden) {
         let near = cosine(vector, &g.vector);
         assert!(near > 0.999_999, "cosine {near} for {:?}", g.text);
@@ -123,7 +121,7 @@ fn small(change: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
     let dir = small(|_| {});
-    let mut model = BertModel::load(dir.path(), &Device::Cpu).unwrap();
+    let mut model = open(dir.path()).unwrap();
     assert_eq!(model.max_tokens(), 64);
     // More tokens than one pass takes, so that passes are cut too.
     let rows: Vec<Vec<u32>> =
@@ -135,7 +133,7 @@ fn a_row_does_not_depend_on_its_batch() {
         assert!((norm - 1.0).abs() < 1e-5);
     }
     assert!(model.embed(&[]).unwrap().is_empty());
-    let compositions = composed(|| BertModel::load(dir.path(), &Device::Cpu).unwrap().embed(&rows).unwrap());
+    let compositions = composed(|| open(dir.path()).unwrap().embed(&rows).unwrap());
     for (a, b) in together.iter().zip(&compositions) {
         assert!(cosine(a, b) > 0.999_999);
     }
@@ -144,7 +142,7 @@ fn a_row_does_not_depend_on_its_batch() {
 #[test]
 fn rows_that_do_not_fit_are_refused() {
     let dir = small(|_| {});
-    let mut model = BertModel::load(dir.path(), &Device::Cpu).unwrap();
+    let mut model = open(dir.path()).unwrap();
     assert!(matches!(model.embed(&[vec![1], vec![]]), Err(Error::EmptyRow { row: 1 })));
     assert!(matches!(model.embed(&[vec![1; 65]]), Err(Error::TooLong { tokens: 65, limit: 64, .. })));
     assert!(matches!(model.embed(&[vec![1, 100]]), Err(Error::TokenOutOfRange { id: 100, position: 1, .. })));
@@ -164,13 +162,13 @@ fn folders_that_lie_are_refused_with_the_field() {
         ("max_position_embeddings", (-1).into()),
     ] {
         let dir = small(|c| c[field] = value.clone());
-        let err =
-            BertModel::load(dir.path(), &Device::Cpu).err().unwrap_or_else(|| panic!("{field} = {value}"));
+        let err = open(dir.path()).err().unwrap_or_else(|| panic!("{field} = {value}"));
         let text = err.to_string();
         let named = text.contains(field) || text.contains("tensor") || text.contains("config.json");
         assert!(named && text.contains(".json") | text.contains(".safetensors"), "{text}");
     }
     let dir = small(|c| c["model_type"] = "gpt2".into());
-    let text = load(dir.path(), &Device::Cpu).err().unwrap().to_string();
+    let installed = installed(dir.path(), Format::Safetensors, Kind::Embed);
+    let text = load(&installed, &Device::Cpu).err().unwrap().to_string();
     assert!(text.contains("gpt2") && text.contains(REGISTRY[0].name), "{text}");
 }
