@@ -117,20 +117,7 @@ pub async fn serve(
     let state = http::State::new(Arc::new(service), stored(config)?, settings, metrics.clone());
     listening(bound);
 
-    let loading = {
-        let (engine, state) = (engine.clone(), state.clone());
-        tokio::spawn(async move {
-            // A failure is the engine's state, which `/readyz` shows, and is in the log.
-            if engine.preload(&preload).await.is_ok() {
-                ready(&preload);
-            }
-            match state.resume().await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "jobs that were not over go on"),
-                Err(error) => tracing::error!(%error, "jobs that were not over cannot be read"),
-            }
-        })
-    };
+    let loading = tokio::spawn(load(engine.clone(), state.clone(), preload, ready));
     let upkeep = tokio::spawn(upkeep(engine.clone(), state.clone(), metrics));
     let stop = {
         let engine = engine.clone();
@@ -151,6 +138,24 @@ pub async fn serve(
     loading.abort();
     upkeep.abort();
     served
+}
+
+/// Loads models, and goes on with the jobs that were not over.
+async fn load(
+    engine: Engine,
+    state: http::State,
+    preload: Vec<String>,
+    ready: impl FnOnce(&[String]) + Send + 'static,
+) {
+    // A failure is the engine's state, which `/readyz` shows, and is in the log.
+    if engine.preload(&preload).await.is_ok() {
+        ready(&preload);
+    }
+    match state.resume().await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "jobs that were not over go on"),
+        Err(error) => tracing::error!(%error, "jobs that were not over cannot be read"),
+    }
 }
 
 /// Until it is aborted: folds metrics, unloads idle models, and forgets what was to be kept until now.

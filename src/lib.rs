@@ -25,8 +25,8 @@
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
 //! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
-//! | [`cli::desk`] | documents and answers, by a server that runs or in this process | app, config, fetch, engine, service, types |
-//! | [`cli::index`] | documents into the store, without HTTP where no server runs | config, service, types |
+//! | [`cli::desk`] | documents and answers, by a server that runs or in this process | app, config, fetch, engine, service, store, types |
+//! | [`cli::index`] | documents into the store, without HTTP where no server runs | app, config, service, types |
 //! | [`cli::store`] | look at, copy and mend the store, without HTTP | config, store, types |
 //! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, store, audio, text, ops, device, types |
 //!

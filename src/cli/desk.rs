@@ -172,7 +172,9 @@ fn the(config: &Config, kind: Kind, name: &Option<String>) -> anyhow::Result<Ins
     }
     let installed = Library::open(&config.home)?.installed()?;
     let first = installed.into_iter().filter(|model| model.kind == kind).min_by_key(|model| model.created);
-    first.with_context(|| format!("no {} model is installed; fetch some with `stentor pull starter`", kind.as_str()))
+    first.with_context(|| {
+        format!("no {} model is installed; fetch some with `stentor pull starter`", kind.as_str())
+    })
 }
 
 impl Here {
@@ -220,7 +222,8 @@ impl Here {
         asked: &Asked,
         say: &mut (dyn FnMut(&str) -> anyhow::Result<()> + Send),
     ) -> anyhow::Result<Vec<Source>> {
-        let model = asked.model.clone().or_else(|| self.chat.clone()).context("no chat model is installed")?;
+        let model =
+            asked.model.clone().or_else(|| self.chat.clone()).context("no chat model is installed")?;
         let question = Question {
             collections: vec![asked.collection.clone()],
             text: asked.question.clone(),
@@ -232,7 +235,9 @@ impl Here {
         };
         let mut answered = match self.rag.answer(&Context::default(), model, &question).await {
             Err(service::Error::UnknownCollection { name }) => {
-                bail!("there is no collection `{name}`; fill one with `stentor index PATH --collection {name}`")
+                bail!(
+                    "there is no collection `{name}`; fill one with `stentor index PATH --collection {name}`"
+                )
             }
             answered => answered?,
         };
@@ -262,13 +267,16 @@ fn form(fields: &[(&str, String)], name: &str, file: &[u8]) -> (String, Vec<u8>)
     let boundary = format!("{BOUNDARY}{}", uuid::Uuid::new_v4().simple());
     let mut body = Vec::with_capacity(file.len() + 1024);
     for (field, value) in fields {
-        let head = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        let head =
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
         body.extend(head.into_bytes());
     }
     // Of the name only its ending matters here: `name` has all of it.
     let plain: String = PathBuf::from(name)
         .file_name()
-        .map(|name| name.to_string_lossy().chars().filter(|c| !c.is_control() && !"\"\\".contains(*c)).collect())
+        .map(|name| {
+            name.to_string_lossy().chars().filter(|c| !c.is_control() && !"\"\\".contains(*c)).collect()
+        })
         .unwrap_or_default();
     let head = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{plain}\"\r\n\r\n"
@@ -312,7 +320,11 @@ fn taken(answer: &Value) -> Result<Taken, Failure> {
         Some("new") => Outcome::New,
         Some("changed") => Outcome::Changed,
         Some("same") => Outcome::Same,
-        _ => return Err(Failure::Whole(anyhow::Error::msg("the server is of another version than this program"))),
+        _ => {
+            return Err(Failure::Whole(anyhow::Error::msg(
+                "the server is of another version than this program",
+            )));
+        }
     };
     Ok(Taken {
         outcome,

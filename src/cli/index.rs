@@ -153,9 +153,17 @@ impl Total {
     }
 
     fn line(&self) -> String {
-        let parts = [(self.new, "new"), (self.changed, "changed"), (self.same, "there already"), (self.failed, "failed")];
-        let parts: Vec<String> =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let parts = [
+            (self.new, "new"),
+            (self.changed, "changed"),
+            (self.same, "there already"),
+            (self.failed, "failed"),
+        ];
+        let parts: Vec<String> = parts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         let files = self.new + self.changed + self.same;
         let mut line = match files + self.failed {
             0 => "Nothing was taken in".to_owned(),

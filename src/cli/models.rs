@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::{running, out};
+use super::{out, running};
 use crate::config::Config;
 use crate::fetch::catalog::Catalog;
 use crate::fetch::{Entry, Library, Status, bytes_text};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{running, out};
+use super::{out, running};
 use crate::app;
 use crate::config::{self, Config};
 

@@ -12,8 +12,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::observe::{Deadline, KeyId, RequestId};
 use super::librechat;
+use super::observe::{Deadline, KeyId, RequestId};
 use super::{Access, ApiError, Settings, State, auth, routes};
 use crate::obs::{self, Rejection};
 use crate::service::{Context, Error};

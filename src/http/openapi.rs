@@ -114,7 +114,9 @@ impl Modify for Keys {
         for route in routes::table().iter().filter(|route| route.access != Access::Public) {
             let path = route.path.replace("{*", "{");
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
-            for operation in [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten() {
+            for operation in
+                [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+            {
                 let either = ["bearer", "header"].map(|name| SecurityRequirement::new(name, [] as [&str; 0]));
                 operation.security = Some(either.to_vec());
             }

@@ -150,7 +150,10 @@ mod tests {
     fn only_probes_and_static_pages_are_public() {
         let public: Vec<_> = table().iter().filter(|r| r.access == Access::Public).collect();
         let paths: Vec<_> = public.iter().map(|route| route.path).collect();
-        assert_eq!(paths, ["/", "/healthz", "/health", "/readyz", "/docs", "/openapi.json", "/librechat/health"]);
+        assert_eq!(
+            paths,
+            ["/", "/healthz", "/health", "/readyz", "/docs", "/openapi.json", "/librechat/health"]
+        );
         assert!(public.iter().all(|route| route.method == "GET"));
         assert_eq!(access(None), Access::Key);
         assert_eq!(access(Some("/unheard/of")), Access::Key);

@@ -188,8 +188,7 @@ fn copy(upload: File, folder: &Path, id: &str, room: u64) -> Result<u64, Error> 
         }
         _ => Error::Internal { detail: format!("keep a file: {error}") },
     };
-    let mut unfinished =
-        tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder).map_err(io)?;
+    let mut unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder).map_err(io)?;
     let bytes = io::copy(&mut upload.take(room.saturating_add(1)), unfinished.as_file_mut()).map_err(io)?;
     if bytes > room {
         let message = format!("the server has room for {room} bytes of files more; delete some first");

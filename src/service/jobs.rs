@@ -276,7 +276,8 @@ impl Jobs {
         job.updated = millis();
         self.note(&job).await?;
         let outcome = std::panic::AssertUnwindSafe(work.run(&job, progress)).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(Error::Internal { detail: "a job panicked".to_owned() }));
+        let outcome =
+            outcome.unwrap_or_else(|_| Err(Error::Internal { detail: "a job panicked".to_owned() }));
         match outcome {
             Ok(result) => {
                 job.status = Status::Done;

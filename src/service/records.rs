@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::points::{OWN, Points};
 use super::Error;
+use super::points::{OWN, Points};
 use crate::store::{self, Store};
 use crate::types::store::{Change, Filter, Point, Record, Spec};
 

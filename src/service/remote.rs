@@ -57,7 +57,8 @@ impl Remote {
             let plain = parsed.username().is_empty() && parsed.password().is_none();
             url.len() <= MAX_URL && plain && ["http", "https"].contains(&parsed.scheme())
         });
-        let parsed = parsed.ok_or_else(|| wrong(format!("`{param}` must be an http or https URL without a user")))?;
+        let parsed =
+            parsed.ok_or_else(|| wrong(format!("`{param}` must be an http or https URL without a user")))?;
         let host = parsed.host_str().unwrap_or_default().to_ascii_lowercase();
         let named = match parsed.port() {
             Some(port) => format!("{host}:{port}"),
@@ -83,7 +84,8 @@ impl Remote {
     /// The URL may not be asked for, gives no file, or a larger one than is taken.
     pub async fn fetch(&self, param: &'static str, url: &str) -> Result<Upload, Error> {
         let url = self.check(param, url)?;
-        let failed = |why: String| Error::Invalid { param, message: format!("`{param}` gives no file: {why}") };
+        let failed =
+            |why: String| Error::Invalid { param, message: format!("`{param}` gives no file: {why}") };
         let answer = self.client()?.get(url.clone()).send().await.map_err(|e| failed(reason(&e)))?;
         if !answer.status().is_success() {
             return Err(failed(format!("its server answers {}", answer.status())));
@@ -99,7 +101,10 @@ impl Remote {
             let piece = piece.map_err(|e| failed(reason(&e)))?;
             bytes += piece.len() as u64;
             if bytes > self.options.bytes {
-                return Err(failed(format!("it has more than {} bytes, which is the limit", self.options.bytes)));
+                return Err(failed(format!(
+                    "it has more than {} bytes, which is the limit",
+                    self.options.bytes
+                )));
             }
             let write = move || file.write_all(&piece).map(|()| file);
             file = joined(tokio::task::spawn_blocking(write).await)?.map_err(io)?;
@@ -119,7 +124,9 @@ impl Remote {
             }
             match self.post(url, body).await {
                 Ok(()) => return true,
-                Err(error) => tracing::warn!(%error, again, "a result cannot be sent to where it was asked to go"),
+                Err(error) => {
+                    tracing::warn!(%error, again, "a result cannot be sent to where it was asked to go")
+                }
             }
         }
         false
@@ -155,7 +162,9 @@ mod tests {
     fn only_listed_hosts_are_asked() {
         let hosts = vec!["files.example.org".to_owned(), "10.0.0.7:9000".to_owned()];
         let remote = Remote::new(Options { hosts, ..Options::default() });
-        for good in ["https://files.example.org/a.wav?x=1", "http://FILES.example.org:80/a", "http://10.0.0.7:9000/"] {
+        for good in
+            ["https://files.example.org/a.wav?x=1", "http://FILES.example.org:80/a", "http://10.0.0.7:9000/"]
+        {
             assert!(remote.check("file_url", good).is_ok(), "{good}");
         }
         for bad in [

@@ -91,7 +91,12 @@ impl Runs {
     ///
     /// # Errors
     /// It is complete, or has told as much as is kept.
-    pub async fn tell(&self, id: &str, owner: &Option<String>, payload: Map<String, Value>) -> Result<(), Error> {
+    pub async fn tell(
+        &self,
+        id: &str,
+        owner: &Option<String>,
+        payload: Map<String, Value>,
+    ) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         let run = self.open(id, owner).await?;
         self.write(run, "progress", payload).await.map(drop)
@@ -113,7 +118,9 @@ impl Runs {
         let refuse = |message: String| Err(Error::Conflict { message });
         match run.complete {
             true => refuse(format!("job `{}` is complete", run.id)),
-            false if run.events >= EVENTS_MOST => refuse(format!("job `{}` has told all that is kept", run.id)),
+            false if run.events >= EVENTS_MOST => {
+                refuse(format!("job `{}` has told all that is kept", run.id))
+            }
             false => Ok(run),
         }
     }

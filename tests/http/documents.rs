@@ -1,9 +1,12 @@
 //! Documents as PMX's services index, ask and file them.
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::{Value, json};
 use stentor::http::{Dialect, Settings};
 
-use super::fake::{BAG, CHAT, app, delete, form, get, patch, post, send};
+use super::fake::{Answer, BAG, CHAT, app, delete, form, get, patch, post, send};
 
 fn settings() -> Settings {
     Settings { default_embed: Some(BAG.into()), default_chat: Some(CHAT.into()), ..Settings::default() }
@@ -12,9 +15,8 @@ fn settings() -> Settings {
 const BEES: &str = "# Bees\n\nHoneybees build combs from wax. A colony has one queen.";
 const TIDES: &str = "# Tides\n\nThe moon pulls the ocean. Spring tides follow the new moon.";
 
-#[tokio::test]
-async fn files_are_indexed_asked_and_filed() {
-    let app = app(settings());
+/// Two documents, and two files that are none, in a collection of their own.
+async fn index(app: &Router, collection: &str) -> Answer {
     let fields = [
         ("files", "@bees.md:# Bees\n\nHoneybees build combs from wax. A colony has one queen."),
         ("files[]", "@tides.md:# Tides\n\nThe moon pulls the ocean. Spring tides follow the new moon."),
@@ -22,9 +24,24 @@ async fn files_are_indexed_asked_and_filed() {
         ("files", "@empty.txt:"),
         ("tags", "nature, short"),
         ("tags", "nature"),
-        ("collection", "files"),
+        ("collection", collection),
     ];
-    let answer = send(&app, form("/rag/index", &fields)).await;
+    send(app, form("/rag/index", &fields)).await
+}
+
+fn question(collection: &str) -> Value {
+    json!({"query": "Which tides follow the moon?", "collection": collection, "top_k": 1, "tags_any": ["nature"],
+        "tags_all": ["short"]})
+}
+
+fn ask(body: &Value) -> Request<Body> {
+    post("/query", body.to_string())
+}
+
+#[tokio::test]
+async fn files_are_indexed() {
+    let app = app(settings());
+    let answer = index(&app, "files").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let answer = answer.json();
     assert_eq!((&answer["indexed"], &answer["collection"]), (&json!(2), &json!("files")));
@@ -39,11 +56,14 @@ async fn files_are_indexed_asked_and_filed() {
         assert_eq!(answer["files"][at]["id"], Value::Null);
     }
     assert_eq!(answer["errors"].as_array().unwrap().len(), 2);
+}
 
-    let ask = |body: Value| post("/query", body.to_string());
-    let question = json!({"query": "Which tides follow the moon?", "collection": "files", "top_k": 1,
-        "tags_any": ["nature"], "tags_all": ["short"]});
-    let answer = send(&app, ask(question.clone())).await.json();
+#[tokio::test]
+async fn files_are_asked() {
+    let app = app(settings());
+    index(&app, "asked").await;
+    let question = question("asked");
+    let answer = send(&app, ask(&question)).await.json();
     let said = answer["answer"].as_str().unwrap();
     assert!(said.contains("[1] tides.md") && said.contains("Question: Which tides"), "{said}");
     let source = &answer["sources"][0];
@@ -54,10 +74,10 @@ async fn files_are_indexed_asked_and_filed() {
 
     let mut silent = question.clone();
     silent["with_sources"] = json!(false);
-    assert_eq!(send(&app, ask(silent)).await.json()["sources"], json!([]));
-    let mut streamed = question.clone();
+    assert_eq!(send(&app, ask(&silent)).await.json()["sources"], json!([]));
+    let mut streamed = question;
     streamed["stream"] = json!(true);
-    let events: Vec<Value> = send(&app, ask(streamed))
+    let events: Vec<Value> = send(&app, ask(&streamed))
         .await
         .events()
         .iter()
@@ -67,23 +87,30 @@ async fn files_are_indexed_asked_and_filed() {
     assert_eq!(events.last().unwrap()["type"], "done");
     let whole: String = events.iter().filter_map(|event| event["text"].as_str()).collect();
     assert_eq!(events.last().unwrap()["answer"], whole.trim());
+}
 
-    let id = source["id"].as_str().unwrap();
+#[tokio::test]
+async fn documents_are_filed_and_taken_out() {
+    let app = app(settings());
+    index(&app, "filed").await;
+    let question = question("filed");
+    let answer = send(&app, ask(&question)).await.json();
+    let id = answer["sources"][0]["id"].as_str().unwrap();
     let change = json!({"add": ["sea", " sea "], "remove": ["short"]});
     let changed = send(&app, patch(&format!("/docs/{id}/tags"), change.to_string())).await;
     assert_eq!(changed.json(), json!({"doc_id": id, "tags": ["nature", "sea"]}));
-    let tags = send(&app, get("/rag/tags?limit=2&collection=files")).await.json();
+    let tags = send(&app, get("/rag/tags?limit=2&collection=filed")).await.json();
     assert_eq!(tags, json!([{"tag": "nature", "count": 2}, {"tag": "sea", "count": 1}]));
-    let answer = send(&app, ask(question)).await.json();
-    assert_ne!(answer["sources"][0]["id"], id, "it is not filed under `short` any more");
-    let listed = send(&app, get("/docs/list?collection=files")).await.json();
+    let other = send(&app, ask(&question)).await.json();
+    assert_ne!(other["sources"][0]["id"], id, "it is not filed under `short` any more");
+    let listed = send(&app, get("/docs/list?collection=filed")).await.json();
     let names: Vec<_> = listed.as_array().unwrap().iter().map(|doc| doc["name"].as_str().unwrap()).collect();
     assert!(names.len() == 2 && names.contains(&"bees.md"), "{listed}");
     let gone = send(&app, delete(&format!("/docs/{id}"))).await.json();
     assert_eq!(gone, json!({"deleted": id, "status": "ok"}));
     assert_eq!(send(&app, delete(&format!("/docs/{id}"))).await.status, 404);
-    let tides = json!({"query": "tides moon ocean", "collection": "files"});
-    let left = send(&app, ask(tides)).await.json();
+    let tides = json!({"query": "tides moon ocean", "collection": "filed"});
+    let left = send(&app, ask(&tides)).await.json();
     assert_eq!(left["sources"].as_array().unwrap().len(), 1, "{left}");
     let missing = send(&app, patch("/docs/nope/tags", "{}")).await;
     assert_eq!((missing.status.as_u16(), missing.error(Dialect::Pmx).as_str()), (404, "Document not found"));
@@ -152,7 +179,8 @@ async fn what_cannot_be_indexed_or_asked_is_refused() {
     assert_eq!((&answer["indexed"], &answer["errors"][0]["index"]), (&json!(1), &json!(0)));
     let collections = send(&app, get("/qdrant/collections")).await.text;
     assert!(collections.contains("some") && !collections.contains("stentor:"), "{collections}");
-    let nothing = send(&app, post("/query", r#"{"query": "x", "tags_any": ["nobody"], "collection": "some"}"#));
+    let nothing =
+        send(&app, post("/query", r#"{"query": "x", "tags_any": ["nobody"], "collection": "some"}"#));
     let nothing = nothing.await.json();
     assert_eq!(nothing["answer"], "The documents do not answer this question.");
     assert_eq!(nothing["sources"], json!([]));

@@ -102,7 +102,8 @@ async fn a_job_is_cancelled_and_its_file_goes() {
 #[test]
 fn jobs_go_on_where_the_server_stopped() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (endless, waiting) = {
         let runtime = runtime();
         let stored = kept_in(dir.path());

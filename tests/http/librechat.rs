@@ -43,7 +43,8 @@ async fn users_find_what_is_theirs() {
     let known = json!({"status": true, "message": "File processed successfully.", "file_id": "lc-bees",
         "filename": "bees.txt", "known_type": true});
     assert_eq!(taken.json(), known, "{}", taken.text);
-    let agent = [("file", "@tides.txt:The moon pulls the ocean."), ("file_id", "lc-tides"), ("entity_id", "agent")];
+    let agent =
+        [("file", "@tides.txt:The moon pulls the ocean."), ("file_id", "lc-tides"), ("entity_id", "agent")];
     assert_eq!(send(&app, of("ann", form("/librechat/embed", &agent))).await.status, 200);
 
     let ask = |file: &str, more: Value| {

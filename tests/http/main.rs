@@ -5,6 +5,7 @@
 
 mod api;
 mod arbitrary;
+mod ask;
 mod dialects;
 mod documents;
 mod fake;

@@ -43,7 +43,10 @@ async fn files_are_kept_listed_and_deleted() {
     let id = upload(&app, "notes.txt", "Some words.").await;
     let path = format!("/v1/files/{id}");
     let file = send(&app, get(&path)).await.json();
-    assert_eq!((&file["object"], &file["filename"], &file["bytes"]), (&json!("file"), &json!("notes.txt"), &json!(11)));
+    assert_eq!(
+        (&file["object"], &file["filename"], &file["bytes"]),
+        (&json!("file"), &json!("notes.txt"), &json!(11))
+    );
     assert_eq!((&file["purpose"], &file["status"]), (&json!("assistants"), &json!("processed")));
     assert_eq!(send(&app, get(&format!("{path}/content"))).await.text, "Some words.");
     let listed = send(&app, get("/v1/files?purpose=assistants&limit=10000")).await.json();
@@ -52,10 +55,17 @@ async fn files_are_kept_listed_and_deleted() {
     for answer in [send(&app, get(&path)).await, send(&app, delete(&path)).await] {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "not_found"));
     }
-    let expiring = [("file", "@x"), ("purpose", "user_data"), ("expires_after[anchor]", "created_at"), ("expires_after[seconds]", "3600")];
+    let expiring = [
+        ("file", "@x"),
+        ("purpose", "user_data"),
+        ("expires_after[anchor]", "created_at"),
+        ("expires_after[seconds]", "3600"),
+    ];
     let file = send(&app, form("/v1/files", &expiring)).await.json();
     assert_eq!(file["expires_at"].as_u64().unwrap() - file["created_at"].as_u64().unwrap(), 3600);
-    for wrong in [[("file", "@x"), ("purpose", "nonsense")], [("file", "@x"), ("expires_after[seconds]", "5")]] {
+    for wrong in
+        [[("file", "@x"), ("purpose", "nonsense")], [("file", "@x"), ("expires_after[seconds]", "5")]]
+    {
         assert_eq!(send(&app, form("/v1/files", &wrong)).await.status, 400);
     }
     let huge = format!("@big.txt:{}", "x".repeat(2 << 20));
@@ -82,7 +92,10 @@ async fn a_store_is_filled_searched_and_emptied() {
     let counts = json!({"in_progress": 0, "completed": 2, "failed": 1, "cancelled": 0, "total": 3});
     assert_eq!(store["file_counts"], counts);
     let failed = send(&app, get(&format!("{path}/files/{broken}"))).await.json();
-    assert_eq!((&failed["status"], &failed["last_error"]["code"]), (&json!("failed"), &json!("invalid_file")));
+    assert_eq!(
+        (&failed["status"], &failed["last_error"]["code"]),
+        (&json!("failed"), &json!("invalid_file"))
+    );
     let listed = send(&app, get(&format!("{path}/files?filter=completed&order=asc"))).await.json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 2);
     let content = send(&app, get(&format!("{path}/files/{tides}/content"))).await.json();
@@ -175,7 +188,8 @@ async fn responses_cite_what_was_found() {
     assert_eq!(part["annotations"], json!([annotation]));
     assert_eq!(answer["tools"][0]["vector_store_ids"], json!([store]));
 
-    let events = send(&app, ask(json!({"stream": true, "tool_choice": {"type": "file_search"}}))).await.named_events();
+    let events =
+        send(&app, ask(json!({"stream": true, "tool_choice": {"type": "file_search"}}))).await.named_events();
     let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
     let beginning = [
         "response.created",

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Exit, running, out};
+use super::{Exit, out, running};
 use crate::app::{self, Machine};
 use crate::config::Config;
 use crate::fetch::{self, Disk, Entry, Library, Status, bytes_text};

@@ -123,12 +123,9 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
             tasks: found.files.into_iter().map(|r| (r.path, PathBuf::new())).collect(),
             ..Plan::default()
         },
-        false => plan::plan(
-            found.files,
-            args.output_dir.as_deref(),
-            shape.format.extension(),
-            args.overwrite,
-        ),
+        false => {
+            plan::plan(found.files, args.output_dir.as_deref(), shape.format.extension(), args.overwrite)
+        }
     };
     problems.extend(found.problems);
     for problem in &problems {

@@ -27,12 +27,7 @@ pub(super) struct Plan {
 }
 
 /// Where each recording is written: beside it, or below `folder` as it lies below the one that was named.
-pub(super) fn plan(
-    recordings: Vec<Named>,
-    folder: Option<&Path>,
-    extension: &str,
-    overwrite: bool,
-) -> Plan {
+pub(super) fn plan(recordings: Vec<Named>, folder: Option<&Path>, extension: &str, overwrite: bool) -> Plan {
     let mut plan = Plan::default();
     let sources: HashSet<PathBuf> = recordings.iter().map(|recording| recording.path.clone()).collect();
     let mut taken: HashMap<PathBuf, PathBuf> = HashMap::new();

@@ -39,7 +39,8 @@ pub(in crate::http) fn user(secret: &str, headers: &HeaderMap) -> Result<String,
         scheme.eq_ignore_ascii_case("bearer ").then(|| token.trim())
     });
     let token = token.ok_or_else(|| refuse("is missing"))?;
-    read(secret, token).ok_or_else(|| refuse("is not signed with `librechat.jwt_secret`, or its time is over"))
+    read(secret, token)
+        .ok_or_else(|| refuse("is not signed with `librechat.jwt_secret`, or its time is over"))
 }
 
 fn read(secret: &str, token: &str) -> Option<String> {

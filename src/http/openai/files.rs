@@ -1,11 +1,11 @@
 //! `/v1/files`: files that are kept with the server.
 
+use axum::Json as Reply;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
-use axum::Json as Reply;
 use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 use utoipa::{IntoParams, ToSchema};
@@ -119,7 +119,10 @@ pub(super) async fn kept(state: &State, id: &str) -> Result<Kept, ApiError> {
         (status = 507, description = "There is no room for it", body = crate::http::error::ErrorBody),
     )
 )]
-pub(crate) async fn create(Extract(state): Extract<State>, form: Form) -> Result<Reply<FileObject>, ApiError> {
+pub(crate) async fn create(
+    Extract(state): Extract<State>,
+    form: Form,
+) -> Result<Reply<FileObject>, ApiError> {
     let purpose = form.values.text(&["purpose"], 64)?.unwrap_or_else(|| "user_data".to_owned());
     if !PURPOSES.contains(&purpose.as_str()) {
         let message = format!("`purpose` must be one of {}", PURPOSES.join(", "));

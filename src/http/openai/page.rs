@@ -42,7 +42,10 @@ impl PageAsked {
     ) -> Result<Page<T>, ApiError> {
         let limit = self.limit.unwrap_or(LIMIT);
         if !(1..=most).contains(&limit) {
-            return Err(ApiError::invalid("limit", format!("`limit` is {limit}; it must be from 1 to {most}")));
+            return Err(ApiError::invalid(
+                "limit",
+                format!("`limit` is {limit}; it must be from 1 to {most}"),
+            ));
         }
         match self.order.as_deref() {
             None | Some("desc") => {}
@@ -53,7 +56,8 @@ impl PageAsked {
             let missing = || ApiError::invalid(param, format!("`{param}` names no entry of this list"));
             list.iter().position(|entry| id(entry) == wanted).ok_or_else(missing)
         };
-        let from = self.after.as_deref().map(|after| place("after", after)).transpose()?.map_or(0, |at| at + 1);
+        let from =
+            self.after.as_deref().map(|after| place("after", after)).transpose()?.map_or(0, |at| at + 1);
         let to = self.before.as_deref().map(|before| place("before", before)).transpose()?;
         list.truncate(to.unwrap_or(list.len()));
         let mut data: Vec<T> = list.into_iter().skip(from).take(limit + 1).collect();
@@ -92,7 +96,8 @@ mod tests {
     #[test]
     fn pages_follow_each_other() {
         let list = || ["d", "c", "b", "a"].map(str::to_owned).to_vec();
-        let page = |asked: PageAsked| asked.of(list(), |id| id, 3).map(|page| (page.data.concat(), page.has_more));
+        let page =
+            |asked: PageAsked| asked.of(list(), |id| id, 3).map(|page| (page.data.concat(), page.has_more));
         let ask = |limit, order: &str, after: Option<&str>, before: Option<&str>| PageAsked {
             limit: Some(limit),
             order: Some(order.to_owned()),
@@ -103,7 +108,12 @@ mod tests {
         assert_eq!(page(ask(3, "desc", Some("b"), None)).unwrap(), ("a".to_owned(), false));
         assert_eq!(page(ask(3, "asc", Some("a"), Some("d"))).unwrap(), ("bc".to_owned(), false));
         assert_eq!(page(ask(1, "asc", None, None)).unwrap(), ("a".to_owned(), true));
-        for wrong in [ask(4, "asc", None, None), ask(0, "asc", None, None), ask(1, "up", None, None), ask(1, "asc", Some("x"), None)] {
+        for wrong in [
+            ask(4, "asc", None, None),
+            ask(0, "asc", None, None),
+            ask(1, "up", None, None),
+            ask(1, "asc", Some("x"), None),
+        ] {
             assert!(page(wrong).is_err());
         }
     }

@@ -105,7 +105,11 @@ impl<'de> Deserialize<'de> for WireChoice {
                             "function" => {}
                             // It is done whether or not it is named.
                             "file_search" => own = true,
-                            _ => return Err(A::Error::custom("only a function or `file_search` can be named")),
+                            _ => {
+                                return Err(A::Error::custom(
+                                    "only a function or `file_search` can be named",
+                                ));
+                            }
                         },
                         "function" => named = Some(map.next_value::<Named>()?.name),
                         "name" => named = Some(map.next_value()?),

@@ -1,8 +1,8 @@
 //! `/tags` and `/docs`: which documents there are, and what they are filed under.
 
+use axum::Json as Reply;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Extract};
-use axum::Json as Reply;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};

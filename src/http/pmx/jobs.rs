@@ -260,12 +260,20 @@ macro_rules! asynchronous {
 }
 
 asynchronous!(
-    of_transcribe, transcribe::JOB, transcribe::FILE, transcribe::check,
-    "/transcribe/async", "/transcribe/jobs/{id}",
+    of_transcribe,
+    transcribe::JOB,
+    transcribe::FILE,
+    transcribe::check,
+    "/transcribe/async",
+    "/transcribe/jobs/{id}",
     ["pmxTranscribeLater", "pmxTranscribeJob", "pmxCancelTranscribe"]
 );
 asynchronous!(
-    of_parse, parse::JOB, parse::FILE, parse::check,
-    "/parse/document/async", "/parse/jobs/{id}",
+    of_parse,
+    parse::JOB,
+    parse::FILE,
+    parse::check,
+    "/parse/document/async",
+    "/parse/jobs/{id}",
     ["pmxParseLater", "pmxParseJob", "pmxCancelParse"]
 );

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::dialect::DetailBody;
 use super::jobs::PutOff;
+use crate::http::dialect::DetailBody;
 use crate::http::form::{Files, Form, Values};
 use crate::http::{ApiError, State};
 use crate::service::Upload;

@@ -122,7 +122,10 @@ impl QueryRequest {
     fn question(&self, reranker: &Option<String>) -> Result<Question, ApiError> {
         let k = self.top_k.unwrap_or(TOP_K);
         if !(1..=MAX_TOP_K).contains(&k) {
-            return Err(ApiError::invalid("top_k", format!("`top_k` is {k}; it must be from 1 to {MAX_TOP_K}")));
+            return Err(ApiError::invalid(
+                "top_k",
+                format!("`top_k` is {k}; it must be from 1 to {MAX_TOP_K}"),
+            ));
         }
         let mut filters = Vec::new();
         if let Some(tags) = self.tags_any.as_ref().filter(|tags| !tags.is_empty()) {
@@ -175,7 +178,10 @@ pub(crate) async fn query(
     let question = body.question(&state.settings().default_rerank)?;
     let model = body.model.clone().or_else(|| state.settings().default_chat.clone());
     let model = model.ok_or_else(|| {
-        ApiError::invalid("model", "`model` is missing, and the server has no chat model for those that name none")
+        ApiError::invalid(
+            "model",
+            "`model` is missing, and the server has no chat model for those that name none",
+        )
     })?;
     let answered = match state.rag().answer(&ctx, model, &question).await {
         // Nothing was indexed yet, which is no mistake of whoever asks.

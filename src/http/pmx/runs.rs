@@ -66,7 +66,11 @@ fn told(error: Error) -> ApiError {
     }
 }
 
-async fn run(state: &State, ctx: &Context, path: Result<Path<String>, PathRejection>) -> Result<Run, ApiError> {
+async fn run(
+    state: &State,
+    ctx: &Context,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Run, ApiError> {
     let Path(id) = path.map_err(|_| missing())?;
     state.runs().get(&id, &ctx.key_id).await?.ok_or_else(missing)
 }

@@ -163,11 +163,7 @@ pub(super) fn check(state: &State, values: &Values) -> Result<(), ApiError> {
 }
 
 /// Does a request that was put off.
-pub(in crate::http) async fn run(
-    state: &State,
-    ctx: Context,
-    put_off: &PutOff,
-) -> Result<Value, ApiError> {
+pub(in crate::http) async fn run(state: &State, ctx: Context, put_off: &PutOff) -> Result<Value, ApiError> {
     let values = put_off.values();
     let asked = Asked::read(&values, speech::model(state, &values)?)?;
     let answer = answer(state, ctx, asked, put_off.upload(state).await?).await?;

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::{Rag, model_of, own_not};
 use crate::service::{Context, Error};
-use crate::types::{embed, rerank};
 use crate::types::rag::{By, Passage, Question};
 use crate::types::store::{Described, Hit, Search};
+use crate::types::{embed, rerank};
 
 /// Collections that one question looks into.
 const COLLECTIONS: usize = 16;
@@ -104,8 +104,7 @@ impl Rag {
             return Err(Error::Invalid { param: "collection", message });
         };
         let inputs = vec![embed::Input::Text(question.text.clone())];
-        let request =
-            embed::Request { prompt: embed::Prompt::Query, ..embed::Request::new(model, inputs) };
+        let request = embed::Request { prompt: embed::Prompt::Query, ..embed::Request::new(model, inputs) };
         let vectors = self.models.embed(ctx.clone(), request).await?.vectors;
         let none = || Error::Internal { detail: "a question has no vector".to_owned() };
         vectors.into_iter().next().ok_or_else(none)

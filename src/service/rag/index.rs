@@ -92,12 +92,7 @@ impl Rag {
     }
 
     /// The document that a new one takes the place of, or is.
-    async fn known(
-        &self,
-        collection: &str,
-        new: &NewDocument,
-        sha256: &str,
-    ) -> Result<Option<Entry>, Error> {
+    async fn known(&self, collection: &str, new: &NewDocument, sha256: &str) -> Result<Option<Entry>, Error> {
         if let Some(id) = &new.id {
             return self.entry(collection, id).await;
         }
@@ -161,7 +156,9 @@ impl Rag {
             let vectors = self.models.embed(ctx.clone(), request).await?.vectors;
             done += batch.len();
             progress(done, total);
-            points.extend(batch.into_iter().zip(vectors).map(|(record, vector)| Point { record, vector: Some(vector) }));
+            points.extend(
+                batch.into_iter().zip(vectors).map(|(record, vector)| Point { record, vector: Some(vector) }),
+            );
         }
         let gone = there.into_keys().collect();
         let changes = vec![
@@ -224,8 +221,14 @@ fn records(entry: &Entry, chunks: Vec<Chunk>) -> Vec<Record> {
 /// What the vector of a passage is made of: the headings above it tell what it is about. Where the model would not read
 /// to the end then, the passage alone.
 fn to_embed(record: &Record, ruler: &Ruler) -> String {
-    let headings: Vec<&str> =
-        record.payload.get("headings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let headings: Vec<&str> = record
+        .payload
+        .get("headings")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     if headings.is_empty() {
         return record.text.clone();
     }
@@ -246,7 +249,10 @@ fn check(new: &mut NewDocument) -> Result<(), Error> {
     }
     tidy(&mut new.tags);
     if new.tags.len() > TAGS || new.tags.iter().any(|tag| tag.len() > TAG_BYTES) {
-        return wrong("tags", format!("a document has at most {TAGS} tags, of at most {TAG_BYTES} bytes each"));
+        return wrong(
+            "tags",
+            format!("a document has at most {TAGS} tags, of at most {TAG_BYTES} bytes each"),
+        );
     }
     Ok(())
 }

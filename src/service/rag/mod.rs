@@ -249,7 +249,9 @@ fn own_not(name: &str) -> Result<String, Error> {
 
 /// The size of passages, as a model can have it.
 fn size(asked: Option<PassageSize>, ruler: &Ruler) -> PassageSize {
-    let tokens = asked.map_or(PASSAGE_TOKENS, |size| size.tokens).clamp(LEAST_TOKENS, ruler.max_tokens.max(LEAST_TOKENS));
+    let tokens = asked
+        .map_or(PASSAGE_TOKENS, |size| size.tokens)
+        .clamp(LEAST_TOKENS, ruler.max_tokens.max(LEAST_TOKENS));
     let overlap = asked.map_or(tokens / OVERLAP_SHARE, |size| size.overlap).min(tokens / 2);
     PassageSize { tokens, overlap }
 }

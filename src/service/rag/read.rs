@@ -79,7 +79,12 @@ impl Rag {
         size: PassageSize,
         ruler: &Ruler,
     ) -> Result<Read, Error> {
-        let new = NewDocument { name: new.name.clone(), mime: new.mime.clone(), content: new.content.clone(), ..NewDocument::default() };
+        let new = NewDocument {
+            name: new.name.clone(),
+            mime: new.mime.clone(),
+            content: new.content.clone(),
+            ..NewDocument::default()
+        };
         let (limits, measure) = (self.options.limits.clone(), ruler.measure.clone());
         let turn = self.reading.clone().acquire_owned().await;
         let work = move || -> Result<Read, Error> {
@@ -88,8 +93,10 @@ impl Rag {
             let size = documents::Size { tokens: size.tokens, overlap: size.overlap };
             let chunks = documents::chunk(&document, &size, &*measure);
             if chunks.len() > PASSAGES {
-                let message =
-                    format!("the document has {} passages and the limit is {PASSAGES}; split it", chunks.len());
+                let message = format!(
+                    "the document has {} passages and the limit is {PASSAGES}; split it",
+                    chunks.len()
+                );
                 return Err(Error::Invalid { param: "file", message });
             }
             let chars = document.text().chars().count() as u64;

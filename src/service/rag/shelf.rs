@@ -43,7 +43,9 @@ impl Rag {
             record.tags.clone_from(&entry.tags);
             match entry.attributes.is_empty() {
                 true => drop(record.payload.remove("attributes")),
-                false => drop(record.payload.insert("attributes".to_owned(), entry.attributes.clone().into())),
+                false => {
+                    drop(record.payload.insert("attributes".to_owned(), entry.attributes.clone().into()))
+                }
             }
             record
         };

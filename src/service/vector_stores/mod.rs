@@ -130,7 +130,8 @@ impl VectorStores {
     /// There are as many as the server takes; the model cannot be asked.
     pub async fn create(&self, ctx: &Context, mut new: VectorStore) -> Result<VectorStore, Error> {
         if self.list().await?.len() >= STORES {
-            let message = format!("the server has {STORES} vector stores already, the most it takes; delete some");
+            let message =
+                format!("the server has {STORES} vector stores already, the most it takes; delete some");
             return Err(Error::Full { message });
         }
         new.id = format!("vs_{}", uuid::Uuid::new_v4().simple());
@@ -267,12 +268,8 @@ impl VectorStores {
         let member = self.member(&store.id, file).await?;
         let (kept, upload) = self.files.content(file).await?;
         let document = self.rag.take(upload).await?;
-        let document = NewDocument {
-            id: Some(kept.id),
-            name: kept.name,
-            attributes: member.attributes,
-            ..document
-        };
+        let document =
+            NewDocument { id: Some(kept.id), name: kept.name, attributes: member.attributes, ..document };
         let set = |done, total| progress.set(done, total);
         let indexed = self.rag.index(ctx, &place(&store, member.size), document, &set).await?;
         Ok(json!({"passages": indexed.entry.passages, "embedded": indexed.embedded}))

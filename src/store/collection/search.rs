@@ -144,13 +144,7 @@ impl Collection {
     }
 
     /// Scores by their vectors what only words found.
-    fn complete(
-        &self,
-        state: &State,
-        view: &View,
-        vector: &[f32],
-        found: &mut [Found],
-    ) -> Result<(), Error> {
+    fn complete(&self, state: &State, view: &View, vector: &[f32], found: &mut [Found]) -> Result<(), Error> {
         let (Some(index), Some(vectors)) = (state.index.as_ref(), self.spec.vectors) else { return Ok(()) };
         let vector = if vectors.metric == Metric::Cosine { unit(vector) } else { vector.to_vec() };
         for found in found.iter_mut().filter(|found| found.nearness.is_none()) {

@@ -26,6 +26,13 @@ pub struct State {
     pub points: u64,
 }
 
+/// As it is kept.
+impl From<(u64, u64)> for State {
+    fn from((sequence, points): (u64, u64)) -> State {
+        State { sequence, points }
+    }
+}
+
 /// The tables of one write.
 pub struct Tables<'a> {
     file: &'a Path,
@@ -174,10 +181,7 @@ impl<'a> Tables<'a> {
     /// The disk cannot be read.
     pub fn state(&self, collection: u32) -> Result<State, Error> {
         let found = self.states.get(collection).map_err(self.failed())?;
-        Ok(found.map_or(State::default(), |found| {
-            let (sequence, points) = found.value();
-            State { sequence, points }
-        }))
+        Ok(found.map(|found| found.value().into()).unwrap_or_default())
     }
 
     /// Notes how far a collection is now and, where something is derived from it, which numbers the last change touched.

@@ -90,10 +90,7 @@ impl View {
     /// The disk cannot be read.
     pub fn state(&self, collection: u32) -> Result<State, Error> {
         let found = self.read(|| self.states.get(collection))?;
-        Ok(found.map_or(State::default(), |found| {
-            let (sequence, points) = found.value();
-            State { sequence, points }
-        }))
+        Ok(found.map(|found| found.value().into()).unwrap_or_default())
     }
 
     /// The number that an id has.

@@ -36,7 +36,9 @@ impl Kind {
         match item {
             Item::Reasoning { .. } => Kind::Reasoning,
             Item::FunctionCall { .. } => Kind::Call,
-            Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::FileSearchCall { .. } => Kind::Message,
+            Item::Message { .. } | Item::FunctionCallOutput { .. } | Item::FileSearchCall { .. } => {
+                Kind::Message
+            }
         }
     }
 }
@@ -93,7 +95,8 @@ impl Composer {
             Piece::Logprobs { .. } => {}
             Piece::Finished { reason, .. } => self.cut = reason == FinishReason::Length,
             Piece::Done(usage) => {
-                let aside = |item: &Item| matches!(item, Item::Reasoning { .. } | Item::FileSearchCall { .. });
+                let aside =
+                    |item: &Item| matches!(item, Item::Reasoning { .. } | Item::FileSearchCall { .. });
                 let answered = !self.output.iter().all(aside);
                 if !answered && !self.cut {
                     // An answer of nothing is an answer: clients look for its text.

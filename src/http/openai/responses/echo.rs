@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::request::TextFormat;
-use super::search::FileSearchEcho;
+use super::search::{FileSearch, FileSearchEcho};
 use crate::http::openai::described::ResponseToolChoice;
 use crate::http::openai::thinking::Effort;
 use crate::service::responses::ResponseId;
@@ -134,7 +134,13 @@ impl ChoiceEcho {
 }
 
 impl ToolEcho {
-    pub fn new(tool: &Tool) -> ToolEcho {
+    /// The functions, then the search.
+    pub(super) fn all(functions: &[Tool], search: Option<&FileSearch>) -> Vec<ToolEcho> {
+        let search = search.map(|search| ToolEcho::FileSearch(search.echo.clone()));
+        functions.iter().map(ToolEcho::new).chain(search).collect()
+    }
+
+    fn new(tool: &Tool) -> ToolEcho {
         ToolEcho::Function {
             r#type: "function",
             name: tool.name.clone(),

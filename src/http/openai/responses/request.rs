@@ -14,9 +14,9 @@ use crate::http::openai::fields::{Asked, Bounded, LogitBias, ModelName, Stop, re
 use crate::http::openai::format;
 use crate::http::openai::shared::Wire;
 use crate::http::openai::thinking::{Effort, TemplateOptions, thinking};
+use crate::http::openai::tools::{self, MAX_TOOLS, WireChoice, WireFunction};
 use crate::http::openai::vector_stores::filter::WireFilter;
 use crate::http::openai::vector_stores::search::Ranking;
-use crate::http::openai::tools::{self, MAX_TOOLS, WireChoice, WireFunction};
 use crate::service::responses::ResponseId;
 use crate::types::llm::{Constraint, Prompt, Request, ToolChoice, Tools};
 
@@ -353,12 +353,7 @@ impl ResponseRequest {
         };
         let included = self.include.iter().flat_map(|include| &include.0);
         let show = included.into_iter().any(|word| word == "file_search_call.results");
-        let (list, search) = split(self.tools, show)?;
-        let choice = match (&search, list.is_empty()) {
-            (Some(_), true) => self.tool_choice.or_auto(),
-            _ => self.tool_choice,
-        };
-        let tools = flat_tools(list, choice, self.parallel_tool_calls)?;
+        let (tools, search) = offered(self.tools, self.tool_choice, self.parallel_tool_calls, show)?;
         let format = self.text.and_then(|text| text.format).unwrap_or_else(TextFormat::free);
         let effort = self.reasoning.and_then(|reasoning| reasoning.effort);
         let thinking = thinking(self.thinking_budget, effort, self.chat_template_kwargs);
@@ -377,12 +372,7 @@ impl ResponseRequest {
             temperature: self.temperature.unwrap_or(1.0),
             text: TextEcho { format },
             tool_choice: ChoiceEcho::new(&tools.choice),
-            tools: tools
-                .list
-                .iter()
-                .map(ToolEcho::new)
-                .chain(search.iter().map(|search| ToolEcho::FileSearch(search.echo.clone())))
-                .collect(),
+            tools: ToolEcho::all(&tools.list, search.as_ref()),
             top_logprobs: 0,
             top_p: self.top_p.unwrap_or(1.0),
             truncation: "disabled",
@@ -401,6 +391,21 @@ fn no_previous() -> ApiError {
     let message = "`previous_response_id` is not the id of a response: they begin with `resp_`";
     ApiError::new(axum::http::StatusCode::NOT_FOUND, "previous_response_not_found", message)
         .param("previous_response_id")
+}
+
+/// The functions that the model may call, and the search that the server does.
+fn offered(
+    list: Option<Bounded<FlatTool, MAX_TOOLS>>,
+    choice: WireChoice,
+    parallel: Option<bool>,
+    show: bool,
+) -> Result<(Tools, Option<FileSearch>), ApiError> {
+    let (list, search) = split(list, show)?;
+    let choice = match (&search, list.is_empty()) {
+        (Some(_), true) => choice.or_auto(),
+        _ => choice,
+    };
+    Ok((flat_tools(list, choice, parallel)?, search))
 }
 
 /// The functions with their places, and the search of files.

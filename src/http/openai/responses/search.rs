@@ -87,7 +87,10 @@ impl FileSearch {
         let stores = tool.vector_store_ids.map(|Bounded(ids)| ids).unwrap_or_default();
         if stores.is_empty() {
             let param = format!("{path}.vector_store_ids");
-            return Err(ApiError::invalid(param.clone(), format!("`{param}` is missing: name a vector store")));
+            return Err(ApiError::invalid(
+                param.clone(),
+                format!("`{param}` is missing: name a vector store"),
+            ));
         }
         let k = count(tool.max_num_results, RESULTS)?;
         let ranking = tool.ranking_options.as_ref();

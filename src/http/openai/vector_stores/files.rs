@@ -298,7 +298,10 @@ pub(crate) async fn delete(Extract(state): Extract<State>, path: Ids) -> Result<
         (status = 404, description = "It is not in the store", body = crate::http::error::ErrorBody),
     )
 )]
-pub(crate) async fn content(Extract(state): Extract<State>, path: Ids) -> Result<Reply<FileContent>, ApiError> {
+pub(crate) async fn content(
+    Extract(state): Extract<State>,
+    path: Ids,
+) -> Result<Reply<FileContent>, ApiError> {
     let (store, file) = ids(path)?;
     let data = state.vector_stores().content(&store, &file).await?.into_iter().map(TextPart::new).collect();
     let object = "vector_store.file_content.page";

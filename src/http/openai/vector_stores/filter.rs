@@ -41,7 +41,9 @@ impl WireFilter {
     fn within(&self, depth: usize, count: &mut usize) -> Result<Filter, ApiError> {
         *count += 1;
         if depth == 0 || *count > MOST {
-            return Err(wrong(format!("has more than {MOST} comparisons, or more than {DEPTH} within each other")));
+            return Err(wrong(format!(
+                "has more than {MOST} comparisons, or more than {DEPTH} within each other"
+            )));
         }
         match self {
             WireFilter::Join { r#type, filters } => {
@@ -55,7 +57,8 @@ impl WireFilter {
             }
             WireFilter::Compare { r#type, key, value } => {
                 let field = Field::Payload(format!("attributes.{key}"));
-                let number = || value.as_f64().ok_or_else(|| wrong(format!("compares `{key}` with no number")));
+                let number =
+                    || value.as_f64().ok_or_else(|| wrong(format!("compares `{key}` with no number")));
                 let range = |range: Range| Filter::Within(field.clone(), range);
                 Ok(match r#type.as_str() {
                     "eq" => Filter::In(field, vec![scalar(key, value)?]),
@@ -66,7 +69,11 @@ impl WireFilter {
                     "lte" => range(Range { lte: Some(number()?), ..Range::default() }),
                     "in" => Filter::In(field, scalars(key, value)?),
                     "nin" => Filter::Not(Box::new(Filter::In(field, scalars(key, value)?))),
-                    _ => return Err(wrong("compares by `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in` or `nin`".to_owned())),
+                    _ => {
+                        return Err(wrong(
+                            "compares by `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in` or `nin`".to_owned(),
+                        ));
+                    }
                 })
             }
         }
@@ -107,7 +114,8 @@ mod tests {
         let after = json!({"type": "gte", "key": "year", "value": 2020});
         let range = Range { gte: Some(2020.0), ..Range::default() };
         assert_eq!(read(after.clone()).unwrap(), Filter::Within(year.clone(), range));
-        let both = json!({"type": "and", "filters": [after, {"type": "nin", "key": "year", "value": [2021]}]});
+        let both =
+            json!({"type": "and", "filters": [after, {"type": "nin", "key": "year", "value": [2021]}]});
         let not = Filter::Not(Box::new(Filter::In(year.clone(), vec![Scalar::Number(2021.0)])));
         assert_eq!(read(both).unwrap(), Filter::All(vec![Filter::Within(year, range), not]));
         let mut deep = json!({"type": "eq", "key": "a", "value": true});

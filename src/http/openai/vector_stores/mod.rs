@@ -163,7 +163,10 @@ impl Chunking {
         let wrong = |message: String| Err(ApiError::invalid("chunking_strategy", message));
         match (self.r#type.as_str(), self.r#static) {
             ("auto", _) => Ok(None),
-            ("static", Some(StaticChunking { max_chunk_size_tokens: tokens, chunk_overlap_tokens: overlap })) => {
+            (
+                "static",
+                Some(StaticChunking { max_chunk_size_tokens: tokens, chunk_overlap_tokens: overlap }),
+            ) => {
                 let (min, max) = TOKENS;
                 if !(min..=max).contains(&tokens) || overlap > tokens / 2 {
                     return wrong(format!(
@@ -183,7 +186,10 @@ impl Chunking {
             None => Chunking { r#type: "auto".to_owned(), r#static: None },
             Some(PassageSize { tokens, overlap }) => Chunking {
                 r#type: "static".to_owned(),
-                r#static: Some(StaticChunking { max_chunk_size_tokens: tokens, chunk_overlap_tokens: overlap }),
+                r#static: Some(StaticChunking {
+                    max_chunk_size_tokens: tokens,
+                    chunk_overlap_tokens: overlap,
+                }),
             },
         }
     }
