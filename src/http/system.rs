@@ -22,7 +22,7 @@ const DOCS: &str = include_str!("docs.html");
 /// Whether the process lives.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
-    /// Always `UP`.
+    /// `UP`; of `/health`, `ok`.
     status: &'static str,
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn healthz() -> Reply<Health> {
 /// Alive, by the name that gateways use.
 #[utoipa::path(get, path = "/health", tag = "system", responses((status = 200, description = "Alive", body = Health)))]
 pub(crate) async fn health() -> Reply<Health> {
-    Reply(Health { status: "UP" })
+    Reply(Health { status: "ok" })
 }
 
 /// Ready to answer requests, or why not.

@@ -420,7 +420,7 @@ async fn configured_origins_and_no_others_get_cors_headers() {
 async fn probes_and_pages_answer() {
     let app = plain();
     assert_eq!(send(&app, get("/healthz")).await.status, 200);
-    assert_eq!(send(&app, get("/health")).await.json(), json!({"status": "UP"}));
+    assert_eq!(send(&app, get("/health")).await.json(), json!({"status": "ok"}));
     assert_eq!(send(&app, get("/readyz")).await.json(), json!({"ready": true}));
     assert_eq!(send(&app, get("/version")).await.json()["version"], env!("CARGO_PKG_VERSION"));
     let loading = Fake { not_ready: true, ..Fake::default() };
