@@ -24,7 +24,7 @@ use crate::service::{self, Context, Service};
 use crate::store;
 use crate::types::model::{Installed, Kind};
 use crate::types::rag::{By, Content, NewDocument, Outcome, Passage, Question};
-use crate::types::store::{Filter, Fusion};
+use crate::types::store::{Filter, Fusion, Stemming};
 
 /// Nobody else waits for what this process does.
 const ENDLESS: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -52,6 +52,16 @@ pub struct Taken {
     pub passages: u64,
     /// What of it could not be read.
     pub left_out: Option<String>,
+}
+
+/// Where a file goes, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Into<'a> {
+    pub collection: &'a str,
+    pub tags: &'a [String],
+    pub auto_tags: bool,
+    /// Of a collection that is made.
+    pub language: Option<&'a str>,
 }
 
 /// What is asked.
@@ -120,21 +130,15 @@ impl Desk {
     ///
     /// # Errors
     /// It cannot be read, or nothing can be taken in.
-    pub async fn index(
-        &self,
-        path: &Path,
-        name: &str,
-        collection: &str,
-        tags: &[String],
-        auto_tags: bool,
-    ) -> Result<Taken, Failure> {
+    pub async fn index(&self, path: &Path, name: &str, into: Into<'_>) -> Result<Taken, Failure> {
         let bytes = tokio::fs::read(path).await.map_err(|error| Failure::File(error.into()))?;
         match self {
-            Desk::Here(here) => here.index(bytes, name, collection, tags, auto_tags).await,
+            Desk::Here(here) => here.index(bytes, name, into).await,
             Desk::There { client, base } => {
-                let mut fields = vec![("collection", collection.to_owned()), ("name", name.to_owned())];
-                fields.extend(tags.iter().map(|tag| ("tags", tag.clone())));
-                fields.push(("auto_tags", auto_tags.to_string()));
+                let mut fields = vec![("collection", into.collection.to_owned()), ("name", name.to_owned())];
+                fields.extend(into.tags.iter().map(|tag| ("tags", tag.clone())));
+                fields.extend(into.language.map(|language| ("language", language.to_owned())));
+                fields.push(("auto_tags", into.auto_tags.to_string()));
                 let answer = send(client, &format!("{base}/index"), form(&fields, name, &bytes)).await?;
                 taken(&answer)
             }
@@ -178,24 +182,18 @@ fn the(config: &Config, kind: Kind, name: &Option<String>) -> anyhow::Result<Ins
 }
 
 impl Here {
-    async fn index(
-        &self,
-        bytes: Vec<u8>,
-        name: &str,
-        collection: &str,
-        tags: &[String],
-        auto_tags: bool,
-    ) -> Result<Taken, Failure> {
+    async fn index(&self, bytes: Vec<u8>, name: &str, into: Into<'_>) -> Result<Taken, Failure> {
         let place = Place {
-            collection: collection.to_owned(),
+            collection: into.collection.to_owned(),
             model: self.embed.clone(),
-            tagger: self.chat.clone().filter(|_| auto_tags),
+            tagger: self.chat.clone().filter(|_| into.auto_tags),
+            stemming: into.language.and_then(Stemming::parse).unwrap_or_default(),
             ..Place::default()
         };
         let new = NewDocument {
             name: name.to_owned(),
             content: Content::File(bytes),
-            tags: tags.to_vec(),
+            tags: into.tags.to_vec(),
             ..NewDocument::default()
         };
         match self.rag.index(&Context::default(), &place, new, &|_, _| ()).await {

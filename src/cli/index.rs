@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use futures::StreamExt;
 use futures::stream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::desk::{Desk, Failure, Taken};
+use super::desk::{Desk, Failure, Into, Taken};
 use super::files::{self, Named, Wanted};
 use super::{Exit, out, progress};
 use crate::app;
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::service::rag::extensions;
 use crate::types::model::Kind;
 use crate::types::rag::Outcome;
+use crate::types::store::Stemming;
 
 /// Where documents go unless something else is said: as over HTTP.
 pub const COLLECTION: &str = "pmx_docs";
@@ -37,6 +38,9 @@ pub struct Args {
     /// Let the chat model add tags
     #[arg(long)]
     pub auto_tags: bool,
+    /// Whose endings are cut off words in a collection that is made: english, german and so on [default: nobody's]
+    #[arg(long, value_name = "LANGUAGE")]
+    pub language: Option<String>,
     /// An embedding model for a collection that is made [default: `models.embed`, else the first one installed]
     #[arg(long, value_name = "ID")]
     pub model: Option<String>,
@@ -57,6 +61,9 @@ struct Total {
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let mut config = config.clone();
     config.models.embed = args.model.clone().or(config.models.embed);
+    if let Some(language) = &args.language {
+        ensure!(Stemming::parse(language).is_some(), "--language {language}: no such language is known");
+    }
     let extensions = extensions();
     let wanted = Wanted { extensions: &extensions, what: "documents", recursive: true };
     let found = files::find(&args.paths, wanted)?;
@@ -88,7 +95,13 @@ async fn index(config: &Config, args: &Args, named: Vec<Named>, total: &mut Tota
             let desk = &desk;
             async move {
                 let name = name(&path);
-                let done = desk.index(&path, &name, &args.collection, &args.tags, args.auto_tags).await;
+                let into = Into {
+                    collection: &args.collection,
+                    tags: &args.tags,
+                    auto_tags: args.auto_tags,
+                    language: args.language.as_deref(),
+                };
+                let done = desk.index(&path, &name, into).await;
                 (path, done)
             }
         });

@@ -67,6 +67,13 @@ pub enum Stemming {
     Turkish,
 }
 
+impl Stemming {
+    /// By the name that it has in JSON: `none`, `english` and so on.
+    pub fn parse(name: &str) -> Option<Stemming> {
+        serde_json::from_value(Value::String(name.to_lowercase())).ok()
+    }
+}
+
 /// What a collection is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spec {

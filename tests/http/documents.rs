@@ -174,7 +174,10 @@ async fn what_cannot_be_indexed_or_asked_is_refused() {
         assert_eq!(answer.status, status, "{body}: {}", answer.text);
         answer.error(Dialect::Pmx);
     }
-    let some = r#"{"collection": "some", "documents": [{"text": ""}, {"text": "words"}]}"#;
+    let words = [("file", "@a.txt:Words."), ("language", "klingon"), ("collection", "unmade")];
+    assert_eq!(send(&app, form("/index", &words)).await.status, 400);
+    let some =
+        r#"{"collection": "some", "language": "english", "documents": [{"text": ""}, {"text": "words"}]}"#;
     let answer = send(&app, post("/index", some)).await.json();
     assert_eq!((&answer["indexed"], &answer["errors"][0]["index"]), (&json!(1), &json!(0)));
     let collections = send(&app, get("/qdrant/collections")).await.text;

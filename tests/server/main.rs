@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests fail their test.
 
 mod clients;
+mod documents;
 mod input;
 mod life;
 mod load;

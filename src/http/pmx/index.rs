@@ -16,6 +16,7 @@ use crate::http::{ApiError, State};
 use crate::service::rag::Place;
 use crate::service::{Context, Upload};
 use crate::types::rag::{Content, Indexed, NewDocument, Outcome};
+use crate::types::store::Stemming;
 
 /// Files of one form.
 const FILES: Files<'static> = Files { names: &["files", "files[]", "file"], most: 256 };
@@ -33,6 +34,10 @@ pub(crate) struct IndexRequest {
     /// Let the chat model add tags; false if absent.
     #[serde(default)]
     auto_tags: bool,
+    /// Whose endings are cut off words in a collection that is made: `english`, `german` and so on; `none` if absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    language: Option<Stemming>,
 }
 
 /// A document that is a text.
@@ -74,6 +79,8 @@ pub(crate) struct IndexForm {
     collection: Option<String>,
     /// Let the chat model add up to 8 tags to each; false if absent.
     auto_tags: Option<bool>,
+    /// Whose endings are cut off words in a collection that is made: `english`, `german` and so on; `none` if absent.
+    language: Option<String>,
 }
 
 /// What was indexed.
@@ -163,19 +170,20 @@ pub(crate) async fn create(
 }
 
 /// Where documents go; the models are the server's.
-fn place(state: &State, collection: Option<String>, auto_tags: bool) -> Place {
+fn place(state: &State, collection: Option<String>, auto_tags: bool, stemming: Option<Stemming>) -> Place {
     let settings = state.settings();
     Place {
         collection: collection.unwrap_or_else(|| COLLECTION.to_owned()),
         model: settings.default_embed.clone(),
         tagger: settings.default_chat.clone().filter(|_| auto_tags),
+        stemming: stemming.unwrap_or_default(),
         ..Place::default()
     }
 }
 
 async fn texts(state: &State, ctx: &Context, body: IndexRequest) -> Result<IndexAnswer, ApiError> {
     let begun = Instant::now();
-    let place = place(state, body.collection, body.auto_tags);
+    let place = place(state, body.collection, body.auto_tags, body.language);
     if body.documents.is_empty() {
         return Ok(IndexAnswer { collection: place.collection, ..IndexAnswer::default() });
     }
@@ -204,7 +212,11 @@ async fn files(state: &State, ctx: &Context, form: Form) -> Result<IndexAnswer, 
     if form.uploads.is_empty() {
         return Err(ApiError::invalid("files", "`files` is missing: attach at least one file"));
     }
-    let place = place(state, collection, auto_tags);
+    let language = form.values.last(&["language"]).map(|field| {
+        Stemming::parse(field.text)
+            .ok_or_else(|| field.wrong("`none`, or a language such as `english` or `german`"))
+    });
+    let place = place(state, collection, auto_tags, language.transpose()?);
     let (mut files, mut done, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (index, upload) in form.uploads.into_iter().enumerate() {
         let filename = upload.name.clone().unwrap_or_default();

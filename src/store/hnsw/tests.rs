@@ -309,3 +309,37 @@ mod files {
         }
     }
 }
+
+/// The crate that this index stands in for, as the reference: following as many nodes it finds hardly more, though this
+/// index goes its way by 8 bits.
+#[test]
+fn as_much_is_found_as_by_hnsw_rs() {
+    use hnsw_rs::prelude::{DistL2, Hnsw as Reference};
+    let (count, dim) = (4000, 32);
+    let vectors = clustered(count, dim, 400, 11);
+    let queries = clustered(200, dim, 400, 12);
+    let ours = index(Metric::Euclidean, &vectors);
+    let theirs: Reference<'_, f32, DistL2> = Reference::new(16, count, 16, 200, DistL2 {});
+    vectors.iter().enumerate().for_each(|(id, vector)| theirs.insert((vector, id)));
+    let (mut found, mut reference) = (0, 0);
+    for query in queries.iter().chain(&vectors[..200]) {
+        let mut want: Vec<(usize, f64)> =
+            vectors.iter().enumerate().map(|(i, v)| (i, exact(Metric::Euclidean, query, v))).collect();
+        want.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let is_near = |id: usize| want[..10].iter().any(|(near, _)| *near == id);
+        // As a collection does it: all that were followed are scored exactly.
+        let mut nodes: Vec<(usize, f64)> = ours
+            .search(&ours.query(query).unwrap(), 64, 64, None)
+            .iter()
+            .map(|found| {
+                (found.node as usize, exact(Metric::Euclidean, query, &vectors[found.node as usize]))
+            })
+            .collect();
+        nodes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        found += nodes[..10].iter().filter(|(id, _)| is_near(*id)).count();
+        reference += theirs.search(query, 10, 64).iter().filter(|node| is_near(node.d_id)).count();
+    }
+    println!("of 4000 neighbours {found} are found, {reference} by hnsw_rs");
+    assert!(reference > 3800, "the reference finds {reference} of 4000");
+    assert!(found + 40 >= reference, "{found} of 4000, {reference} by hnsw_rs");
+}
