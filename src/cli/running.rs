@@ -66,6 +66,32 @@ pub fn server(addr: SocketAddr) -> Option<Running> {
     Some(Running { not_ready, loaded })
 }
 
+/// Has the server at `addr` write a snapshot of its store; the file's name. `None`: no server answers there.
+///
+/// # Errors
+/// It cannot write one, or wants an API key.
+pub fn snapshot(addr: SocketAddr) -> anyhow::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Snapshot {
+        name: String,
+    }
+    if server(addr).is_none() {
+        return Ok(None);
+    }
+    // A large store takes its time.
+    let client = Client::builder().no_proxy().tls_certs_only([]).timeout(None).build()?;
+    let mut request = client.post(format!("http://{}/v1/store/snapshots", reachable(addr)));
+    if let Some(key) = key() {
+        request = request.bearer_auth(key);
+    }
+    let answer = request.send()?;
+    let status = answer.status();
+    let written: Option<Snapshot> = Some(answer).filter(|_| status.is_success()).and_then(read);
+    let name = written.map(|written| written.name).filter(|name| !name.contains(['/', '\\']));
+    name.map(Some)
+        .ok_or_else(|| anyhow::anyhow!("the server at {addr} writes no snapshot: it answers {status}"))
+}
+
 /// Where a server that listens on `addr` can be reached from this machine.
 pub fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {

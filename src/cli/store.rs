@@ -1,9 +1,13 @@
 //! `stentor store`: what the store holds, whether it is whole, copies of it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, out};
+use anyhow::Context as _;
+
+use super::{Exit, out, running};
 use crate::config::Config;
+use crate::service::points::SNAPSHOTS;
 use crate::store::{Checked, Error, Store, rebuild, restore, verify};
 use crate::types::store::{Precision, Vectors};
 
@@ -23,7 +27,7 @@ pub enum What {
     },
     /// Look at every point
     Verify,
-    /// Write all that the store holds to a file
+    /// Write all that the store holds to a file; a server that has it open goes on
     Snapshot {
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -39,14 +43,15 @@ pub enum What {
 
 /// Runs the command. Ends with status 7 where something is damaged, and 6 where a server has the store open.
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
-    act(&config.store(), args.what).map_err(|error| match error.downcast_ref::<Error>() {
+    act(config, args.what).map_err(|error| match error.downcast_ref::<Error>() {
         Some(locked @ Error::Locked(_)) => Exit::held(locked.to_string()).into(),
         Some(damaged @ Error::Damaged { .. }) => Exit::damaged(damaged.to_string()).into(),
         _ => error,
     })
 }
 
-fn act(folder: &Path, what: What) -> anyhow::Result<()> {
+fn act(config: &Config, what: What) -> anyhow::Result<()> {
+    let folder = &config.store();
     match what {
         What::Stats { json } => stats(folder, json),
         What::Verify => {
@@ -62,7 +67,10 @@ fn act(folder: &Path, what: What) -> anyhow::Result<()> {
             }
         }
         What::Snapshot { file } => {
-            Store::open(folder)?.snapshot(&file)?;
+            match Store::open(folder) {
+                Err(Error::Locked(_)) => by_server(config, &file)?,
+                store => store?.snapshot(&file)?,
+            }
             let bytes = std::fs::metadata(&file).map_or(0, |file| file.len());
             out::print(&format!("{}: {} MB\n", file.display(), bytes.div_ceil(1_000_000)))
         }
@@ -72,6 +80,20 @@ fn act(folder: &Path, what: What) -> anyhow::Result<()> {
             stats(folder, false)
         }
     }
+}
+
+/// Has the server that holds the store write a snapshot, and takes it from there.
+fn by_server(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let Some(name) = running::snapshot(config.addr)? else {
+        return Err(Error::Locked(config.store()).into());
+    };
+    let written = config.store().join(SNAPSHOTS).join(name);
+    // A file that is there is not written over.
+    let mut to = File::create_new(file).with_context(|| file.display().to_string())?;
+    std::io::copy(&mut File::open(&written)?, &mut to)?;
+    to.sync_all()?;
+    std::fs::remove_file(&written)?;
+    Ok(())
 }
 
 fn show(checked: &[Checked]) -> anyhow::Result<()> {

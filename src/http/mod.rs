@@ -21,6 +21,7 @@ mod pmx;
 mod realtime;
 mod routes;
 mod server;
+mod snapshots;
 mod speech;
 mod sse;
 mod system;

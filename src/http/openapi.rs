@@ -10,7 +10,7 @@ use super::paneas::asr;
 use super::pmx::jobs::{of_parse, of_transcribe};
 use super::pmx::{docs, index, parse, points, query, runs, transcribe};
 use super::realtime;
-use super::{Access, librechat, routes, system};
+use super::{Access, librechat, routes, snapshots, system};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -94,6 +94,7 @@ use super::{Access, librechat, routes, system};
         system::readyz,
         system::version,
         system::metrics,
+        snapshots::create,
         system::openapi,
         system::docs,
     ),

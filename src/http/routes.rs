@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::State;
 use super::dialect::Dialect;
-use super::{librechat, openai, paneas, pmx, realtime, system};
+use super::{librechat, openai, paneas, pmx, realtime, snapshots, system};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/v1/vector_stores/{id}/file_batches/{batch_id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::vector_stores::batches::retrieve) },
     Route { method: "POST", path: "/v1/vector_stores/{id}/file_batches/{batch_id}/cancel", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::vector_stores::batches::cancel) },
     Route { method: "GET", path: "/v1/vector_stores/{id}/file_batches/{batch_id}/files", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::vector_stores::batches::list) },
+    Route { method: "POST", path: "/v1/store/snapshots", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(snapshots::create) },
     Route { method: "GET", path: "/v1/realtime", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(realtime::openai::connect) },
     Route { method: "POST", path: "/tokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::tokenize) },
     Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },

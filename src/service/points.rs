@@ -1,6 +1,6 @@
 //! Points in the store, for callers that do not wait on a disk themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the names of the server's own collections begin with. Callers neither see them nor write to them.
 pub(super) const OWN: &str = "stentor:";
 
+/// The folder, in the store's, of snapshots that are written while it is open; how many may lie there.
+pub const SNAPSHOTS: &str = "snapshots";
+const SNAPSHOTS_KEPT: usize = 16;
+
 /// The store as requests see it. Cheap to clone; the store is closed with the last of them.
 #[derive(Clone)]
-pub struct Points(Arc<Store>);
+pub struct Points(Arc<Store>, Arc<PathBuf>);
 
 impl Points {
     /// Opens the store of a folder, or makes one. It may take seconds, and blocks.
@@ -25,7 +29,7 @@ impl Points {
     /// # Errors
     /// Another process has it open, it is damaged, or the disk cannot be used.
     pub fn open(folder: &Path) -> Result<Points, store::Error> {
-        Ok(Points(Arc::new(Store::open(folder)?)))
+        Ok(Points(Arc::new(Store::open(folder)?), Arc::new(folder.to_owned())))
     }
 
     /// The collections by name, but for the server's own.
@@ -33,6 +37,29 @@ impl Points {
         let mut collections = self.0.collections();
         collections.retain(|collection| !collection.name.starts_with(OWN));
         collections
+    }
+
+    /// Writes all that the store holds at this moment to a file in the folder [`SNAPSHOTS`] of the store; its name, and its
+    /// bytes. Writes go on meanwhile.
+    ///
+    /// # Errors
+    /// As many lie there as are kept, or the disk cannot be written.
+    pub async fn snapshot(&self) -> Result<(String, u64), Error> {
+        let folder = self.1.join(SNAPSHOTS);
+        let io = |error: std::io::Error| Error::Internal { detail: format!("a snapshot: {error}") };
+        std::fs::create_dir_all(&folder).map_err(io)?;
+        if std::fs::read_dir(&folder).map_err(io)?.count() >= SNAPSHOTS_KEPT {
+            let message = format!(
+                "{SNAPSHOTS_KEPT} snapshots lie in `{SNAPSHOTS}` of the store; take some of them away"
+            );
+            return Err(Error::Full { message });
+        }
+        let name = format!("{}.snapshot", uuid::Uuid::new_v4().simple());
+        let file = folder.join(&name);
+        let written = file.clone();
+        self.run(move |store| store.snapshot(&written)).await?;
+        let bytes = std::fs::metadata(&file).map_err(io)?.len();
+        Ok((name, bytes))
     }
 
     /// Puts points, all of them or none, durably. A collection that is not there is made for vectors like the first,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::program::{PATIENCE, Program, clips, home_like, models, parts};
 
@@ -54,8 +54,25 @@ fn documents_are_taken_in_with_a_server_and_without() {
     let said = index(&addr);
     assert!(said.contains("3 documents: 1 new, 1 changed, 1 there already; 2 passages in"), "{said}");
     assert!(source(home.path(), &addr, "When do spring tides come?").ends_with("tides.txt"));
-    let tags = server.get("/tags?collection=notes").text().unwrap();
-    assert_eq!(tags, "[]");
+    let tags = || server.get("/tags?collection=notes").text().unwrap();
+    assert_eq!(tags(), "[]");
+    std::fs::write(notes.join("wine.txt"), "Red wine is made from dark grapes.").unwrap();
+    stentor(
+        home.path(),
+        &addr,
+        &["index", folder, "--collection", "notes", "--auto-tags", "--tags", "drinks"],
+    );
+    let tagged: Vec<Value> = serde_json::from_str(&tags()).unwrap();
+    assert_eq!(tagged[0], json!({"tag": "drinks", "count": 4}));
+    assert!((2..=9).contains(&tagged.len()), "the new one has some of the model's making: {tagged:?}");
+
+    // What the server holds, in a home of its own.
+    let snapshot = home.path().join("notes.snapshot");
+    stentor(home.path(), &addr, &["store", "snapshot", snapshot.to_str().unwrap()]);
+    let other = home_like(&shared);
+    let (said, _) = stentor(other.path(), asleep, &["store", "restore", snapshot.to_str().unwrap()]);
+    assert!(said.contains("notes: 4 points, whole"), "{said}");
+    assert!(source(other.path(), asleep, "What is red wine made from?").ends_with("wine.txt"));
 }
 
 #[test]

@@ -6,13 +6,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::read::{PASSAGES, left_out};
+use super::read::{PASSAGES, Read, hashed, left_out};
 use super::shelf::key;
 use super::{ENTRIES, Place, Rag, Ruler, size};
 use crate::documents::Chunk;
 use crate::service::{Context, Error};
 use crate::types::embed;
-use crate::types::rag::{Content, Entry, Indexed, NewDocument, Outcome};
+use crate::types::rag::{Entry, Indexed, NewDocument, Outcome, PassageSize};
 use crate::types::store::{Change, Filter, Point, Record};
 
 /// Texts that are embedded in one request: the model is kept busy, and others have their turn.
@@ -41,7 +41,7 @@ impl Rag {
         let ruler = self.ruler(ctx, place).await?;
         let size = size(place.size, &ruler);
         let begun = Instant::now();
-        let sha256 = hash(&new.content);
+        let (content, sha256) = hashed(std::mem::take(&mut new.content)).await?;
         let found = self.known(&place.collection, &new, &sha256).await?;
         let id = match &found {
             Some(entry) => entry.id.clone(),
@@ -56,30 +56,16 @@ impl Rag {
             let read_ms = millis(begun);
             return Ok(Indexed { entry, outcome: Outcome::Same, embedded: 0, read_ms, embed_ms: 0 });
         }
-        let read = self.read_and_cut(&new, size, &ruler).await?;
+        let (name, mime) = (new.name.clone(), new.mime.clone());
+        let whole = NewDocument { name, mime, content, ..NewDocument::default() };
+        let read = self.read_and_cut(whole, size, &ruler).await?;
         if let Some(tagger) = place.tagger.clone() {
             let own = self.tags_of(ctx, tagger, &new.name, &read.document).await;
             new.tags.extend(own);
             tidy(&mut new.tags);
         }
-        let now = now();
-        let entry = Entry {
-            collection: place.collection.clone(),
-            id,
-            name: new.name,
-            mime: read.document.kind.mime().to_owned(),
-            bytes: read.bytes,
-            chars: read.chars,
-            passages: read.chunks.len() as u64,
-            pages: read.document.pages.map(|pages| pages as u64),
-            sha256,
-            size,
-            tags: new.tags,
-            attributes: new.attributes,
-            created: before.as_ref().map_or(now, |before| before.created),
-            updated: now,
-            left_out: left_out(&read.document),
-        };
+        let written = Written { id, sha256, size, created: before.as_ref().map(|before| before.created) };
+        let entry = entry(&place.collection, new, &read, written);
         let read_ms = millis(begun);
         let begun = Instant::now();
         // Only now: what cannot be read leaves no empty collection behind.
@@ -183,6 +169,37 @@ impl Rag {
     }
 }
 
+/// What of a document is known before it is read.
+struct Written {
+    id: String,
+    sha256: String,
+    size: PassageSize,
+    /// Of what was under its id; Unix seconds.
+    created: Option<u64>,
+}
+
+/// What is kept of a document that was read.
+fn entry(collection: &str, new: NewDocument, read: &Read, written: Written) -> Entry {
+    let now = now();
+    Entry {
+        collection: collection.to_owned(),
+        id: written.id,
+        name: new.name,
+        mime: read.document.kind.mime().to_owned(),
+        bytes: read.bytes,
+        chars: read.chars,
+        passages: read.chunks.len() as u64,
+        pages: read.document.pages.map(|pages| pages as u64),
+        sha256: written.sha256,
+        size: written.size,
+        tags: new.tags,
+        attributes: new.attributes,
+        created: written.created.unwrap_or(now),
+        updated: now,
+        left_out: left_out(&read.document),
+    }
+}
+
 /// The passages of a document as they are kept. Those that say the same are told apart by a number.
 fn records(entry: &Entry, chunks: Vec<Chunk>) -> Vec<Record> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -268,14 +285,6 @@ pub(super) fn tidy(tags: &mut Vec<String>) {
 fn fresh(name: &str, sha256: &str) -> String {
     let digits = if name.is_empty() { sha256.to_owned() } else { hex(&Sha256::digest(name.as_bytes())) };
     format!("doc-{}", digits.get(..DIGITS).unwrap_or(&digits))
-}
-
-fn hash(content: &Content) -> String {
-    let bytes = match content {
-        Content::File(bytes) => bytes.as_slice(),
-        Content::Text(text) => text.as_bytes(),
-    };
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As many digits of a hash as ids have.

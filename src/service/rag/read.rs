@@ -1,6 +1,9 @@
 //! From a file to its text and passages.
 
 use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use super::{Rag, Ruler};
 use crate::documents::{self, Chunk, Document, Limits, What};
@@ -10,6 +13,8 @@ use crate::types::rag::{Content, NewDocument, Parsed, PassageSize, Section};
 
 /// Passages of a document at most.
 pub(super) const PASSAGES: usize = 100_000;
+/// A file is read no longer.
+const READ_TIME: Duration = Duration::from_secs(120);
 
 /// The extensions of files that are read, without dots.
 pub fn extensions() -> Vec<&'static str> {
@@ -75,16 +80,10 @@ impl Rag {
     /// The text of a document and its passages.
     pub(super) async fn read_and_cut(
         &self,
-        new: &NewDocument,
+        new: NewDocument,
         size: PassageSize,
         ruler: &Ruler,
     ) -> Result<Read, Error> {
-        let new = NewDocument {
-            name: new.name.clone(),
-            mime: new.mime.clone(),
-            content: new.content.clone(),
-            ..NewDocument::default()
-        };
         let (limits, measure) = (self.options.limits.clone(), ruler.measure.clone());
         let turn = self.reading.clone().acquire_owned().await;
         let work = move || -> Result<Read, Error> {
@@ -108,11 +107,12 @@ impl Rag {
 
 /// A document's text, and the bytes that it was read from. A text without a file is its paragraphs.
 fn open(new: &NewDocument, limits: &Limits) -> Result<(Document, usize), Error> {
+    let limits = Limits { until: Some(Instant::now() + READ_TIME), ..limits.clone() };
     let (name, mime, bytes) = match &new.content {
         Content::File(bytes) => (new.name.as_str(), new.mime.as_deref(), bytes.as_slice()),
         Content::Text(text) => ("text.txt", Some("text/plain; charset=utf-8"), text.as_bytes()),
     };
-    Ok((documents::read(name, mime, bytes, limits).map_err(unread)?, bytes.len()))
+    Ok((documents::read(name, mime, bytes, &limits).map_err(unread)?, bytes.len()))
 }
 
 /// The text by its headings; attachments follow, each after its name.
@@ -155,4 +155,17 @@ pub(super) fn left_out(document: &Document) -> Vec<(String, String)> {
         Err(error) => vec![(part.name.clone(), error.to_string())],
     };
     document.parts.iter().flat_map(part).collect()
+}
+
+/// A content, and its SHA-256 in hexadecimal digits.
+pub(super) async fn hashed(content: Content) -> Result<(Content, String), Error> {
+    let work = move || {
+        let bytes = match &content {
+            Content::File(bytes) => bytes.as_slice(),
+            Content::Text(text) => text.as_bytes(),
+        };
+        let digits = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        (content, digits)
+    };
+    joined(tokio::task::spawn_blocking(work).await)
 }

@@ -25,6 +25,8 @@ pub const INDEX: &str = "index";
 const STORES: usize = 1000;
 const FILES: usize = 100_000;
 const DAY: u64 = 24 * 3600;
+/// Seconds within which one use is noted.
+const USE_NOTED: u64 = 60;
 
 static KNOWN: Records<VectorStore> = Records::new("stentor:vector_stores");
 static MEMBERS: Records<Member> = Records::new("stentor:vector_store_files");
@@ -155,6 +157,18 @@ impl VectorStores {
             Some(store) => Ok(store),
             None => Err(missing("vector store", id)),
         }
+    }
+
+    /// Notes that a store is used. Not each time: a search is not to wait for the disk.
+    ///
+    /// # Errors
+    /// There is none of that id.
+    pub async fn touch(&self, id: &str) -> Result<(), Error> {
+        let store = self.get(id).await?;
+        if now().saturating_sub(store.active) >= USE_NOTED {
+            self.change(id, |_| ()).await?;
+        }
+        Ok(())
     }
 
     /// All stores, the newest first.

@@ -123,7 +123,7 @@ impl FileSearch {
         let last = turns.last().filter(|turn| turn.role == Role::User && !turn.content.trim().is_empty());
         let Some(query) = last.map(|turn| turn.content.clone()) else { return Ok(None) };
         for store in self.stores.iter().filter(|store| store.starts_with("vs_")) {
-            state.vector_stores().change(store, |_| ()).await?;
+            state.vector_stores().touch(store).await?;
         }
         let question = Question {
             collections: self.stores.clone(),
