@@ -120,12 +120,13 @@ pub async fn serve(
     let loading = tokio::spawn(load(engine.clone(), state.clone(), preload, ready));
     let upkeep = tokio::spawn(upkeep(engine.clone(), state.clone(), metrics));
     let stop = {
-        let engine = engine.clone();
+        let (engine, state) = (engine.clone(), state.clone());
         async move {
             if let Err(error) = stop_signal().await {
                 tracing::error!(%error, "stop signals cannot be caught; only a kill stops this process");
                 std::future::pending::<()>().await;
             }
+            state.begin_stop();
             engine.begin_stop();
         }
     };

@@ -209,6 +209,11 @@ impl State {
         self.jobs().resume(&self.worker()).await
     }
 
+    /// Says that the server is being stopped, before what jobs work with is.
+    pub fn begin_stop(&self) {
+        self.jobs().stop();
+    }
+
     /// Forgets what was to be kept until now.
     ///
     /// # Errors

@@ -36,7 +36,10 @@ impl Work for Worker {
                 other => Err(ApiError::internal(format!("nobody does jobs of the kind {other}"))),
             };
             let outcome = outcome.map_err(failed);
-            put_off.call_back(state, job, &outcome).await;
+            // What fails as the server is stopped is done when it runs again.
+            if outcome.is_ok() || !state.jobs().is_stopping() {
+                put_off.call_back(state, job, &outcome).await;
+            }
             outcome
         })
     }

@@ -2,7 +2,7 @@
 //! store. A job that was under way when the server stopped is done again from its beginning.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -120,13 +120,24 @@ struct Inner {
     keep: Duration,
     places: Semaphore,
     open: Mutex<HashMap<String, Open>>,
+    stopping: AtomicBool,
 }
 
 impl Jobs {
     /// Jobs in this store, whose files are among these; what comes of one is kept so long.
     pub fn new(points: Points, files: Files, keep: Duration) -> Jobs {
         let (places, open) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Jobs(Arc::new(Inner { points, files, keep, places, open }))
+        Jobs(Arc::new(Inner { points, files, keep, places, open, stopping: AtomicBool::new(false) }))
+    }
+
+    /// The server is being stopped: what fails from now on fails for that, and is done when it runs again.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is being stopped.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
     }
 
     /// How long what came of a job is kept.
@@ -282,6 +293,12 @@ impl Jobs {
             Ok(result) => {
                 job.status = Status::Done;
                 job.result = Some(result);
+            }
+            Err(_) if self.is_stopping() => {
+                job.status = Status::Queued;
+                // That was no fault of its own.
+                job.tries -= 1;
+                return self.note(&job).await;
             }
             Err(error) => {
                 if let Error::Internal { detail } = &error {

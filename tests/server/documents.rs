@@ -76,7 +76,7 @@ fn documents_are_taken_in_with_a_server_and_without() {
 }
 
 #[test]
-fn a_job_outlives_a_server_that_is_killed() {
+fn a_job_outlives_a_server_that_is_killed_or_stopped() {
     let (Some(shared), Some(clips)) = (models(), clips()) else { return };
     let home = home_like(&shared);
     let clip = std::fs::read_dir(clips.join("en")).unwrap().map(|entry| entry.unwrap().path());
@@ -90,6 +90,11 @@ fn a_job_outlives_a_server_that_is_killed() {
         jobs.push(queued["job_id"].as_str().unwrap().to_owned());
     }
     // Right after the last answer, with jobs under way and waiting.
+    drop(server);
+    let mut server = Program::ready(home.path(), &["--preload", "whisper-base"]);
+    // And as it is told to stop: what that ends has not failed.
+    server.terminate();
+    assert!(server.ended().success());
     drop(server);
     let server = Program::ready(home.path(), &["--preload", "whisper-base"]);
     let end = Instant::now() + PATIENCE;

@@ -263,6 +263,10 @@ impl VectorStores {
         let text = |name: &str| request.get(name).and_then(Value::as_str).unwrap_or_default();
         let (store, file) = (text("store"), text("file"));
         let done = self.index_file(ctx, store, file, progress).await;
+        if done.is_err() && self.jobs.is_stopping() {
+            // It is done when the server runs again.
+            return done;
+        }
         let (stage, error) = match &done {
             Ok(_) => (Stage::Completed, None),
             Err(error) => (Stage::Failed, Some(error.to_string())),
