@@ -38,7 +38,7 @@ impl Work for Worker {
             let outcome = outcome.map_err(failed);
             // What fails as the server is stopped is done when it runs again.
             if outcome.is_ok() || !state.jobs().is_stopping() {
-                put_off.call_back(state, job, &outcome).await;
+                put_off.call_back(state, job, &outcome);
             }
             outcome
         })

@@ -95,16 +95,17 @@ impl PutOff {
         }
     }
 
-    /// Sends what came of a job to where that was asked to go.
-    pub async fn call_back(&self, state: &State, job: &Job, outcome: &Result<Value, Error>) {
-        let Some(url) = &self.callback_url else { return };
+    /// Sends what came of a job to where that was asked to go. The next job does not wait for it.
+    pub fn call_back(&self, state: &State, job: &Job, outcome: &Result<Value, Error>) {
+        let Some(url) = self.callback_url.clone() else { return };
         let body = match outcome {
             Ok(result) => json!({"job_id": job.id, "status": "done", "result": result, "meta": self.meta}),
             Err(error) => {
                 json!({"job_id": job.id, "status": "error", "error": error.to_string(), "meta": self.meta})
             }
         };
-        state.remote().send(url, &body).await;
+        let remote = state.remote().clone();
+        tokio::spawn(async move { remote.send(&url, &body).await });
     }
 }
 
@@ -142,10 +143,14 @@ async fn submit(
         None => None,
     };
     let kept: Vec<String> = file.iter().cloned().collect();
+    let copy = file.clone();
     let put_off = PutOff { fields: values.into_pairs(), file, file_url, callback_url, meta };
     let request = serde_json::to_value(&put_off).map_err(|e| ApiError::internal(e.to_string()))?;
-    let job = state.jobs().submit(kind, ctx.key_id.clone(), request, kept, state.worker()).await?;
-    Ok(Queued { job_id: job.id, status: "queued" })
+    let submitted = state.jobs().submit(kind, ctx.key_id.clone(), request, kept, state.worker()).await;
+    if let (Err(_), Some(file)) = (&submitted, copy) {
+        state.files().remove(&file).await?;
+    }
+    Ok(Queued { job_id: submitted?.id, status: "queued" })
 }
 
 /// A job of a kind that this caller asked for.

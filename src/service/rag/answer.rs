@@ -100,6 +100,7 @@ impl Rag {
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             // What is to be cited needs no thoughts, which would be in nobody's sight here.
             thinking: Thinking { enabled: Some(false), budget: None },
+            max_tokens: Some(ANSWER as u32),
             ..Request::new(model, Prompt::Chat(turns))
         };
         let deltas = self.models.generate(ctx.clone(), request).await?;
