@@ -1,6 +1,9 @@
 //! Work that outlives its request, and runs that are told and watched.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -78,6 +81,54 @@ async fn what_could_not_be_done_is_refused_at_once() {
     assert_eq!(send(&app, form("/transcribe/async", &wrong)).await.status, 400);
     let spy = [("file", "@RIFF"), ("callback_url", "http://127.0.0.1:1/")];
     assert_eq!(send(&app, form("/transcribe/async", &spy)).await.status, 400);
+}
+
+/// Answers two requests, the first with a file; what each sent.
+fn host(listener: TcpListener) -> JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for body in ["Words from afar.", ""] {
+            let (mut socket, _) = listener.accept().unwrap();
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            loop {
+                let count = socket.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..count]);
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
+                let length =
+                    head.split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
+                if rest.len() >= length.unwrap_or(0) {
+                    break;
+                }
+            }
+            let length = body.len();
+            write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+                .unwrap();
+            asked.push(String::from_utf8(request).unwrap());
+        }
+        asked
+    })
+}
+
+#[tokio::test]
+async fn a_file_is_fetched_and_what_came_of_it_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let asked = host(listener);
+    let app = app(Settings { remote_hosts: vec![addr.to_string()], ..settings() });
+    let body = json!({"file_url": format!("http://{addr}/notes/far.txt?key=1"),
+        "callback_url": format!("http://{addr}/done"), "meta": {"case": 7}});
+    let queued = send(&app, post("/parse/document/async", body.to_string())).await;
+    let job = outcome(&app, &format!("/parse/jobs/{}", id(&queued))).await;
+    assert_eq!(job["result"]["text"], "Words from afar.", "{job}");
+    assert_eq!(job["result"]["meta"]["filename"], "far.txt");
+    let asked = tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap();
+    assert!(asked[0].starts_with("GET /notes/far.txt?key=1 "), "{}", asked[0]);
+    let (head, sent) = asked[1].split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /done "), "{head}");
+    let sent: Value = serde_json::from_str(sent).unwrap();
+    assert_eq!((&sent["job_id"], &sent["status"]), (&job["id"], &json!("done")));
+    assert_eq!((&sent["result"], &sent["meta"]), (&job["result"], &json!({"case": 7})));
 }
 
 #[tokio::test]
