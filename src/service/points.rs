@@ -72,17 +72,12 @@ impl Points {
             if collection.starts_with(OWN) {
                 return Err(store::Error::Name(collection));
             }
-            if let Err(store::Error::NoCollection(_)) = store.describe(&collection) {
+            make(store, &collection, || {
                 let dim = points.iter().find_map(|point| Some(point.vector.as_ref()?.len()));
                 let vectors =
                     dim.map(|dim| Vectors { dim, metric: Default::default(), precision: Default::default() });
-                let spec = Spec { vectors, text: Some(Stemming::None), ..Spec::default() };
-                match store.create(&collection, spec) {
-                    // Another caller may have been quicker.
-                    Ok(()) | Err(store::Error::Exists(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+                Spec { vectors, text: Some(Stemming::None), ..Spec::default() }
+            })?;
             let done = store.write(vec![Change::Put { collection: collection.clone(), points }])?;
             Ok((done, store.describe(&collection)?))
         })
@@ -99,13 +94,9 @@ impl Points {
         .await
     }
 
-    /// Makes a collection, if another caller was not quicker.
-    pub(super) async fn create(&self, collection: String, spec: Spec) -> Result<(), Error> {
-        self.run(move |store| match store.create(&collection, spec) {
-            Ok(()) | Err(store::Error::Exists(_)) => Ok(()),
-            Err(error) => Err(error),
-        })
-        .await
+    /// Makes a collection where it is not there.
+    pub(super) async fn make(&self, collection: String, spec: Spec) -> Result<(), Error> {
+        self.run(move |store| make(store, &collection, || spec)).await
     }
 
     /// Works with the store on this thread.
@@ -123,6 +114,18 @@ impl Points {
     ) -> Result<T, Error> {
         let store = self.0.clone();
         Ok(joined(tokio::task::spawn_blocking(move || work(&store)).await)??)
+    }
+}
+
+/// Makes a collection where it is not there.
+pub(super) fn make(store: &Store, collection: &str, spec: impl FnOnce() -> Spec) -> Result<(), store::Error> {
+    match store.describe(collection) {
+        Err(store::Error::NoCollection(_)) => match store.create(collection, spec()) {
+            // Another caller may have been quicker.
+            Ok(()) | Err(store::Error::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        },
+        described => described.map(drop),
     }
 }
 

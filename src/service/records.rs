@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Error;
-use super::points::{OWN, Points};
+use super::points::{OWN, Points, make};
 use crate::store::{self, Store};
 use crate::types::store::{Change, Filter, Point, Record, Spec};
 
@@ -43,17 +43,15 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
         Change::Remove { collection: self.name.to_owned(), ids }
     }
 
+    /// The change that takes out all records that match.
+    pub fn remove_where(&self, filter: Filter) -> Change {
+        Change::RemoveWhere { collection: self.name.to_owned(), filter }
+    }
+
     /// Makes the collection where it is not there.
     pub fn ensure(&self, store: &Store) -> Result<(), store::Error> {
         debug_assert!(self.name.starts_with(OWN));
-        match store.describe(self.name) {
-            Ok(_) => Ok(()),
-            Err(store::Error::NoCollection(_)) => match store.create(self.name, Spec::default()) {
-                Ok(()) | Err(store::Error::Exists(_)) => Ok(()),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        }
+        make(store, self.name, Spec::default)
     }
 
     /// Does changes, some of them of this collection.

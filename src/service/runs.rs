@@ -181,10 +181,7 @@ impl Runs {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let runs: Vec<Run> = self.points.records(&RUNS, None, RUNS_MOST).await?;
         for run in runs.into_iter().filter(|run| run.updated + keep < now) {
-            let events = Change::RemoveWhere {
-                collection: "stentor:run_events".to_owned(),
-                filter: Filter::is("run", &run.id),
-            };
+            let events = EVENTS.remove_where(Filter::is("run", &run.id));
             self.points.write(&EVENTS, vec![events, RUNS.remove(vec![run.id])]).await?;
         }
         Ok(())

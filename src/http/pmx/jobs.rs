@@ -2,13 +2,12 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, Request, State as Extract};
-use axum::http::StatusCode;
 use axum::{Extension, Json as Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{parse, transcribe};
+use super::{no_job, parse, transcribe};
 use crate::http::body::Json;
 use crate::http::dialect::DetailBody;
 use crate::http::form::{Files, Form, Values, is_form};
@@ -156,7 +155,7 @@ async fn submit(
 /// A job of a kind that this caller asked for.
 async fn job(state: &State, ctx: &Context, kind: &str, id: &str) -> Result<Job, ApiError> {
     let job = state.jobs().get(id).await?.filter(|job| job.kind == kind && job.owner == ctx.key_id);
-    job.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "job_not_found", "job not found"))
+    job.ok_or_else(no_job)
 }
 
 impl From<Job> for JobAnswer {

@@ -28,3 +28,8 @@ pub(super) fn speech_detail(error: &ApiError) -> String {
         _ => format!("Transcribe failed: {}", error.message),
     }
 }
+
+/// The answer where a job is not there, or is another caller's.
+fn no_job() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "job_not_found", "job not found")
+}

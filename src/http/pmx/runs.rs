@@ -2,7 +2,6 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
-use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json as Reply};
 use futures::Stream;
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::no_job;
 use crate::http::body::Json;
 use crate::http::dialect::DetailBody;
 use crate::http::sse::{self, Message};
@@ -55,13 +55,9 @@ pub(crate) struct RunResult {
     result: Option<Value>,
 }
 
-fn missing() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "job_not_found", "job not found")
-}
-
 fn told(error: Error) -> ApiError {
     match error {
-        Error::Missing { .. } => missing(),
+        Error::Missing { .. } => no_job(),
         other => other.into(),
     }
 }
@@ -71,8 +67,8 @@ async fn run(
     ctx: &Context,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Run, ApiError> {
-    let Path(id) = path.map_err(|_| missing())?;
-    state.runs().get(&id, &ctx.key_id).await?.ok_or_else(missing)
+    let Path(id) = path.map_err(|_| no_job())?;
+    state.runs().get(&id, &ctx.key_id).await?.ok_or_else(no_job)
 }
 
 /// Begin a run.
@@ -120,7 +116,7 @@ pub(crate) async fn tell(
     path: Result<Path<String>, PathRejection>,
     Json(body): Json<Value>,
 ) -> Result<Reply<Noted>, ApiError> {
-    let Path(id) = path.map_err(|_| missing())?;
+    let Path(id) = path.map_err(|_| no_job())?;
     let payload = match body {
         Value::Object(payload) => payload,
         other => Map::from_iter([("payload".to_owned(), other)]),
@@ -149,7 +145,7 @@ pub(crate) async fn complete(
     path: Result<Path<String>, PathRejection>,
     Json(result): Json<Value>,
 ) -> Result<Reply<Noted>, ApiError> {
-    let Path(id) = path.map_err(|_| missing())?;
+    let Path(id) = path.map_err(|_| no_job())?;
     state.runs().complete(&id, &ctx.key_id, result).await.map_err(told)?;
     Ok(Reply(Noted { ok: true }))
 }

@@ -129,8 +129,7 @@ impl Rag {
         passages: Vec<Passage>,
         max_tokens: Option<u32>,
     ) -> Result<(Vec<Message>, Vec<Passage>), Error> {
-        let whole = self.count(ctx, model, Prompt::Chat(turns.clone())).await?;
-        let (bare, context) = whole;
+        let (bare, context) = self.count(ctx, model, Prompt::Chat(turns.clone())).await?;
         let answer = max_tokens.map_or(ANSWER, |max| max as usize).min(context / ANSWER_SHARE);
         let mut room = context.saturating_sub(bare + answer + JOINTS);
         let (mut sources, mut shown) = (Vec::new(), String::new());

@@ -12,7 +12,7 @@ mod answer;
 mod find;
 mod index;
 mod read;
-mod shelf;
+pub(super) mod shelf;
 mod tags;
 
 use std::collections::HashMap;
@@ -209,14 +209,11 @@ impl Rag {
     }
 
     async fn make(&self, place: &Place, ruler: &Ruler) -> Result<(), Error> {
-        if self.points.describe(place.collection.clone()).await?.is_some() {
-            return Ok(());
-        }
         let vectors =
             Vectors { dim: ruler.dimensions, metric: Default::default(), precision: Default::default() };
         let mut spec = Spec { vectors: Some(vectors), text: Some(place.stemming), ..Spec::default() };
         spec.note.insert("model".to_owned(), Value::String(ruler.model.clone()));
-        self.points.create(place.collection.clone(), spec).await
+        self.points.make(place.collection.clone(), spec).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::types::store::{Change, Filter, Record, Tags};
 const LISTED: usize = 100_000;
 
 /// What a document is kept under.
-pub(super) fn key(collection: &str, id: &str) -> String {
+pub(in crate::service) fn key(collection: &str, id: &str) -> String {
     format!("{collection}/{id}")
 }
 
@@ -92,10 +92,7 @@ impl Rag {
     pub async fn remove_collection(&self, collection: &str) -> Result<bool, Error> {
         let collection = own_not(collection)?;
         let was = self.points.describe(collection.clone()).await?.is_some();
-        let gone = Change::RemoveWhere {
-            collection: "stentor:documents".to_owned(),
-            filter: Filter::is("collection", &collection),
-        };
+        let gone = ENTRIES.remove_where(Filter::is("collection", &collection));
         self.points.write(&ENTRIES, vec![gone]).await?;
         self.points
             .run(move |store| match store.drop_collection(&collection) {

@@ -1,7 +1,6 @@
 //! Tags that a chat model makes for a document.
 
 use futures::StreamExt;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::Rag;
@@ -71,29 +70,14 @@ fn read(text: &str) -> Vec<String> {
     let mut tags = Vec::new();
     let mut rest = text.trim_start().strip_prefix('[').unwrap_or_default();
     while let Some(at) = rest.find('"') {
-        let mut strings = serde_json::Deserializer::from_str(rest.get(at..).unwrap_or_default());
-        let Ok(tag) = String::deserialize(&mut strings) else { break };
-        let used = rest.len() - at - tag_rest(rest, at);
+        rest = rest.get(at..).unwrap_or_default();
+        let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+        let Some(Ok(tag)) = strings.next() else { break };
+        rest = rest.get(strings.byte_offset()..).unwrap_or_default();
         tags.push(tag.trim().to_lowercase());
-        rest = rest.get(at + used..).unwrap_or_default();
     }
     tags.truncate(MOST as usize);
     tags
-}
-
-/// Bytes after the JSON string that begins at `at`.
-fn tag_rest(text: &str, at: usize) -> usize {
-    let mut escaped = false;
-    let inner = text.get(at + 1..).unwrap_or_default();
-    for (position, c) in inner.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return inner.len() - position - 1,
-            _ => {}
-        }
-    }
-    0
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 use super::files::Files;
 use super::jobs::{Jobs, Progress, Work};
 use super::points::Points;
+use super::rag::shelf::key;
 use super::rag::{Place, Rag, now};
 use super::records::Records;
 use super::{Context, Error};
 use crate::types::rag::{NewDocument, PassageSize};
-use crate::types::store::{Change, Filter, Stemming};
+use crate::types::store::{Filter, Stemming};
 
 pub use batches::Counts;
 
@@ -25,6 +26,8 @@ pub const INDEX: &str = "index";
 const STORES: usize = 1000;
 const FILES: usize = 100_000;
 const DAY: u64 = 24 * 3600;
+/// Begins the ids of stores.
+const PREFIX: &str = "vs_";
 /// Seconds within which one use is noted.
 const USE_NOTED: u64 = 60;
 
@@ -104,11 +107,6 @@ pub struct VectorStores {
     jobs: Jobs,
 }
 
-/// What a file of a store is kept under.
-fn key(store: &str, file: &str) -> String {
-    format!("{store}/{file}")
-}
-
 fn missing(what: &'static str, id: &str) -> Error {
     Error::Missing { what, id: id.chars().take(128).collect() }
 }
@@ -136,7 +134,7 @@ impl VectorStores {
                 format!("the server has {STORES} vector stores already, the most it takes; delete some");
             return Err(Error::Full { message });
         }
-        new.id = format!("vs_{}", uuid::Uuid::new_v4().simple());
+        new.id = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
         (new.created, new.active) = (now(), now());
         new.model = self.rag.ensure(ctx, &place(&new, None)).await?.model;
         self.points.write(&KNOWN, vec![KNOWN.put(&new.id, &new)]).await?;
@@ -159,11 +157,15 @@ impl VectorStores {
         }
     }
 
-    /// Notes that a store is used. Not each time: a search is not to wait for the disk.
+    /// Notes that a store is used; other collections are searched without a note. Not each time: a search is not to wait
+    /// for the disk.
     ///
     /// # Errors
-    /// There is none of that id.
+    /// It is the id of a store, and there is none.
     pub async fn touch(&self, id: &str) -> Result<(), Error> {
+        if !id.starts_with(PREFIX) {
+            return Ok(());
+        }
         let store = self.get(id).await?;
         if now().saturating_sub(store.active) >= USE_NOTED {
             self.change(id, |_| ()).await?;
@@ -205,10 +207,7 @@ impl VectorStores {
         for member in self.members(id, None).await? {
             self.stop(&member).await?;
         }
-        let members = Change::RemoveWhere {
-            collection: "stentor:vector_store_files".to_owned(),
-            filter: Filter::is("store", id),
-        };
+        let members = MEMBERS.remove_where(Filter::is("store", id));
         self.points.write(&MEMBERS, vec![members, KNOWN.remove(vec![id.to_owned()])]).await?;
         self.rag.remove_collection(id).await?;
         Ok(true)

@@ -122,7 +122,7 @@ impl FileSearch {
         let Prompt::Chat(turns) = &mut request.prompt else { return Ok(None) };
         let last = turns.last().filter(|turn| turn.role == Role::User && !turn.content.trim().is_empty());
         let Some(query) = last.map(|turn| turn.content.clone()) else { return Ok(None) };
-        for store in self.stores.iter().filter(|store| store.starts_with("vs_")) {
+        for store in &self.stores {
             state.vector_stores().touch(store).await?;
         }
         let question = Question {

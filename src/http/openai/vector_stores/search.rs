@@ -174,9 +174,7 @@ pub(crate) async fn search(
     Json(body): Json<SearchRequest>,
 ) -> Result<Reply<SearchAnswer>, ApiError> {
     let store = id(path)?;
-    if store.starts_with("vs_") {
-        state.vector_stores().touch(&store).await?;
-    }
+    state.vector_stores().touch(&store).await?;
     let k = count(body.max_num_results, RESULTS)?;
     let (by, fusion) = body.ranking_options.as_ref().map_or(Ok(Default::default()), Ranking::fusion)?;
     let filter = body.filters.as_ref().map(WireFilter::read).transpose()?;
