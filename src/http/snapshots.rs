@@ -23,7 +23,8 @@ pub(crate) struct Snapshot {
     tag = "system",
     responses(
         (status = 200, description = "The copy is on the disk", body = Snapshot),
-        (status = 507, description = "There is no room for it, or too many lie there", body = super::error::ErrorBody),
+        (status = 409, description = "As many lie there as are kept", body = super::error::ErrorBody),
+        (status = 507, description = "There is no room for it", body = super::error::ErrorBody),
     )
 )]
 pub(crate) async fn create(Extract(state): Extract<State>) -> Result<Reply<Snapshot>, ApiError> {

@@ -43,7 +43,8 @@ impl Points {
     /// bytes. Writes go on meanwhile.
     ///
     /// # Errors
-    /// As many lie there as are kept, or the disk cannot be written.
+    /// As many lie there as are kept, which is for the operator to end and no fault of the server; or the disk cannot be
+    /// written.
     pub async fn snapshot(&self) -> Result<(String, u64), Error> {
         let folder = self.1.join(SNAPSHOTS);
         let io = |error: std::io::Error| Error::Internal { detail: format!("a snapshot: {error}") };
@@ -52,7 +53,7 @@ impl Points {
             let message = format!(
                 "{SNAPSHOTS_KEPT} snapshots lie in `{SNAPSHOTS}` of the store; take some of them away"
             );
-            return Err(Error::Full { message });
+            return Err(Error::Conflict { message });
         }
         let name = format!("{}.snapshot", uuid::Uuid::new_v4().simple());
         let file = folder.join(&name);
