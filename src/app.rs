@@ -14,7 +14,7 @@ use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
 pub use crate::http::stop_signal;
-use crate::model::{embed, llm, rerank, vad, weights};
+use crate::model::{embed, llm, rerank, segment, speaker, vad, weights};
 use crate::obs;
 use crate::ops::KvType;
 use crate::service::files::{self, Files};
@@ -249,7 +249,8 @@ pub fn runs(model: &Installed) -> bool {
         Kind::Rerank => rerank::REGISTRY.iter().any(|row| row.name == architecture),
         Kind::Asr => architecture == "whisper",
         Kind::Vad => vad::REGISTRY.iter().any(|(name, _)| *name == architecture),
-        Kind::Speaker | Kind::Segment => false,
+        Kind::Speaker => speaker::runs(architecture),
+        Kind::Segment => segment::runs(architecture),
     }
 }
 

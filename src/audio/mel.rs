@@ -11,6 +11,7 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
+use super::filters::FilterBank;
 use crate::types::asr::{HOP, LogMel, SAMPLE_RATE};
 
 /// Samples of a frame.
@@ -50,7 +51,7 @@ impl MelExtractor {
         let turn = 2.0 * std::f64::consts::PI / N_FFT as f64;
         MelExtractor {
             window: (0..N_FFT).map(|i| (0.5 - 0.5 * (turn * i as f64).cos()) as f32).collect(),
-            bank: FilterBank::new(bins),
+            bank: slaney(bins),
             mel: LogMel::new(bins),
             pending: Vec::with_capacity(BUFFER + N_FFT),
             begun: false,
@@ -141,43 +142,17 @@ impl MelExtractor {
     }
 }
 
-/// Triangular filters, each over the few frequencies where it is not zero.
-struct FilterBank {
-    /// First frequency, first weight, number of weights, for each bin.
-    ranges: Vec<(usize, usize, usize)>,
-    weights: Vec<f32>,
-}
-
-impl FilterBank {
-    /// Slaney-style filters from 0 to 8000 Hz, each of area 1 (as `librosa.filters.mel` makes them).
-    fn new(bins: usize) -> Self {
-        let top = hz_to_mel(f64::from(SAMPLE_RATE) / 2.0);
-        let edges: Vec<f64> = (0..bins + 2).map(|i| mel_to_hz(top * i as f64 / (bins + 1) as f64)).collect();
-        let mut bank = FilterBank { ranges: Vec::with_capacity(bins), weights: Vec::new() };
-        for edge in edges.windows(3) {
-            let &[low, centre, high] = edge else { continue };
-            let weight = |k: usize| {
-                let f = k as f64 * f64::from(SAMPLE_RATE) / N_FFT as f64;
-                let rise = (f - low) / (centre - low);
-                let fall = (high - f) / (high - centre);
-                (rise.min(fall).max(0.0) * 2.0 / (high - low)) as f32
-            };
-            let start = bank.weights.len();
-            let first = (0..N_FREQS).find(|&k| weight(k) > 0.0).unwrap_or(0);
-            bank.weights.extend((first..N_FREQS).map(weight).take_while(|&w| w > 0.0));
-            bank.ranges.push((first, start, bank.weights.len() - start));
-        }
-        bank
-    }
-
-    /// Energies of a power spectrum: the sum under each filter.
-    fn apply(&self, power: &[f32], energies: &mut [f32]) {
-        for (e, &(first, start, len)) in energies.iter_mut().zip(&self.ranges) {
-            let weights = &self.weights[start..start + len];
-            let power = &power[first..first + len];
-            *e = weights.iter().zip(power).map(|(w, p)| w * p).sum();
-        }
-    }
+/// Slaney-style filters from 0 to 8000 Hz, each of area 1 (as `librosa.filters.mel` makes them).
+fn slaney(bins: usize) -> FilterBank {
+    let top = hz_to_mel(f64::from(SAMPLE_RATE) / 2.0);
+    let edges: Vec<f64> = (0..bins + 2).map(|i| mel_to_hz(top * i as f64 / (bins + 1) as f64)).collect();
+    FilterBank::new(bins, N_FREQS, |bin, k| {
+        let (low, centre, high) = (edges[bin], edges[bin + 1], edges[bin + 2]);
+        let f = k as f64 * f64::from(SAMPLE_RATE) / N_FFT as f64;
+        let rise = (f - low) / (centre - low);
+        let fall = (high - f) / (high - centre);
+        rise.min(fall) * 2.0 / (high - low)
+    })
 }
 
 /// Slaney's mel scale: linear to 1000 Hz, logarithmic above.

@@ -13,6 +13,8 @@
 mod codec;
 mod decode;
 mod error;
+mod fbank;
+mod filters;
 mod g711;
 mod mel;
 mod mix;
@@ -30,6 +32,7 @@ use std::io::{Read, Seek};
 
 pub use decode::{Decoded, Limits, decode};
 pub use error::{Error, Stop, Warning};
+pub use fbank::Fbank;
 pub use g711::{a_law, mu_law};
 pub use mel::MelExtractor;
 pub use resample::Resampler;

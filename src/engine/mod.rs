@@ -27,6 +27,8 @@ use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
 use crate::model::rerank::Rerank;
+use crate::model::segment::Segment;
+use crate::model::speaker::Speaker;
 use crate::model::vad::Vad;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
@@ -148,43 +150,6 @@ struct Entry {
     used: Instant,
 }
 
-/// A handle of any kind.
-#[derive(Clone)]
-pub enum AnyHandle {
-    Llm(Handle<Llm>),
-    Embed(Handle<Embed>),
-    Rerank(Handle<Rerank>),
-    Asr(Handle<Asr>),
-    Vad(Handle<Vad>),
-}
-
-impl AnyHandle {
-    fn gate(&self) -> &Arc<Gate> {
-        match self {
-            AnyHandle::Llm(h) => &h.gate,
-            AnyHandle::Embed(h) => &h.gate,
-            AnyHandle::Rerank(h) => &h.gate,
-            AnyHandle::Asr(h) => &h.gate,
-            AnyHandle::Vad(h) => &h.gate,
-        }
-    }
-
-    fn key(&self) -> ModelKey {
-        match self {
-            AnyHandle::Llm(h) => h.key,
-            AnyHandle::Embed(h) => h.key,
-            AnyHandle::Rerank(h) => h.key,
-            AnyHandle::Asr(h) => h.key,
-            AnyHandle::Vad(h) => h.key,
-        }
-    }
-
-    /// Whether anyone besides the engine's own entry holds the model: a handle, or a job through its ticket.
-    fn is_busy(&self) -> bool {
-        Arc::strong_count(self.gate()) > 1
-    }
-}
-
 /// A kind of work whose handles can be had by type.
 pub trait Served: Modality {
     /// The handle, if it is of this kind.
@@ -192,18 +157,39 @@ pub trait Served: Modality {
 }
 
 macro_rules! served {
-    ($($kind:ident),*) => {$(
-        impl Served for $kind {
+    ($($kind:ident),*) => {
+        /// A handle of any kind.
+        #[derive(Clone)]
+        pub enum AnyHandle {
+            $($kind(Handle<$kind>),)*
+        }
+
+        impl AnyHandle {
+            fn gate(&self) -> &Arc<Gate> {
+                match self { $(AnyHandle::$kind(h) => &h.gate,)* }
+            }
+
+            fn key(&self) -> ModelKey {
+                match self { $(AnyHandle::$kind(h) => h.key,)* }
+            }
+
+            /// Whether anyone besides the engine's own entry holds the model: a handle, or a job through its ticket.
+            fn is_busy(&self) -> bool {
+                Arc::strong_count(self.gate()) > 1
+            }
+        }
+
+        $(impl Served for $kind {
             fn pick(handle: &AnyHandle) -> Option<Handle<Self>> {
                 match handle {
                     AnyHandle::$kind(h) => Some(h.clone()),
                     _ => None,
                 }
             }
-        }
-    )*};
+        })*
+    };
 }
-served!(Llm, Embed, Rerank, Asr, Vad);
+served!(Llm, Embed, Rerank, Asr, Vad, Speaker, Segment);
 
 /// The models that guess, by the id of the one they guess for.
 fn drafts(models: &[Installed], options: &Options) -> Result<HashMap<String, Installed>, Error> {
@@ -468,18 +454,19 @@ impl Engine {
     fn handle(&self, key: ModelKey, id: &str, front: AnyFront, metrics: ModelMetrics) -> AnyHandle {
         let gate = Gate::new(self.inner.options.queue);
         let (id, inbox, owner) = (Arc::from(id), self.inbox(), Owner::default());
+        macro_rules! handle {
+            ($kind:ident, $front:expr) => {
+                AnyHandle::$kind(Handle { key, id, front: $front, gate, inbox, metrics, owner })
+            };
+        }
         match front {
-            AnyFront::Llm(front) => AnyHandle::Llm(Handle { key, id, front, gate, inbox, metrics, owner }),
-            AnyFront::Embed(front) => {
-                AnyHandle::Embed(Handle { key, id, front, gate, inbox, metrics, owner })
-            }
-            AnyFront::Rerank(front) => {
-                AnyHandle::Rerank(Handle { key, id, front, gate, inbox, metrics, owner })
-            }
-            AnyFront::Asr(front) => AnyHandle::Asr(Handle { key, id, front, gate, inbox, metrics, owner }),
-            AnyFront::Vad => {
-                AnyHandle::Vad(Handle { key, id, front: Arc::new(()), gate, inbox, metrics, owner })
-            }
+            AnyFront::Llm(front) => handle!(Llm, front),
+            AnyFront::Embed(front) => handle!(Embed, front),
+            AnyFront::Rerank(front) => handle!(Rerank, front),
+            AnyFront::Asr(front) => handle!(Asr, front),
+            AnyFront::Vad => handle!(Vad, Arc::new(())),
+            AnyFront::Speaker(front) => handle!(Speaker, front),
+            AnyFront::Segment(front) => handle!(Segment, front),
         }
     }
 

@@ -6,13 +6,17 @@ use candle_core::Device;
 
 use super::lane::asr::AsrLane;
 use super::lane::draft::Drafter;
-use super::lane::embed::{EmbedLane, RerankLane};
+use super::lane::embed::{ByRow, RowLane};
 use super::lane::llm::LlmLane;
 use super::lane::vad::VadLane;
 use super::sched;
 use super::sched::llm::Guesses;
 use super::worker::{AnyFront, Opened};
-use crate::model::{Error, asr, embed, llm, rerank, vad};
+use crate::model::embed::Embed;
+use crate::model::rerank::Rerank;
+use crate::model::segment::Segment;
+use crate::model::speaker::Speaker;
+use crate::model::{Error, Model, asr, embed, llm, rerank, segment, speaker, vad};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
 use crate::types::model::{Format, Installed, Kind, Precision, Quantise};
@@ -26,6 +30,10 @@ const MIXED_TOKENS: [usize; 2] = [128, 256];
 const MAX_RUNNING: usize = 64;
 /// Tokens of a batch of texts. More does not make a CPU faster, and delays other models.
 const EMBED_TOKENS: usize = 4_096;
+/// Frames of 10 ms of a batch of voices, and of a batch of windows of sound: half a minute and two minutes. Twelve windows
+/// are six for each of two cores, as many as its registers take of a recurrence.
+const SPEAKER_FRAMES: usize = 3_000;
+const SEGMENT_FRAMES: usize = 12_000;
 /// Windows of 30 s that a speech model decodes side by side, and what their keys and values may take.
 const ASR_WINDOWS: usize = 8;
 const ASR_WINDOW_BYTES: u64 = 512 << 20;
@@ -58,15 +66,23 @@ pub fn open(
         Kind::Chat => open_llm(installed, draft, device, limits, metrics),
         Kind::Embed => {
             let loaded = embed::load(installed, device)?;
-            let bytes = loaded.model.bytes();
-            let lane = EmbedLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
-            Ok(Opened { lane: Box::new(lane), front: AnyFront::Embed(Arc::new(loaded.front)), bytes })
+            let front = AnyFront::Embed(Arc::new(loaded.front));
+            Ok(open_rows::<Embed>(metrics, loaded.model, EMBED_TOKENS, front))
         }
         Kind::Rerank => {
             let loaded = rerank::load(installed, device)?;
-            let bytes = loaded.model.bytes();
-            let lane = RerankLane::new(metrics, loaded.model, sched::embed::Scheduler::new(EMBED_TOKENS));
-            Ok(Opened { lane: Box::new(lane), front: AnyFront::Rerank(Arc::new(loaded.front)), bytes })
+            let front = AnyFront::Rerank(Arc::new(loaded.front));
+            Ok(open_rows::<Rerank>(metrics, loaded.model, EMBED_TOKENS, front))
+        }
+        Kind::Speaker => {
+            let loaded = speaker::load(installed, device)?;
+            let front = AnyFront::Speaker(Arc::new(loaded.front));
+            Ok(open_rows::<Speaker>(metrics, loaded.model, SPEAKER_FRAMES, front))
+        }
+        Kind::Segment => {
+            let loaded = segment::load(installed, device)?;
+            let front = AnyFront::Segment(Arc::new(loaded.front));
+            Ok(open_rows::<Segment>(metrics, loaded.model, SEGMENT_FRAMES, front))
         }
         Kind::Asr => {
             let limits = asr::Limits {
@@ -90,12 +106,19 @@ pub fn open(
             let bytes = model.bytes();
             Ok(Opened { lane: Box::new(VadLane::new(metrics, model)), front: AnyFront::Vad, bytes })
         }
-        Kind::Speaker | Kind::Segment => Err(Error::Architecture {
-            architecture: installed.architecture.clone(),
-            format: installed.format.as_str(),
-            supported: llm::architectures(installed.format).to_vec(),
-        }),
     }
+}
+
+/// A lane of a model that finishes rows in one step each, `tokens` of them at a time.
+fn open_rows<M: ByRow>(
+    metrics: ModelMetrics,
+    model: Box<dyn Model<M>>,
+    tokens: usize,
+    front: AnyFront,
+) -> Opened {
+    let bytes = model.bytes();
+    let lane = RowLane::new(metrics, model, sched::embed::Scheduler::new(tokens));
+    Opened { lane: Box::new(lane), front, bytes }
 }
 
 fn open_llm(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::{Event, Failure};
-use super::lane::embed::EmbedLane;
+use super::lane::embed::RowLane;
 use super::lane::llm::{Delta, Input, LlmLane};
 use super::worker::Opened;
 use super::*;
@@ -81,7 +81,7 @@ fn engine(options: Options) -> Engine {
         "broken" => Err(model::Error::config("field", "cannot be")),
         _ => {
             let scheduler = sched::embed::Scheduler::new(100);
-            let lane = EmbedLane::new(ModelMetrics::new("embed"), Box::new(FakeEmbed), scheduler);
+            let lane = RowLane::<Embed>::new(ModelMetrics::new("embed"), Box::new(FakeEmbed), scheduler);
             let tokenizer = crate::model::embed::input::tests::tiny();
             let front =
                 Arc::new(model::embed::Front { tokenizer, prompts: Default::default(), dimensions: 2 });

@@ -20,6 +20,8 @@ use crate::model::asr::Asr;
 use crate::model::embed::Embed;
 use crate::model::llm::Llm;
 use crate::model::rerank::Rerank;
+use crate::model::segment::Segment;
+use crate::model::speaker::Speaker;
 use crate::model::vad::Vad;
 use crate::types::model::Installed;
 
@@ -41,6 +43,8 @@ pub enum AnyJob {
     Asr(Job<Asr>),
     /// A stream's state makes it larger than the others.
     Vad(Box<Job<Vad>>),
+    Speaker(Job<Speaker>),
+    Segment(Job<Segment>),
 }
 
 impl AnyJob {
@@ -58,6 +62,8 @@ impl AnyJob {
             AnyJob::Rerank(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Asr(mut job) => job.events.send(Event::Failed(failure)),
             AnyJob::Vad(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Speaker(mut job) => job.events.send(Event::Failed(failure)),
+            AnyJob::Segment(mut job) => job.events.send(Event::Failed(failure)),
         }
     }
 }
@@ -86,6 +92,18 @@ impl From<Job<Asr>> for AnyJob {
     }
 }
 
+impl From<Job<Speaker>> for AnyJob {
+    fn from(job: Job<Speaker>) -> Self {
+        AnyJob::Speaker(job)
+    }
+}
+
+impl From<Job<Segment>> for AnyJob {
+    fn from(job: Job<Segment>) -> Self {
+        AnyJob::Segment(job)
+    }
+}
+
 impl From<Job<Vad>> for AnyJob {
     fn from(job: Job<Vad>) -> Self {
         AnyJob::Vad(Box::new(job))
@@ -101,6 +119,8 @@ pub enum AnyFront {
     Asr(Arc<model::asr::Front>),
     /// Its callers need nothing.
     Vad,
+    Speaker(Arc<model::speaker::Front>),
+    Segment(Arc<model::segment::Front>),
 }
 
 /// A model that was loaded.

@@ -10,6 +10,8 @@ pub mod embed;
 pub mod fake;
 pub mod llm;
 pub mod rerank;
+pub mod segment;
+pub mod speaker;
 pub mod vad;
 pub mod weights;
 
@@ -47,6 +49,10 @@ pub enum Error {
     Asr(#[from] asr::Error),
     #[error(transparent)]
     Vad(#[from] vad::Error),
+    #[error(transparent)]
+    Segment(#[from] segment::Error),
+    #[error(transparent)]
+    Speaker(#[from] speaker::Error),
     /// A setting in the model's own files cannot be used.
     #[error("{field}: {problem}")]
     Config { field: String, problem: String },

@@ -171,15 +171,23 @@ pub(crate) unsafe fn block<S: Simd>(
     }
 }
 
-/// What [`gemm`] computes: `c[m, n] = act(a[m, k] b[k, n] + bias[n])`.
+/// What [`gemm`] computes: `c[m, n] = act(a[m, k] b[k, n] + bias[n])`; with several taps the sum of such products, whose
+/// left-hand sides lie `tap_stride` apart and whose right-hand sides follow each other in every panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Gemm {
     pub(crate) m: usize,
     pub(crate) n: usize,
+    /// Of one tap.
     pub(crate) k: usize,
+    /// At least 1.
+    pub(crate) taps: usize,
+    pub(crate) tap_stride: usize,
     pub(crate) a: *const f32,
+    /// May be less than `k`: rows of a convolution overlap.
     pub(crate) lda: usize,
     pub(crate) b: Rhs,
+    /// Whether the sums begin with what is in `c`: only for columns in whole panels.
+    pub(crate) onto: bool,
     pub(crate) end: End,
 }
 
@@ -217,14 +225,16 @@ unsafe fn gemm_generic<S: Simd>(g: Gemm) {
             } else {
                 (spill.as_mut_ptr(), group_width)
             };
-            for part in 0..parts {
+            for (tap, part) in (0..g.taps).flat_map(|tap| (0..parts).map(move |part| (tap, part))) {
                 let (from, to) = (g.k * part / parts, g.k * (part + 1) / parts);
-                // SAFETY: `a` has rows `i..i + m` and columns `from..to`, `b` has `panels` panels from column
-                // `j` on, padded to whole panels; `c` has room for whole panels by the choice above.
+                let onto = g.onto || tap + part > 0;
+                // SAFETY: `a` has rows `i..i + m` and columns `from..to` of this tap, `b` has `panels` panels from
+                // column `j` on, padded to whole panels; `c` has room for whole panels by the choice above.
                 unsafe {
-                    let b = Rhs { ptr: g.b.ptr.add(j / PANEL * g.b.panel_stride + from * PANEL), ..g.b };
-                    let a = g.a.add(i * g.lda + from);
-                    block::<S>(m, panels, to - from, a, g.lda, b, c, ldc, part > 0);
+                    let step = (tap * g.k + from) * PANEL;
+                    let b = Rhs { ptr: g.b.ptr.add(j / PANEL * g.b.panel_stride + step), ..g.b };
+                    let a = g.a.add(tap * g.tap_stride + i * g.lda + from);
+                    block::<S>(m, panels, to - from, a, g.lda, b, c, ldc, onto);
                 }
             }
             // SAFETY: the same rows and columns as above.
@@ -283,7 +293,8 @@ dispatch! {
     /// One thread's product.
     ///
     /// # Safety
-    /// `a` is valid for `m` rows of `k` values `lda` apart, `b` for `ceil(n / 16)` whole panels of `k` steps,
+    /// `a` is valid for `m` rows of `k` values `lda` apart at every tap, `b` for `ceil(n / 16)` whole panels of
+    /// `taps * k` steps, `c` is initialised where `onto` is set, which whole panels must end,
     /// `bias` for `n` values unless null, and `c` for `m` rows of `n` values `ldc` apart that nothing else uses.
     pub(crate) unsafe fn gemm(g: Gemm) = gemm_generic
 }
@@ -328,9 +339,12 @@ mod tests {
                         m,
                         n,
                         k,
+                        taps: 1,
+                        tap_stride: 0,
                         a,
                         lda: k,
                         b,
+                        onto: false,
                         end: End { bias, activation, c: c_ptr, ldc: n },
                     })
                 };

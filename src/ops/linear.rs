@@ -111,7 +111,7 @@ impl Linear {
 }
 
 /// Copies a row-major `(outputs, inputs)` weight into panels.
-fn pack(w: &[f32], outputs: usize, inputs: usize) -> Arc<[Line]> {
+pub(super) fn pack(w: &[f32], outputs: usize, inputs: usize) -> Arc<[Line]> {
     let mut packed = vec![Line([0.0; PANEL]); outputs.div_ceil(PANEL) * inputs];
     for (panel, lines) in packed.chunks_exact_mut(inputs).enumerate() {
         for (lane, row) in w.chunks_exact(inputs).skip(panel * PANEL).take(PANEL).enumerate() {
@@ -203,9 +203,12 @@ fn packed(x: &[f32], layer: &Linear, w: &[Line], bias: Option<&[f32]>, activatio
                 m: i_end - i,
                 n: (p_end * PANEL).min(n) - j,
                 k,
+                taps: 1,
+                tap_stride: 0,
                 a: x.as_ptr().add(i * k),
                 lda: k,
                 b: Rhs { ptr: w.as_ptr().add(p * k).cast(), panel_stride: PANEL * k },
+                onto: false,
                 end: End {
                     bias: bias.map_or(std::ptr::null(), |b| b.as_ptr().add(j)),
                     activation,

@@ -13,6 +13,7 @@ pub(crate) mod amx;
 pub mod argmax;
 pub mod attention;
 pub mod codes;
+pub mod conv;
 pub(crate) mod cpu;
 pub mod cross;
 pub mod dot;
@@ -37,10 +38,12 @@ pub mod rms_norm;
 pub mod rope;
 pub mod simd;
 pub mod softmax;
+pub mod time;
 pub mod unfold;
 
 pub use argmax::{argmax, argmax_rows};
 pub use attention::{Mask, attention, attention_varlen};
+pub use conv::{Conv, Moves, conv, conv_add_relu, conv_relu};
 pub use cross::{CrossCache, Span};
 pub use elementwise::gelu_erf;
 pub use gate::{Activation, gated};
@@ -56,6 +59,7 @@ pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
 pub use softmax::softmax;
+pub use time::{Affine, instance_norm, joined_relu, max_pool, mean_and_deviation, run_means, scale_runs};
 pub use unfold::unfold;
 
 /// Makes ready what a device's kernels need before a model is loaded on it: those of a GPU are compiled for it, the first

@@ -7,6 +7,7 @@ pub mod llm;
 pub mod model;
 pub mod rag;
 pub mod rerank;
+pub mod speaker;
 pub mod store;
 
 /// Tokens counted for one request, as callers are billed and dashboards count.

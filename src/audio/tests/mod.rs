@@ -1,6 +1,7 @@
 //! Tests of the whole way from a file to energies. Fixtures and the commands that made them are in
 //! `tests/data/audio` and `tests/golden/audio`.
 
+mod fbank;
 mod files;
 mod hostile;
 mod mel;

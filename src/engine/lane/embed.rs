@@ -1,6 +1,7 @@
-//! Embeddings and rerankings: work in rows that one step finishes each, in whatever company.
+//! Embeddings, rerankings, voices and who speaks in windows: work in rows that one step finishes each, in whatever company.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
@@ -10,8 +11,11 @@ use crate::engine::sched::embed::{Plan, Scheduler};
 use crate::engine::worker::AnyJob;
 use crate::model::embed::{self, Embed};
 use crate::model::rerank::{self, Pair, Rerank};
+use crate::model::segment::{self, Segment};
+use crate::model::speaker::{self, Speaker};
 use crate::model::{Model, Network};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
+use crate::types::asr::HOP;
 use crate::types::model::Kind;
 
 /// Rows framed as the model wants them; each has at least one token.
@@ -25,12 +29,12 @@ pub trait ByRow:
     Network<Batch = Vec<Self::Row>, Output = Vec<Self::Value>>
     + Modality<Input = Input<Self::Row>, Done = Vec<Self::Value>>
 {
-    /// One text, or two.
+    /// One text, or two; the frames of a voice, a window of sound.
     type Row: Clone + Send;
     /// What a row comes to.
     type Value: Clone + Default + Send;
 
-    /// Tokens of a row.
+    /// Tokens of a row, or frames of 10 ms.
     fn tokens(row: &Self::Row) -> usize;
 
     /// Counts a batch, beside what is counted of all work.
@@ -93,10 +97,53 @@ impl ByRow for Rerank {
     }
 }
 
-/// An embedding model on its device.
-pub type EmbedLane = RowLane<Embed>;
-/// A reranker on its device.
-pub type RerankLane = RowLane<Rerank>;
+impl Modality for Speaker {
+    const KIND: Kind = Kind::Speaker;
+    /// The frames of each voice.
+    type Input = Input<Arc<[f32]>>;
+    /// Nothing is known before the end.
+    type Delta = std::convert::Infallible;
+    /// A unit vector a voice, in order.
+    type Done = Vec<Vec<f32>>;
+    type Front = speaker::Front;
+}
+
+impl ByRow for Speaker {
+    type Row = Arc<[f32]>;
+    type Value = Vec<f32>;
+
+    fn tokens(row: &Arc<[f32]>) -> usize {
+        row.len() / speaker::BINS
+    }
+
+    fn pick(job: AnyJob) -> Result<Job<Speaker>, AnyJob> {
+        if let AnyJob::Speaker(job) = job { Ok(job) } else { Err(job) }
+    }
+}
+
+impl Modality for Segment {
+    const KIND: Kind = Kind::Segment;
+    /// Windows of the model's length.
+    type Input = Input<Arc<[f32]>>;
+    /// Nothing is known before the end.
+    type Delta = std::convert::Infallible;
+    /// Log-probabilities of a window's frames each, in order.
+    type Done = Vec<Vec<f32>>;
+    type Front = segment::Front;
+}
+
+impl ByRow for Segment {
+    type Row = Arc<[f32]>;
+    type Value = Vec<f32>;
+
+    fn tokens(row: &Arc<[f32]>) -> usize {
+        row.len() / HOP
+    }
+
+    fn pick(job: AnyJob) -> Result<Job<Segment>, AnyJob> {
+        if let AnyJob::Segment(job) = job { Ok(job) } else { Err(job) }
+    }
+}
 
 /// A model of such work on its device.
 pub struct RowLane<M: ByRow> {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use crate::model::weights::Error as WeightsError;
+use crate::model::weights::Checkpoint;
 use crate::model::weights::json::{self, MAX_CONFIG};
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::weights::torch::TorchFile;
@@ -14,12 +14,7 @@ use crate::model::weights::torch::TorchFile;
 /// An open folder: heads of its files read and checked, values still on disk.
 pub struct Folder {
     dir: PathBuf,
-    tensors: Tensors,
-}
-
-enum Tensors {
-    Safetensors(SafetensorsFolder),
-    Torch(TorchFile),
+    tensors: Checkpoint,
 }
 
 impl Folder {
@@ -28,7 +23,7 @@ impl Folder {
     /// # Errors
     /// Files that are missing or contradict themselves.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let tensors = Tensors::Safetensors(SafetensorsFolder::open(dir)?);
+        let tensors = Checkpoint::Safetensors(SafetensorsFolder::open(dir)?);
         Ok(Folder { dir: dir.to_owned(), tensors })
     }
 
@@ -38,7 +33,7 @@ impl Folder {
     /// As [`open`](Self::open).
     pub fn open_torch(file: &Path) -> Result<Self, Error> {
         let dir = file.parent().unwrap_or(Path::new(".")).to_owned();
-        Ok(Folder { tensors: Tensors::Torch(TorchFile::open(file)?), dir })
+        Ok(Folder { tensors: Checkpoint::Torch(TorchFile::open(file)?), dir })
     }
 
     /// Where the settings are.
@@ -61,26 +56,17 @@ impl Folder {
 
     /// Whether there is such a tensor.
     pub fn has(&self, name: &str) -> bool {
-        match &self.tensors {
-            Tensors::Safetensors(folder) => folder.shape(name).is_some(),
-            Tensors::Torch(file) => file.shape(name).is_some(),
-        }
+        self.tensors.has(name)
     }
 
     /// Bytes that all tensors take as f32.
     pub fn f32_bytes(&self) -> u64 {
-        let size = |shape: &[usize]| shape.iter().fold(4u64, |n, &d| n.saturating_mul(d as u64));
-        let sizes: Vec<u64> = match &self.tensors {
-            Tensors::Safetensors(f) => f.names().filter_map(|name| Some(size(f.shape(name)?))).collect(),
-            Tensors::Torch(f) => f.names().filter_map(|name| Some(size(f.shape(name)?))).collect(),
-        };
-        sizes.into_iter().fold(0, u64::saturating_add)
+        self.tensors.f32_bytes()
     }
 
     /// The first of these prefixes below which there is a tensor `name`, or the first of all.
     pub fn prefix(&self, prefixes: &[&'static str], name: &str) -> &'static str {
-        let found = prefixes.iter().find(|prefix| self.has(&format!("{prefix}{name}")));
-        found.or(prefixes.first()).copied().unwrap_or_default()
+        self.tensors.prefix(prefixes, name)
     }
 
     /// A tensor of this shape, as f32 on `device`.
@@ -88,18 +74,6 @@ impl Folder {
     /// # Errors
     /// No such tensor, another shape, a type or a value that is no float, a device without room.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
-        match &self.tensors {
-            Tensors::Safetensors(folder) => Ok(folder.tensor(name, shape, DType::F32, device)?),
-            Tensors::Torch(file) => {
-                let mut values = Vec::new();
-                file.append_f32(name, shape, &mut values)?;
-                let tensor = Tensor::from_vec(values, shape, device);
-                Ok(tensor.map_err(|source| WeightsError::Device {
-                    path: file.path().to_owned(),
-                    tensor: name.to_owned(),
-                    source: source.into(),
-                })?)
-            }
-        }
+        Ok(self.tensors.tensor(name, shape, device)?)
     }
 }

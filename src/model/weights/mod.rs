@@ -3,6 +3,7 @@
 //! Every reader treats its file as hostile: each count, length and offset is compared with the size of the
 //! file, in checked arithmetic, before anything is allocated or read by it.
 
+pub mod checkpoint;
 pub mod ctranslate2;
 mod error;
 mod file;
@@ -23,5 +24,6 @@ mod synthetic_blocks;
 mod synthetic_shapes;
 pub mod torch;
 
+pub use checkpoint::Checkpoint;
 pub use error::Error;
 pub use file::WeightsFile;

@@ -11,6 +11,7 @@
 //! Source: PyTorch's `torch/serialization.py` and `torch/_utils.py`, Python's `pickletools`.
 
 mod archive;
+mod objects;
 mod pickle;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 
 use self::archive::{Archive, PICKLE};
-use self::pickle::{Element, Fault, Objects, Tensor, Value};
+use self::objects::{Objects, Tensor, Value};
+use self::pickle::{Element, Fault};
 use super::{Error, WeightsFile, floats};
 
 /// The longest pickle read; that of a large model takes less than one.

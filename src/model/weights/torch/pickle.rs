@@ -4,7 +4,8 @@
 //! to itself, nothing here recurses. What it may push is bounded, so memory is a small multiple of its bytes.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+
+use super::objects::{Node, Objects, Storage, Tensor, Value};
 
 /// Values that may be pushed.
 const MAX_VALUES: usize = 1 << 20;
@@ -12,12 +13,6 @@ const MAX_VALUES: usize = 1 << 20;
 const MAX_LINE: usize = 256;
 /// Dimensions of a tensor.
 const MAX_RANK: usize = 8;
-/// Dicts in one another that names are made of.
-const MAX_DEPTH: usize = 4;
-/// Entries of those dicts.
-const MAX_ENTRIES: usize = 1 << 16;
-/// The longest name of an entry.
-const MAX_NAME: usize = 512;
 
 /// Why a pickle is not read.
 #[derive(Debug)]
@@ -76,105 +71,19 @@ impl Element {
 const DTYPES: [&str; 10] =
     ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"];
 
+/// Modules whose objects training frameworks put beside the tensors: settings, versions. Nothing of them is made; where one
+/// stands, [`Value::Other`] does.
+const BESIDE: [&str; 4] = ["pyannote.", "torch.torch_version", "pytorch_lightning.", "lightning."];
+
 /// What a pickle may name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
+    /// A class of [`BESIDE`].
+    Beside,
     OrderedDict,
     RebuildTensor,
     Storage(Element),
     Dtype,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    /// None, truth values and fractions, which are not looked at.
-    Other,
-    Int(i64),
-    Text(Rc<str>),
-    Global(Global),
-    /// In [`Objects::nodes`].
-    Node(usize),
-    /// In [`Objects::storages`].
-    Storage(usize),
-    /// In [`Objects::tensors`].
-    Tensor(usize),
-}
-
-#[derive(Debug)]
-pub(super) enum Node {
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    Dict(Vec<(Value, Value)>),
-}
-
-#[derive(Debug)]
-pub(super) struct Storage {
-    pub(super) key: Rc<str>,
-    pub(super) element: Element,
-    pub(super) elements: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Tensor {
-    pub(super) storage: usize,
-    pub(super) offset: u64,
-    pub(super) shape: Vec<usize>,
-    /// The product of `shape`.
-    pub(super) elements: u64,
-    pub(super) contiguous: bool,
-}
-
-/// What a pickle made.
-#[derive(Debug)]
-pub(super) struct Objects {
-    pub(super) root: Value,
-    nodes: Vec<Node>,
-    pub(super) storages: Vec<Storage>,
-    tensors: Vec<Tensor>,
-}
-
-impl Objects {
-    /// The value of a key in a dict; the last of several.
-    pub(super) fn get(&self, dict: usize, key: &str) -> Option<&Value> {
-        let Some(Node::Dict(pairs)) = self.nodes.get(dict) else { return None };
-        let is = |k: &Value| matches!(k, Value::Text(text) if &**text == key);
-        pairs.iter().rev().find_map(|(k, value)| is(k).then_some(value))
-    }
-
-    pub(super) fn tensor(&self, value: &Value) -> Option<&Tensor> {
-        match value {
-            Value::Tensor(at) => self.tensors.get(*at),
-            _ => None,
-        }
-    }
-
-    /// Everything in a dict and the dicts in it, by names joined with dots. Dicts may hold one another many times,
-    /// or themselves, so depth and number are bounded.
-    pub(super) fn leaves(&self, dict: usize) -> Result<Vec<(String, &Value)>, Fault> {
-        let mut leaves = Vec::new();
-        let mut seen = 0;
-        let mut waiting = vec![(dict, String::new(), 0)];
-        while let Some((at, prefix, depth)) = waiting.pop() {
-            let Some(Node::Dict(pairs)) = self.nodes.get(at) else { continue };
-            for (key, value) in pairs {
-                seen += 1;
-                let Value::Text(key) = key else { continue };
-                if seen > MAX_ENTRIES || prefix.len() + key.len() > MAX_NAME {
-                    let problem =
-                        format!("more than {MAX_ENTRIES} entries, or names longer than {MAX_NAME} bytes");
-                    return Err(Fault::Refused(problem));
-                }
-                let name = format!("{prefix}{key}");
-                match value {
-                    Value::Node(node) if depth < MAX_DEPTH => {
-                        waiting.push((*node, name + ".", depth + 1));
-                    }
-                    value => leaves.push((name, value)),
-                }
-            }
-        }
-        Ok(leaves)
-    }
 }
 
 /// Reads a pickle of protocol 2.
@@ -244,6 +153,7 @@ impl Machine<'_> {
             b'c' => self.global()?,
             b'Q' => self.storage()?,
             b'R' => self.reduce()?,
+            0x81 => self.object()?,
             b'b' => self.build()?,
             _ => self.constant(op)?,
         }
@@ -294,7 +204,7 @@ impl Machine<'_> {
             ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
             ("torch", name) if DTYPES.contains(&name) => Some(Global::Dtype),
             ("torch", name) => Element::of_storage(name).map(Global::Storage),
-            _ => None,
+            (module, _) => BESIDE.iter().any(|name| module.starts_with(name)).then_some(Global::Beside),
         };
         let refused = || {
             let (module, name) = (module.escape_debug(), name.escape_debug());
@@ -328,6 +238,7 @@ impl Machine<'_> {
         let arguments = self.pop_tuple()?;
         let called = self.pop()?;
         let tensor = match (&called, self.tuple(arguments)) {
+            (Value::Global(Global::Beside), _) => return self.push(Value::Other),
             (Value::Global(Global::OrderedDict), []) => None,
             (
                 Value::Global(Global::RebuildTensor),
@@ -363,9 +274,23 @@ impl Machine<'_> {
         Ok(Tensor { storage, offset, shape, elements, contiguous })
     }
 
-    /// Attributes of an object: PyTorch gives dicts of parameters `_metadata`, which is not needed.
+    /// A new object of a class beside the tensors.
+    fn object(&mut self) -> Result<(), Fault> {
+        self.pop_tuple()?;
+        match self.pop()? {
+            Value::Global(Global::Beside) => self.push(Value::Other),
+            _ => Err(damaged("a new object of something else than a class")),
+        }
+    }
+
+    /// Attributes of an object: PyTorch gives dicts of parameters `_metadata`, which is not needed, and objects beside the
+    /// tensors have theirs.
     fn build(&mut self) -> Result<(), Fault> {
         self.pop()?;
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.get(floor..).and_then(<[Value]>::last) == Some(&Value::Other) {
+            return Ok(());
+        }
         match self.top_node() {
             Some(Node::Dict(_)) => Ok(()),
             _ => Err(damaged("attributes are given to what is no dict")),

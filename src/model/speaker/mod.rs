@@ -1,0 +1,228 @@
+//! Speaker models: frames of a voice in, one vector of length 1 out, near those of the same voice.
+//!
+//! | file | does |
+//! |---|---|
+//! | `layers` | what the architectures have in common: trained normalisations, folded into what is before them |
+//! | `campplus` | CAM++ of 3D-Speaker |
+//!
+//! Rows are of any lengths and computed side by side, each by itself: a row's vector does not depend on the rows that it
+//! is computed with.
+
+pub mod campplus;
+mod layers;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+
+use super::weights::{self, Checkpoint};
+use super::{Model, Network};
+use crate::ops::par;
+use crate::types::model::Installed;
+use crate::types::speaker::{Features, Window};
+
+/// Mel bins of a frame.
+pub const BINS: usize = 80;
+/// The longest row, in frames of 10 ms: a minute. What is longer is cut by whoever asks.
+pub const MAX_FRAMES: usize = 6000;
+/// No sum of the networks overflows on such an energy; logarithms of sounds are within 30.
+const LARGEST: f32 = 1e4;
+
+/// Why a speaker model cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    #[error("no speaker model named {name}: {} are known", known.join(", "))]
+    Architecture { name: String, known: Vec<&'static str> },
+    #[error("{values} values are no whole frames of {BINS} bins, at least {least} and at most {MAX_FRAMES}")]
+    Frames { values: usize, least: usize },
+    #[error("frame {frame} has the value {value}: energies are numbers")]
+    Value { frame: usize, value: f32 },
+    #[error("the device failed: {0}")]
+    Device(#[from] candle_core::Error),
+}
+
+/// The network kind of this module.
+#[derive(Debug)]
+pub struct Speaker;
+
+impl Network for Speaker {
+    /// Log energies of a voice each: whole frames of [`BINS`], as [`Front::features`] says, without anything taken
+    /// from them.
+    type Batch = Vec<Arc<[f32]>>;
+    /// One vector of length 1 a row, in order.
+    type Output = Vec<Vec<f32>>;
+}
+
+/// What callers need of a loaded model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Front {
+    /// What its frames are.
+    pub features: Features,
+    /// The fewest frames of a row.
+    pub least_frames: usize,
+    /// Length of a vector.
+    pub dimensions: usize,
+    /// Of its last layer: other weights are another model, whose vectors are of another space.
+    pub version: String,
+    /// How its vectors are judged.
+    pub scale: Scale,
+}
+
+/// What cosines between a model's vectors mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// Two voices at least as alike are held for one person's.
+    pub threshold: f32,
+    /// Mean and standard deviation of the cosines of different people's voices.
+    pub strangers: (f32, f32),
+    /// Voices within one recording at least as alike are one speaker's.
+    pub merge: f32,
+}
+
+/// A model and what its callers must know.
+pub struct Loaded {
+    pub model: Box<dyn Model<Speaker>>,
+    pub front: Front,
+}
+
+/// A network of one architecture: a voice's frames to its vector, of any length.
+pub trait Encoder: Send + Sync {
+    /// Computes `(frames, BINS)`, without their mean, to `(1, dimensions)`.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn encode(&self, frames: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize;
+}
+
+/// What an architecture makes of a model's files.
+pub struct Built {
+    pub encoder: Box<dyn Encoder>,
+    /// Its last weights, for [`Front::version`].
+    pub last: Tensor,
+}
+
+/// One architecture.
+pub struct Architecture {
+    pub name: &'static str,
+    pub load: fn(&Checkpoint, &Device) -> Result<Built, Error>,
+    pub features: Features,
+    pub least_frames: usize,
+    pub scale: Scale,
+}
+
+/// Every architecture, a row each.
+pub const REGISTRY: &[Architecture] = &[Architecture {
+    name: "campplus",
+    load: campplus::load,
+    features: Features::Kaldi { window: Window::Povey, scale: 1.0 },
+    least_frames: 10,
+    scale: Scale { threshold: 0.66, strangers: (0.48, 0.1), merge: 0.66 },
+}];
+
+/// Whether there is such an architecture.
+pub fn runs(architecture: &str) -> bool {
+    REGISTRY.iter().any(|row| row.name == architecture)
+}
+
+/// Loads a model with the architecture that it was installed as.
+///
+/// # Errors
+/// An architecture that no row of [`REGISTRY`] has, or files that are missing or broken.
+pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
+    let Some(row) = REGISTRY.iter().find(|row| row.name == installed.architecture) else {
+        let known = REGISTRY.iter().map(|row| row.name).collect();
+        return Err(Error::Architecture { name: installed.architecture.clone(), known });
+    };
+    let Built { encoder, last } = (row.load)(&Checkpoint::open(installed)?, device)?;
+    let front = Front {
+        features: row.features,
+        least_frames: row.least_frames,
+        dimensions: last.dim(0)?,
+        version: version(&last)?,
+        scale: row.scale,
+    };
+    let model = Voices { encoder, least_frames: row.least_frames, device: device.clone() };
+    Ok(Loaded { model: Box::new(model), front })
+}
+
+fn version(weights: &Tensor) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    for value in weights.flatten_all()?.to_vec1::<f32>()? {
+        hash.update(value.to_le_bytes());
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A loaded model.
+struct Voices {
+    encoder: Box<dyn Encoder>,
+    least_frames: usize,
+    device: Device,
+}
+
+impl Voices {
+    fn check(&self, row: &[f32]) -> Result<(), Error> {
+        let frames = row.len() / BINS;
+        if !row.len().is_multiple_of(BINS) || frames < self.least_frames || frames > MAX_FRAMES {
+            return Err(Error::Frames { values: row.len(), least: self.least_frames });
+        }
+        // NaN is within nothing.
+        match row.iter().position(|v| !(-LARGEST..=LARGEST).contains(v)) {
+            Some(at) => Err(Error::Value { frame: at / BINS, value: row[at] }),
+            None => Ok(()),
+        }
+    }
+
+    fn embed(&self, row: &[f32]) -> Result<Vec<f32>, Error> {
+        let frames = Tensor::from_slice(&centred(row), (row.len() / BINS, BINS), &self.device)?;
+        Ok(unit(self.encoder.encode(&frames)?.flatten_all()?.to_vec1::<f32>()?))
+    }
+}
+
+impl Model<Speaker> for Voices {
+    fn step(&mut self, batch: &Vec<Arc<[f32]>>) -> Result<Vec<Vec<f32>>, super::Error> {
+        batch.iter().try_for_each(|row| self.check(row))?;
+        let results: Mutex<Vec<Option<Result<Vec<f32>, Error>>>> =
+            Mutex::new(batch.iter().map(|_| None).collect());
+        let this = &*self;
+        // The longest first, so that no core is left alone with one at the end.
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(batch[at].len()));
+        par::each(order, |at| {
+            let result = this.embed(&batch[at]);
+            results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(results.into_iter().flatten().collect::<Result<_, _>>()?)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.encoder.bytes() as u64
+    }
+}
+
+/// Frames without the mean of each bin.
+fn centred(row: &[f32]) -> Vec<f32> {
+    let mut means = [0f64; BINS];
+    for frame in row.chunks_exact(BINS) {
+        means.iter_mut().zip(frame).for_each(|(mean, value)| *mean += f64::from(*value));
+    }
+    let frames = (row.len() / BINS).max(1) as f64;
+    let means = means.map(|sum| (sum / frames) as f32);
+    row.chunks_exact(BINS).flat_map(|frame| frame.iter().zip(&means).map(|(v, m)| v - m)).collect()
+}
+
+/// A vector divided by its length.
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(1e-12);
+    vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+    vector
+}
