@@ -25,6 +25,7 @@
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |
 //! | [`cli::transcribe`] | recordings to files, without HTTP | app, config, engine, service, types |
+//! | [`cli::diarize`] | who speaks when in recordings, without HTTP | app, config, engine, service, types |
 //! | [`cli::desk`] | documents and answers, by a server that runs or in this process | app, config, fetch, engine, service, store, types |
 //! | [`cli::index`] | documents into the store, without HTTP where no server runs | app, config, service, types |
 //! | [`cli::store`] | look at, copy and mend the store, without HTTP but where a server has it open | config, service, store, types |

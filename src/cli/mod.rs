@@ -4,6 +4,7 @@ pub mod ask;
 pub mod bench;
 pub mod config;
 pub mod desk;
+pub mod diarize;
 pub mod doctor;
 pub mod files;
 pub mod import;
@@ -60,6 +61,8 @@ pub enum Command {
     Config(config::Args),
     /// Write down what is said in recordings
     Transcribe(transcribe::Args),
+    /// Tell who speaks when in recordings
+    Diarize(diarize::Args),
     /// Take in documents, to be found and answered from
     Index(index::Args),
     /// Answer a question from the documents, with sources
@@ -85,6 +88,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => key::run(&config, args),
         Command::Config(args) => config::run(&config, args),
         Command::Transcribe(args) => transcribe::run(&config, args),
+        Command::Diarize(args) => diarize::run(&config, args),
         Command::Index(args) => index::run(&config, args),
         Command::Ask(args) => ask::run(&config, args),
         Command::Store(args) => store::run(&config, args),

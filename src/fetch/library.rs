@@ -431,9 +431,15 @@ impl Library {
     }
 }
 
+/// Ends of the names of files that hold no weights.
+const SETTINGS: [&str; 4] = [".yaml", ".yml", ".json", ".txt"];
+
 /// The file of the weights, of a split model the first; else the folder.
 fn main_path(home: &Path, row: &Row, format: Format) -> PathBuf {
-    match row.files.first().filter(|_| format.is_file()) {
+    // Settings may lie beside them.
+    let is_weights = |path: &str| !SETTINGS.iter().any(|extension| path.ends_with(extension));
+    let weights = row.files.iter().find(|file| is_weights(&file.path)).or(row.files.first());
+    match weights.filter(|_| format.is_file()) {
         Some(file) => row.folder(home).join(&file.path),
         None => row.folder(home),
     }

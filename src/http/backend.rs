@@ -4,11 +4,12 @@ use futures::future::BoxFuture;
 
 use crate::service::live::{self, Session};
 use crate::service::rag::Models;
+use crate::service::voices::Voices;
 use crate::service::{Card, Context, Error, Readiness, Service, Transcription, Upload};
 use crate::types::asr;
 
 /// Answers requests. See [`Service`], which is the one that serves.
-pub trait Backend: Models {
+pub trait Backend: Models + Voices {
     /// The text of tokens of `model`.
     fn detokenize(
         &self,

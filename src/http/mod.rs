@@ -7,6 +7,7 @@
 mod auth;
 mod backend;
 mod body;
+mod cast;
 mod dialect;
 mod error;
 mod form;

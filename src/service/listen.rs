@@ -183,7 +183,7 @@ impl Detector {
 }
 
 /// Says, when it is dropped, that the result of a blocking task is wanted no more.
-struct Wanted(Arc<AtomicBool>);
+pub(super) struct Wanted(pub Arc<AtomicBool>);
 
 impl Drop for Wanted {
     fn drop(&mut self) {
@@ -191,7 +191,7 @@ impl Drop for Wanted {
     }
 }
 
-fn unheard(error: audio::Error) -> Error {
+pub(super) fn unheard(error: audio::Error) -> Error {
     match error {
         audio::Error::Stopped => Error::Cancelled,
         audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },

@@ -25,9 +25,11 @@ mod tokenize;
 mod transcribe;
 pub mod transcript;
 pub mod vector_stores;
+pub mod voices;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Seek;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -68,6 +70,30 @@ pub struct Upload {
     pub name: Option<String>,
     /// The MIME type the client gave, as the same.
     pub mime: Option<String>,
+}
+
+impl Upload {
+    /// The same file, for when this one has been read: both have one place that is read from, which
+    /// [`rewind`](Self::rewind) puts back.
+    ///
+    /// # Errors
+    /// The process has too many files open.
+    pub fn again(&self) -> Result<Upload, Error> {
+        let file = self.file.try_clone().map_err(unreadable)?;
+        Ok(Upload { file, name: self.name.clone(), mime: self.mime.clone() })
+    }
+
+    /// Goes back to the file's beginning.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn rewind(&mut self) -> Result<(), Error> {
+        self.file.rewind().map_err(unreadable)
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::Internal { detail: format!("the spooled upload: {error}") }
 }
 
 /// A model as callers see it.

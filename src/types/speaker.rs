@@ -1,6 +1,6 @@
 //! Who speaks: what a caller asks for and what is found.
 
-use super::asr::SAMPLE_RATE;
+use super::asr::{SAMPLE_RATE, Word};
 
 /// A stretch in which one speaker speaks, in seconds from the start of the recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,4 +112,40 @@ pub enum Features {
     /// Kaldi's, of samples times `scale`: 1 as they are, 32,768 as whole numbers of 16 bits. It matters where it is quiet:
     /// energies have a floor.
     Kaldi { window: Window, scale: f32 },
+}
+
+/// What one speaker says at a stretch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spoken {
+    /// Seconds from the start of the audio.
+    pub start: f64,
+    /// Seconds from the start of the audio.
+    pub end: f64,
+    /// With the space before it.
+    pub text: String,
+    /// Which of [`Diarization::voices`]; `None` where nobody was heard in the whole recording.
+    pub speaker: Option<usize>,
+    /// Empty where the times of words are not known.
+    pub words: Vec<Word>,
+}
+
+/// Who speaks when, by name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cast {
+    /// One speaker at a time, in order.
+    pub turns: Vec<Turn>,
+    /// A name a speaker.
+    pub names: Vec<String>,
+}
+
+impl Cast {
+    /// What a speaker without a name is called.
+    pub fn nameless(speaker: usize) -> String {
+        format!("SPEAKER_{speaker:02}")
+    }
+
+    /// The name of a speaker.
+    pub fn name(&self, speaker: Option<usize>) -> &str {
+        speaker.and_then(|speaker| self.names.get(speaker)).map_or("SPEAKER_00", String::as_str)
+    }
 }

@@ -7,6 +7,7 @@
 
 mod ann;
 mod asr;
+mod diarize;
 mod embed;
 mod gpu;
 mod llm;
@@ -40,6 +41,8 @@ pub enum What {
     Embed(embed::Args),
     /// A speech model: a recording, from the file to the text
     Asr(asr::Args),
+    /// Speaker and segmentation models: recordings, from the file to who spoke when
+    Diarize(diarize::Args),
     /// The vector index: building it, then searches, by how many nodes they follow
     Ann(ann::Args),
     /// The store: durable writes, opening, searches
@@ -69,6 +72,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Llm(args) => llm::run(config, &args),
         What::Embed(args) => embed::run(config, &args),
         What::Asr(args) => asr::run(config, &args),
+        What::Diarize(args) => diarize::run(config, &args),
         What::Ann(args) => ann::run(&args),
         What::Store(args) => store::run(&args),
         What::Gpu(args) => gpu::run(config, &args),

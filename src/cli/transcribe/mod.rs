@@ -19,6 +19,7 @@ use crate::service::transcript::{Format, Shape};
 use crate::types::asr;
 use crate::types::model::{Installed, Kind};
 use plan::Plan;
+pub(super) use plan::wanted as recordings;
 use show::{clock, speed};
 use work::{Job, transcribe};
 
@@ -116,7 +117,7 @@ impl Args {
 /// Runs the command.
 pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
     let shape = args.shape()?;
-    let found = files::find(&args.files, plan::wanted(args.recursive))?;
+    let found = files::find(&args.files, recordings(args.recursive))?;
     let Plan { tasks, kept, mut problems } = match args.stdout {
         // Every file is one of its own, and none is written.
         true => Plan {

@@ -11,7 +11,7 @@ const EXTENSIONS: [&str; 24] = [
     "mpeg", "mpga", "oga", "ogg", "ogv", "opus", "wav", "wave", "weba", "webm",
 ];
 /// Recordings in folders.
-pub(super) fn wanted(recursive: bool) -> Wanted<'static> {
+pub(in crate::cli) fn wanted(recursive: bool) -> Wanted<'static> {
     Wanted { extensions: &EXTENSIONS, what: "audio or video files", recursive }
 }
 

@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::service::transcript::{Shape, write};
 use crate::service::{self, Context, Options, Service, Transcription, Upload};
 use crate::types::asr;
+use crate::types::speaker::Cast;
 
 /// Recordings under way: one is read while another is heard, and the device does not wait.
 const AT_ONCE: usize = 2;
@@ -122,7 +123,7 @@ async fn one(service: &Service, job: &Job, shown: &Shown, path: &Path, output: &
     let heard = service.transcribe(Context::default(), job.request.clone(), upload).await?;
     let model = heard.model.clone();
     let transcript = Transcription::new(model, watched(heard, move |delta| bar.see(delta))).collect().await?;
-    let mut text = write(&transcript, &job.shape)?;
+    let mut text = write(&transcript, &job.shape, &Cast::default())?;
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }

@@ -25,6 +25,9 @@ pub(crate) use values::{Field, Values};
 const MAX_PARTS: usize = 64;
 /// Longest text field: the transcript of a recording of hours. Others have shorter limits of their own.
 const MAX_TEXT: usize = 256 << 10;
+/// Recordings of ten seconds that are sent as text, in base64.
+const MAX_RECORDING: usize = 2 << 20;
+const RECORDINGS: [&str; 2] = ["known_speaker_references[]", "known_speaker_references"];
 /// Longest file name kept.
 const MAX_NAME: usize = 255;
 /// Bytes that may arrive without the parser giving anything: part headers and preambles are far shorter.
@@ -164,6 +167,7 @@ async fn read(
             continue;
         }
         let is_file = field.file_name().is_some();
+        let most = if RECORDINGS.contains(&name.as_str()) { MAX_RECORDING } else { MAX_TEXT };
         let mut text = Vec::new();
         while let Some(chunk) = field.chunk().await.map_err(explain)? {
             unseen.store(0, Ordering::Relaxed);
@@ -171,8 +175,8 @@ async fn read(
             if !is_file {
                 text.extend_from_slice(&chunk);
             }
-            if text.len() > MAX_TEXT {
-                let text = format!("`{}` is longer than {MAX_TEXT} bytes", clip(&name));
+            if text.len() > most {
+                let text = format!("`{}` is longer than {most} bytes", clip(&name));
                 return Err(ApiError::invalid(clip(&name), text));
             }
         }

@@ -79,6 +79,11 @@ impl Values {
         fields.filter(move |field| names.contains(&field.bare()))
     }
 
+    /// All fields of these names, in order.
+    pub fn all(&self, names: &[&str]) -> Vec<Field<'_>> {
+        self.named(names).collect()
+    }
+
     /// The field that has one of these names; of several the last.
     pub fn last(&self, names: &[&str]) -> Option<Field<'_>> {
         self.named(names).next_back()

@@ -96,6 +96,7 @@ pub(crate) enum TranscriptFormat {
     Text,
     Srt,
     VerboseJson,
+    DiarizedJson,
     Vtt,
 }
 

@@ -10,9 +10,11 @@ use utoipa::ToSchema;
 use crate::http::dialect::DetailBody;
 use crate::http::form::{Form, Values};
 use crate::http::observe::ModelId;
-use crate::http::{ApiError, State, speech};
+use crate::http::{ApiError, State, cast, speech};
 use crate::service::Context;
-use crate::types::asr::{Chunking, Request, Segment, Task};
+use crate::service::voices::spoken;
+use crate::types::asr::{Chunking, Request, Segment, Task, Word};
+use crate::types::speaker::Cast;
 
 /// A recording to write down. Fields that are not listed are ignored.
 #[derive(ToSchema)]
@@ -35,9 +37,9 @@ pub(crate) struct AsrForm {
     beam_size: Option<u32>,
     /// The time of each word.
     enable_alignment: Option<bool>,
-    /// Only false.
+    /// Who says it: segments are split where the speaker changes.
     enable_diarization: Option<bool>,
-    /// With diarization.
+    /// With diarization: how many speakers there are; found if absent.
     #[schema(minimum = 1, maximum = 10)]
     num_speakers: Option<u32>,
     /// Only false.
@@ -70,6 +72,9 @@ pub(crate) struct AsrSegment {
     /// With `enable_alignment`.
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<Vec<AsrWord>>,
+    /// With `enable_diarization`: a name, or `SPEAKER_00` and so on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speaker: Option<String>,
 }
 
 /// A word; seconds.
@@ -113,9 +118,20 @@ pub(crate) async fn create(
 ) -> Result<(Extension<ModelId>, Reply<AsrAnswer>), ApiError> {
     let begun = Instant::now();
     let request_id = ctx.request_id.clone();
-    let request = read(&form.values, speech::model(&state, &form.values)?)?;
+    let mut request = read(&form.values, speech::model(&state, &form.values)?)?;
     let words = request.words;
-    let heard = state.backend().transcribe(ctx, request, form.upload()?).await?;
+    let diarized = form.values.flag(&["enable_diarization"])?.unwrap_or(false);
+    let speakers = cast::speakers(&form.values, &["num_speakers"])?;
+    let mut upload = form.upload()?;
+    let cast = if diarized {
+        request.words = true;
+        let cast = cast::cast(&state, &ctx, upload.again()?, speakers, Vec::new()).await?;
+        upload.rewind()?;
+        Some(cast)
+    } else {
+        None
+    };
+    let heard = state.backend().transcribe(ctx, request, upload).await?;
     let model = heard.model.clone();
     let transcript = heard.collect().await?;
     let answer = AsrAnswer {
@@ -124,37 +140,40 @@ pub(crate) async fn create(
         processing_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         text: transcript.text(),
         language: transcript.language.code,
-        segments: transcript.segments.into_iter().map(|s| segment(s, words)).collect(),
+        segments: transcript.segments.into_iter().flat_map(|s| segments(s, words, cast.as_ref())).collect(),
         metadata: AsrMetadata { model: model.clone(), compute_type: "auto", gpu_id: None },
     };
     Ok((Extension(ModelId(model)), Reply(answer)))
 }
 
-fn segment(segment: Segment, words: bool) -> AsrSegment {
-    let word = |word: crate::types::asr::Word| AsrWord {
+/// A segment, split by who says it where that is known.
+fn segments(segment: Segment, words: bool, cast: Option<&Cast>) -> Vec<AsrSegment> {
+    let Some(cast) = cast else {
+        return vec![one(segment.start, segment.end, &segment.text, segment.words, words)];
+    };
+    let runs = spoken(&segment, &cast.turns).into_iter();
+    let each = runs.map(|run| AsrSegment {
+        speaker: Some(cast.name(run.speaker).to_owned()),
+        ..one(run.start, run.end, &run.text, run.words, words)
+    });
+    each.collect()
+}
+
+fn one(start: f64, end: f64, text: &str, said: Vec<Word>, words: bool) -> AsrSegment {
+    let word = |word: Word| AsrWord {
         start: word.start,
         end: word.end,
         word: word.text.trim().to_owned(),
         confidence: word.probability,
     };
-    AsrSegment {
-        start: segment.start,
-        end: segment.end,
-        text: segment.text.trim().to_owned(),
-        words: words.then(|| segment.words.into_iter().map(word).collect()),
-    }
+    let words = words.then(|| said.into_iter().map(word).collect());
+    AsrSegment { start, end, text: text.trim().to_owned(), words, speaker: None }
 }
 
 /// The request for `model`.
 fn read(values: &Values, model: String) -> Result<Request, ApiError> {
-    speech::refuse_flags(
-        values,
-        &[
-            (&["enable_diarization"], "speakers are not supported yet"),
-            (&["enable_llm_postprocess"], "rewriting by a chat model is not supported yet"),
-        ],
-    )?;
-    values.whole(&["num_speakers"], (1, 10))?;
+    let rewriting = "rewriting by a chat model is not supported yet";
+    speech::refuse_flags(values, &[(&["enable_llm_postprocess"], rewriting)])?;
     if let Some(field) = values.last(&["provider"]).filter(|field| field.text != "paneas") {
         return Err(field.wrong("`paneas`: recordings do not leave this server"));
     }

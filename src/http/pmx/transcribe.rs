@@ -11,9 +11,11 @@ use crate::http::dialect::DetailBody;
 use crate::http::form::{Files, Form, Values};
 use crate::http::observe::ModelId;
 use crate::http::speech::{self, MAX_PROMPT};
-use crate::http::{ApiError, State};
+use crate::http::{ApiError, State, cast};
+use crate::service::voices::spoken;
 use crate::service::{Context, Upload};
 use crate::types::asr::{self, Chunking, Task, Transcript};
+use crate::types::speaker::Speakers;
 
 /// Names of the part that is the recording.
 pub(super) const FILE: Files<'static> = Files::one(&["file", "audio", "input"]);
@@ -55,8 +57,11 @@ pub(crate) struct TranscribeForm {
     no_speech_threshold: Option<f32>,
     /// Mean log-probability below which a text is tried again; -1 if absent.
     log_prob_threshold: Option<f32>,
-    /// Only false, as `diarize_flag`.
+    /// Who says it, as `diarize_flag`: segments are split where the speaker changes.
     diarize: Option<bool>,
+    /// How many speakers there are at most, with `diarize`.
+    #[schema(minimum = 1, maximum = 100)]
+    max_speakers: Option<u32>,
     /// Only false, as `speaker_identify`.
     identify: Option<bool>,
     /// Whether `summary` is an object, all of it null so far, as `summarize`.
@@ -82,6 +87,9 @@ pub(crate) struct TimedText {
     start_ms: u64,
     end_ms: u64,
     text: String,
+    /// With `diarize`: a name, or `SPEAKER_00` and so on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speaker: Option<String>,
 }
 
 /// How it was transcribed.
@@ -174,20 +182,36 @@ async fn answer(
     state: &State,
     ctx: Context,
     asked: Asked,
-    upload: Upload,
+    mut upload: Upload,
 ) -> Result<TranscribeAnswer, ApiError> {
     let input_filename = upload.name.clone();
+    let cast = match asked.speakers {
+        Some(speakers) => {
+            let cast = cast::cast(state, &ctx, upload.again()?, speakers, Vec::new()).await?;
+            upload.rewind()?;
+            Some(cast)
+        }
+        None => None,
+    };
     let heard = state.backend().transcribe(ctx, asked.request.clone(), upload).await?;
     let model = heard.model.clone();
     let transcript = heard.collect().await?;
-    let segment = |segment: &asr::Segment| TimedText {
-        start_ms: millis(segment.start),
-        end_ms: millis(segment.end),
-        text: segment.text.trim().to_owned(),
+    let timed = |start: f64, end: f64, text: &str, speaker: Option<String>| TimedText {
+        start_ms: millis(start),
+        end_ms: millis(end),
+        text: text.trim().to_owned(),
+        speaker,
+    };
+    let segment = |segment: &asr::Segment| match &cast {
+        Some(cast) => spoken(segment, &cast.turns)
+            .iter()
+            .map(|run| timed(run.start, run.end, &run.text, Some(cast.name(run.speaker).to_owned())))
+            .collect(),
+        None => vec![timed(segment.start, segment.end, &segment.text, None)],
     };
     Ok(TranscribeAnswer {
         text: transcript.text(),
-        segments: transcript.segments.iter().map(segment).collect(),
+        segments: transcript.segments.iter().flat_map(segment).collect(),
         summary: asked.summary.then(Summary::default),
         identify: None,
         debug: Debug { input_filename, workdir: None },
@@ -205,16 +229,15 @@ struct Asked {
     request: asr::Request,
     chunk_length: u64,
     summary: bool,
+    /// How many speakers there are, where they are to be told apart.
+    speakers: Option<Speakers>,
 }
 
 impl Asked {
     fn read(values: &Values, model: String) -> Result<Asked, ApiError> {
         speech::refuse_flags(
             values,
-            &[
-                (&["diarize", "diarize_flag"], "speakers are not supported yet"),
-                (&["identify", "speaker_identify"], "speakers are not supported yet"),
-            ],
+            &[(&["identify", "speaker_identify"], "speakers are not supported yet")],
         )?;
         let mut request = asr::Request::new(model, Task::Transcribe);
         request.language = speech::language(values)?;
@@ -223,6 +246,9 @@ impl Asked {
             Some(false) => Chunking::Sequential,
             _ => speech::filtered(values.number(&["vad_threshold"], (0.0, 1.0))?),
         };
+        let diarized = values.flag(&["diarize", "diarize_flag"])?.unwrap_or(false);
+        let speakers = cast::speakers(values, &["num_speakers"])?;
+        request.words = diarized;
         let decoding = &mut request.decoding;
         decoding.best_of = values.whole(&["best_of"], (1, 16))?.unwrap_or(1) as usize;
         if let Some(beams) = values.whole(&["beam_size"], (1, 16))? {
@@ -240,6 +266,7 @@ impl Asked {
             request,
             chunk_length: values.whole(&["chunk_length"], (1, 3600))?.unwrap_or(CHUNK_LENGTH),
             summary: values.flag(&["summary", "summarize"])?.unwrap_or(false),
+            speakers: diarized.then_some(speakers),
         })
     }
 

@@ -124,7 +124,7 @@ pub const REGISTRY: &[Architecture] = &[Architecture {
     load: campplus::load,
     features: Features::Kaldi { window: Window::Povey, scale: 1.0 },
     least_frames: 10,
-    scale: Scale { threshold: 0.66, strangers: (0.48, 0.1), merge: 0.66 },
+    scale: Scale { threshold: 0.40, strangers: (0.08, 0.1), merge: 0.43 },
 }];
 
 /// Whether there is such an architecture.

@@ -95,10 +95,7 @@ impl<'a> Verbose<'a> {
     pub(super) fn new(transcript: &'a Transcript, shape: &Shape) -> Verbose<'a> {
         let segments = &transcript.segments;
         Verbose {
-            task: match shape.task {
-                Task::Transcribe => "transcribe",
-                Task::Translate => "translate",
-            },
+            task: task(shape.task),
             language: &transcript.language.code,
             duration: transcript.duration,
             text: transcript.text(),
@@ -106,6 +103,14 @@ impl<'a> Verbose<'a> {
             words: shape.words.then(|| words(segments)),
             usage: Usage::new(transcript.duration),
         }
+    }
+}
+
+/// OpenAI's name of a task.
+pub(super) fn task(task: Task) -> &'static str {
+    match task {
+        Task::Transcribe => "transcribe",
+        Task::Translate => "translate",
     }
 }
 
@@ -167,6 +172,6 @@ pub fn words(segments: &[Segment]) -> Vec<VerboseWord<'_>> {
 }
 
 /// Seconds to the millisecond.
-fn rounded(seconds: f64) -> f64 {
+pub(super) fn rounded(seconds: f64) -> f64 {
     millis(seconds) as f64 / 1000.0
 }

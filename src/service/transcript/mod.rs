@@ -2,19 +2,24 @@
 //! not with the wire formats because `stentor transcribe` writes the same ones to files.
 
 mod cues;
+mod diarized;
 mod json;
 mod subtitles;
 
+pub use diarized::{Diarized, DiarizedSegment};
 pub use json::{Json, Logprob, Usage, Verbose, VerboseSegment, VerboseWord, logprobs, words};
 
 use super::Error;
 use crate::types::asr::{Task, Transcript};
+use crate::types::speaker::Cast;
 
 /// What kind of document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Json,
     Verbose,
+    /// By who says it.
+    Diarized,
     Text,
     Srt,
     Vtt,
@@ -26,6 +31,7 @@ impl Format {
         match name {
             "json" => Some(Format::Json),
             "verbose_json" => Some(Format::Verbose),
+            "diarized_json" => Some(Format::Diarized),
             "text" => Some(Format::Text),
             "srt" => Some(Format::Srt),
             "vtt" => Some(Format::Vtt),
@@ -36,7 +42,7 @@ impl Format {
     /// Of a file with it.
     pub fn extension(self) -> &'static str {
         match self {
-            Format::Json | Format::Verbose => "json",
+            Format::Json | Format::Verbose | Format::Diarized => "json",
             Format::Text => "txt",
             Format::Srt => "srt",
             Format::Vtt => "vtt",
@@ -46,7 +52,7 @@ impl Format {
     /// Its MIME type.
     pub fn media_type(self) -> &'static str {
         match self {
-            Format::Json | Format::Verbose => "application/json",
+            Format::Json | Format::Verbose | Format::Diarized => "application/json",
             Format::Text | Format::Srt => "text/plain; charset=utf-8",
             Format::Vtt => "text/vtt; charset=utf-8",
         }
@@ -74,15 +80,17 @@ impl Shape {
     }
 }
 
-/// Writes the document. Subtitles are broken by words where the segments have some.
+/// Writes the document. Subtitles are broken by words where the segments have some. Only [`Format::Diarized`] asks who
+/// speaks.
 ///
 /// # Errors
 /// Our own: the transcript cannot be written as JSON.
-pub fn write(transcript: &Transcript, shape: &Shape) -> Result<String, Error> {
+pub fn write(transcript: &Transcript, shape: &Shape, cast: &Cast) -> Result<String, Error> {
     let unwritten = |e: serde_json::Error| Error::Internal { detail: format!("transcript: {e}") };
     match shape.format {
         Format::Json => serde_json::to_string(&Json::new(transcript, shape)).map_err(unwritten),
         Format::Verbose => serde_json::to_string(&Verbose::new(transcript, shape)).map_err(unwritten),
+        Format::Diarized => serde_json::to_string(&Diarized::new(transcript, shape, cast)).map_err(unwritten),
         Format::Text => Ok(transcript.text() + "\n"),
         Format::Srt => Ok(subtitles::srt(&transcript.segments)),
         Format::Vtt => Ok(subtitles::vtt(&transcript.segments)),
@@ -101,6 +109,7 @@ mod tests {
     use super::*;
     use crate::types::Usage as Tokens;
     use crate::types::asr::{Language, Segment, TokenLogprob, Word};
+    use crate::types::speaker::Turn;
 
     /// A stretch of speech without words.
     pub(super) fn segment(start: f64, end: f64, text: &str) -> Segment {
@@ -133,6 +142,27 @@ mod tests {
         Segment { words, ..segment(start, end, &format!(" {text}")) }
     }
 
+    fn cast() -> Cast {
+        let turn = |start, end, speaker| Turn { start, end, speaker };
+        Cast {
+            turns: vec![turn(0.0, 0.5, 1), turn(0.5, 2.0, 0)],
+            names: vec!["Ann".into(), "SPEAKER_01".into()],
+        }
+    }
+
+    #[test]
+    fn segments_are_split_by_who_says_them() {
+        let got = written(Format::Diarized, |_| ());
+        let segment = |id: &str, start: f64, end: f64, speaker: &str, text: &str| json!({"type": "transcript.text.segment", "id": id, "start": start, "end": end, "speaker": speaker, "text": text});
+        let segments = [
+            segment("seg_0", 0.0, 0.5, "SPEAKER_01", "Hello"),
+            segment("seg_1", 0.5, 1.0, "Ann", "there."),
+            segment("seg_2", 1.0, 2.0, "Ann", "Bye."),
+        ];
+        assert_eq!(got["segments"], json!(segments));
+        assert_eq!((&got["text"], &got["duration"]), (&json!("Hello there. Bye."), &json!(2.25)));
+    }
+
     fn written(format: Format, change: impl FnOnce(&mut Shape)) -> Value {
         let mut segments = vec![spoken(0.0, 0.5, "Hello there."), segment(1.0, 2.0, " Bye.")];
         let token = |bytes: &[u8], logprob| TokenLogprob { token: 1, bytes: bytes.into(), logprob };
@@ -141,7 +171,7 @@ mod tests {
         let transcript = Transcript { language, duration: 2.25, segments, usage: Tokens::default() };
         let mut shape = Shape::new(format, Task::Translate);
         change(&mut shape);
-        serde_json::from_str(&write(&transcript, &shape).unwrap()).unwrap()
+        serde_json::from_str(&write(&transcript, &shape, &cast()).unwrap()).unwrap()
     }
 
     #[test]

@@ -3,14 +3,15 @@
 use utoipa::ToSchema;
 
 use super::decoding::{self, chunking, decoding};
-use crate::http::ApiError;
 use crate::http::form::{Field, Values};
 use crate::http::openai::described::{ChunkingForm, Granularity, Include, Temperatures, TranscriptFormat};
 use crate::http::openai::fields::ModelName;
 use crate::http::openai::model;
 use crate::http::speech::{self, MAX_PROMPT};
+use crate::http::{ApiError, cast};
 use crate::service::transcript::{Format, Shape};
 use crate::types::asr::{Request, Task};
+use crate::types::speaker::Speakers;
 
 /// A recording to write down. Fields that are not listed are ignored; lists are sent as fields of the same name, as one
 /// with commas, or as JSON.
@@ -26,7 +27,7 @@ pub(crate) struct TranscriptionForm {
     language: Option<String>,
     /// Text that the transcript is to read as if it followed.
     prompt: Option<String>,
-    /// `json` (the default), `text`, `srt`, `verbose_json` or `vtt`.
+    /// `json` (the default), `text`, `srt`, `verbose_json`, `diarized_json` or `vtt`.
     response_format: Option<TranscriptFormat>,
     /// 0 to 1. 0 (the default) is greedy, with higher ones tried where the text is not believed; a list is what is
     /// tried in turn.
@@ -94,6 +95,20 @@ pub(crate) struct TranscriptionForm {
     hallucination_silence_threshold: Option<f32>,
     /// Of the sampling above temperature 0.
     seed: Option<i64>,
+    /// With `diarized_json`: names of up to four speakers, in the order of `known_speaker_references[]`.
+    #[schema(rename = "known_speaker_names[]")]
+    known_speaker_names: Option<Vec<String>>,
+    /// 2 to 10 s of each of them, as data URLs.
+    #[schema(rename = "known_speaker_references[]")]
+    known_speaker_references: Option<Vec<String>>,
+    /// With `diarized_json`: how many speakers there are; found if absent, within `min_speakers` and `max_speakers` where
+    /// these are sent.
+    #[schema(minimum = 1, maximum = 100)]
+    num_speakers: Option<u32>,
+    #[schema(minimum = 1, maximum = 100)]
+    min_speakers: Option<u32>,
+    #[schema(minimum = 1, maximum = 100)]
+    max_speakers: Option<u32>,
 }
 
 /// The form's fields, checked.
@@ -102,12 +117,13 @@ pub(super) struct Fields {
     pub request: Request,
     pub shape: Shape,
     pub stream: bool,
+    /// How many speakers there are, with [`Format::Diarized`].
+    pub speakers: Speakers,
 }
 
 impl Fields {
     /// Reads the text fields.
     pub fn read(values: &Values, task: Task, default: &Option<String>) -> Result<Fields, ApiError> {
-        refuse(values)?;
         let format = values.last(&["response_format"]).map_or(Ok(Format::Json), format)?;
         let mut shape = Shape::new(format, task);
         granularities(values, &mut shape)?;
@@ -123,25 +139,22 @@ impl Fields {
             prompt: values.text(&["prompt", "initial_prompt"], MAX_PROMPT)?,
             hotwords: decoding::hotwords(values)?,
             prefix: values.text(&["prefix"], MAX_PROMPT)?,
-            // What is left out around doubtful words is known by their times.
-            words: shape.words || decoding.hallucination_silence.is_some(),
+            // What is left out around doubtful words is known by their times, and so is whose they are.
+            words: shape.words || format == Format::Diarized || decoding.hallucination_silence.is_some(),
             logprobs: shape.logprobs,
             chunking,
             decoding,
             ..Request::new(model(named.transpose()?, default)?, task)
         };
-        Ok(Fields { request, shape, stream: values.flag(&["stream"])?.unwrap_or(false) })
+        let speakers = speakers(values, format)?;
+        Ok(Fields { request, shape, stream: values.flag(&["stream"])?.unwrap_or(false), speakers })
     }
 }
 
 fn format(field: Field<'_>) -> Result<Format, ApiError> {
     match Format::named(field.text) {
         Some(format) => Ok(format),
-        None if field.text == "diarized_json" => Err(ApiError::unsupported(
-            "response_format",
-            "`diarized_json` is not supported by this server yet",
-        )),
-        None => Err(field.wrong("one of json, text, srt, verbose_json, vtt")),
+        None => Err(field.wrong("one of json, text, srt, verbose_json, diarized_json, vtt")),
     }
 }
 
@@ -189,13 +202,15 @@ fn language(values: &Values) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Refuses fields that would change the answer and are not honoured.
-fn refuse(values: &Values) -> Result<(), ApiError> {
-    match values.last(&["known_speaker_names", "known_speaker_references"]) {
-        Some(field) => {
-            let message = "speakers are not supported by this server yet";
-            Err(ApiError::unsupported(field.name.to_owned(), message))
+/// How many speakers there are. Fields that say who or how many are for the one format that names them.
+fn speakers(values: &Values, format: Format) -> Result<Speakers, ApiError> {
+    const FIELDS: [&str; 5] =
+        ["known_speaker_names", "known_speaker_references", "num_speakers", "min_speakers", "max_speakers"];
+    match values.last(&FIELDS) {
+        Some(field) if format != Format::Diarized => {
+            let message = format!("`{}` needs `response_format`: `diarized_json`", field.name);
+            Err(ApiError::invalid(field.name.to_owned(), message))
         }
-        None => Ok(()),
+        _ => cast::speakers(values, &["num_speakers"]),
     }
 }

@@ -15,9 +15,11 @@ use axum::response::{IntoResponse, Response};
 use super::described::JsonTranscript;
 use crate::http::form::Form;
 use crate::http::observe::{Deadline, ModelId};
-use crate::http::{ApiError, State, sse};
+use crate::http::{ApiError, State, cast, sse};
+use crate::service::transcript::Format;
 use crate::service::{Context, transcript};
 use crate::types::asr::Task;
+use crate::types::speaker::Cast;
 use form::{Fields, TranscriptionForm};
 use stream::TranscriptEvent;
 
@@ -28,15 +30,25 @@ async fn answer(
     form: Form,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let Fields { request, shape, stream } = fields;
+    let Fields { request, shape, stream, speakers } = fields;
     let request_id = ctx.request_id.clone();
-    let transcription = state.backend().transcribe(ctx, request, form.upload()?).await?;
+    let known = cast::known(&state, &form.values)?;
+    let mut upload = form.upload()?;
+    let cast = match shape.format {
+        Format::Diarized => {
+            let cast = cast::cast(&state, &ctx, upload.again()?, speakers, known).await?;
+            upload.rewind()?;
+            cast
+        }
+        _ => Cast::default(),
+    };
+    let transcription = state.backend().transcribe(ctx, request, upload).await?;
     let model = ModelId(transcription.model.clone());
     let mut response = if stream {
         let limit = state.settings().request_timeout;
-        sse::respond(&state, stream::events(transcription, shape, (deadline, limit), request_id))
+        sse::respond(&state, stream::events(transcription, (shape, cast), (deadline, limit), request_id))
     } else {
-        let text = transcript::write(&transcription.collect().await?, &shape)?;
+        let text = transcript::write(&transcription.collect().await?, &shape, &cast)?;
         ([(CONTENT_TYPE, shape.format.media_type())], text).into_response()
     };
     response.extensions_mut().insert(model);

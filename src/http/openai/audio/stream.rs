@@ -11,10 +11,11 @@ use utoipa::ToSchema;
 use crate::http::observe::Deadline;
 use crate::http::{ApiError, sse};
 use crate::service::transcript::{
-    Format, Logprob, Shape, Usage, VerboseSegment, VerboseWord, logprobs, words,
+    DiarizedSegment, Format, Logprob, Shape, Usage, VerboseSegment, VerboseWord, logprobs, words,
 };
 use crate::service::{Error, Transcription};
 use crate::types::asr::{Delta, Ending, Segment};
+use crate::types::speaker::Cast;
 
 /// An event of a streamed transcript; its `type` says which.
 #[derive(Serialize, ToSchema)]
@@ -22,6 +23,7 @@ use crate::types::asr::{Delta, Ending, Segment};
 pub(crate) enum TranscriptEvent<'a> {
     Delta(TextDelta<'a>),
     Segment(TextSegment<'a>),
+    Spoken(DiarizedSegment),
     Done(TextDone<'a>),
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct TextDone<'a> {
 /// the work.
 pub(super) fn events(
     transcription: Transcription,
-    shape: Shape,
+    (shape, cast): (Shape, Cast),
     (deadline, limit): (Deadline, Duration),
     request_id: String,
 ) -> impl Stream<Item = String> + Send + 'static {
@@ -80,6 +82,8 @@ pub(super) fn events(
         deadline,
         limit,
         shape,
+        cast,
+        segments: 0,
         request_id,
         duration: 0.0,
         text: Text::default(),
@@ -99,6 +103,9 @@ struct Writer {
     deadline: Deadline,
     limit: Duration,
     shape: Shape,
+    cast: Cast,
+    /// Segments by who says them, so far.
+    segments: usize,
     request_id: String,
     duration: f64,
     text: Text,
@@ -153,6 +160,12 @@ impl Writer {
             let logprobs = self.shape.logprobs.then(|| std::mem::take(&mut self.unsent));
             let event = TextDelta { r#type: "transcript.text.delta", delta, logprobs };
             self.ready.push_back(sse::json(&TranscriptEvent::Delta(event))?);
+        }
+        if self.shape.format == Format::Diarized {
+            for spoken in DiarizedSegment::of(segment, &self.cast, self.segments) {
+                self.segments += 1;
+                self.ready.push_back(sse::json(&TranscriptEvent::Spoken(spoken))?);
+            }
         }
         if self.shape.format == Format::Verbose {
             let event = TextSegment {

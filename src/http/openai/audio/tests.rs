@@ -147,7 +147,6 @@ fn wrong_fields_are_named() {
         ("language", "english"),
         ("languages[]", "de,en"),
         ("response_format", "pdf"),
-        ("response_format", "diarized_json"),
         ("prompt", &long),
         ("hotwords", &long),
         ("prefix", &long),

@@ -1,0 +1,229 @@
+//! Voices: who speaks when in a recording, and what a speaker model makes of those who speak.
+
+mod cast;
+mod cluster;
+mod ear;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod who;
+mod windows;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::BoxFuture;
+
+use super::listen::{Wanted, unheard};
+use super::resolve::joined;
+use super::{Context, Error, Service, Upload};
+use crate::audio;
+use crate::engine::Served;
+use crate::engine::handle::Handle;
+use crate::model::speaker::Speaker;
+use crate::types::asr::SAMPLE_RATE;
+use crate::types::model::Kind;
+use crate::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};
+pub use cast::spoken;
+use ear::{Ear, Networks};
+use windows::{Grid, Window};
+
+/// The models that know voices. See [`Service`], which has them.
+pub trait Voices: Send + Sync + 'static {
+    /// The model that embeds voices.
+    ///
+    /// # Errors
+    /// None is installed.
+    fn embedder(&self, ctx: Context) -> BoxFuture<'_, Result<Embedder, Error>>;
+
+    /// What is to be known of a recording of one person: of the whole, or of parts of it, a sample each in order.
+    fn samples(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        parts: Vec<Part>,
+    ) -> BoxFuture<'_, Result<Vec<Sample>, Error>>;
+
+    /// Who speaks when.
+    fn diarize(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        speakers: Speakers,
+    ) -> BoxFuture<'_, Result<Diarization, Error>>;
+}
+
+impl Voices for Service {
+    fn embedder(&self, ctx: Context) -> BoxFuture<'_, Result<Embedder, Error>> {
+        Box::pin(Service::embedder(self, ctx))
+    }
+
+    fn samples(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        parts: Vec<Part>,
+    ) -> BoxFuture<'_, Result<Vec<Sample>, Error>> {
+        Box::pin(Service::samples(self, ctx, upload, parts))
+    }
+
+    fn diarize(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        speakers: Speakers,
+    ) -> BoxFuture<'_, Result<Diarization, Error>> {
+        Box::pin(Service::diarize(self, ctx, upload, speakers))
+    }
+}
+
+impl Service {
+    /// The model that embeds voices.
+    ///
+    /// # Errors
+    /// None is installed, or it cannot be loaded.
+    pub async fn embedder(&self, ctx: Context) -> Result<Embedder, Error> {
+        let handle = self.speaker_model(&ctx).await?;
+        let front = handle.front();
+        Ok(Embedder {
+            model: handle.id().to_owned(),
+            version: front.version.clone(),
+            threshold: front.scale.threshold,
+            strangers: front.scale.strangers,
+        })
+    }
+
+    /// Who speaks when in a recording of any length.
+    ///
+    /// # Errors
+    /// A file that cannot be read as audio; no models; a model that fails.
+    pub async fn diarize(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        speakers: Speakers,
+    ) -> Result<Diarization, Error> {
+        let networks = self.networks(&ctx).await?;
+        let _place = self.place().await?;
+        self.apart(move |wanted, limits| {
+            let heard = hear(networks.clone(), upload, &limits, wanted)?;
+            Ok(heard.who(&networks, speakers))
+        })
+        .await
+    }
+
+    /// What is to be known of a recording of one person: of the whole, or of parts of it.
+    ///
+    /// # Errors
+    /// As [`diarize`](Self::diarize).
+    pub async fn samples(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        parts: Vec<Part>,
+    ) -> Result<Vec<Sample>, Error> {
+        let networks = self.networks(&ctx).await?;
+        let _place = self.place().await?;
+        self.apart(move |wanted, limits| {
+            let again = upload.again()?;
+            let heard = hear(networks.clone(), upload, &limits, wanted)?;
+            let found = heard.who(&networks, Speakers::default());
+            sample::samples(&networks, &found, again, &limits, &parts, wanted)
+        })
+        .await
+    }
+
+    async fn place(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
+        let place = self.recordings.clone().acquire_owned().await;
+        place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })
+    }
+
+    /// Works on a thread that may wait, until it is done or nobody waits for it.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AtomicBool, audio::Limits) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let still_wanted = wanted.0.clone();
+        joined(tokio::task::spawn_blocking(move || work(&still_wanted, limits)).await)?
+    }
+
+    async fn speaker_model(&self, ctx: &Context) -> Result<Handle<Speaker>, Error> {
+        self.first(ctx, Kind::Speaker, "knowing voices", "campplus").await
+    }
+
+    async fn networks(&self, ctx: &Context) -> Result<Networks, Error> {
+        let segment =
+            self.first(ctx, Kind::Segment, "telling speakers apart", "pyannote-segmentation").await?;
+        Ok(Networks { segment, speaker: self.speaker_model(ctx).await? })
+    }
+
+    /// The first installed model of a kind, for `what`; where there is none, a word of one that could be.
+    async fn first<M: Served>(
+        &self,
+        ctx: &Context,
+        kind: Kind,
+        what: &str,
+        pull: &str,
+    ) -> Result<Handle<M>, Error> {
+        match self.engine.models().iter().find(|model| model.kind == kind) {
+            Some(model) => self.installed(ctx, &model.id).await,
+            None => {
+                let kind = kind.as_str();
+                let reason =
+                    format!("{what} needs a {kind} model and none is installed: run `stentor pull {pull}`");
+                Err(Error::Unavailable { reason })
+            }
+        }
+    }
+}
+
+/// A recording as the networks heard it.
+struct Heard {
+    windows: Vec<Window>,
+    grid: Grid,
+    seconds: f64,
+}
+
+impl Heard {
+    fn who(&self, networks: &Networks, speakers: Speakers) -> Diarization {
+        let merge = networks.speaker.front().scale.merge;
+        who::who(&self.windows, &self.grid, merge, speakers, self.seconds)
+    }
+}
+
+/// Decodes a file and has the networks hear it as it goes on.
+fn hear(
+    networks: Networks,
+    upload: Upload,
+    limits: &audio::Limits,
+    wanted: &AtomicBool,
+) -> Result<Heard, Error> {
+    let mut ear = Ear::new(networks);
+    let grid = ear.grid();
+    read(upload, limits, wanted, &mut |samples| ear.push(samples))?;
+    let seconds = ear.count() as f64 / f64::from(SAMPLE_RATE);
+    Ok(Heard { windows: ear.finish()?, grid, seconds })
+}
+
+/// Decodes a file into `take`, until that fails or nobody wants it.
+fn read(
+    upload: Upload,
+    limits: &audio::Limits,
+    wanted: &AtomicBool,
+    take: &mut dyn FnMut(&[f32]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut failed = None;
+    let mut push = |samples: &[f32]| {
+        failed = take(samples).err();
+        let goes_on = failed.is_none() && wanted.load(Ordering::Relaxed);
+        goes_on.then_some(()).ok_or(audio::Stop)
+    };
+    let decoded = audio::decode(upload.file, upload.name.as_deref(), limits, &mut push);
+    match failed {
+        Some(error) => Err(error),
+        None => decoded.map(drop).map_err(unheard),
+    }
+}
