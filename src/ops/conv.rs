@@ -136,7 +136,7 @@ pub fn conv_relu(x: &Tensor, layer: &Conv) -> Result<Tensor> {
 /// `max(conv(x) + bias + beside, 0)`; otherwise as [`conv`].
 ///
 /// # Errors
-/// As [`conv`]; a `beside` of another shape than the output or, on the CPU, outputs that 16 does not divide.
+/// As [`conv`]; a `beside` of another shape than the output.
 pub fn conv_add_relu(x: &Tensor, layer: &Conv, beside: &Tensor) -> Result<Tensor> {
     apply(x, layer, Some(beside), Activation::Relu)
 }
@@ -156,10 +156,13 @@ fn apply(x: &Tensor, layer: &Conv, onto: Option<&Tensor>, activation: Activation
     let Weights::Packed(weights, bias) = &layer.weights else {
         return composed(x, layer, (times_out, freqs_out), onto, activation);
     };
+    if let Some(onto) = onto
+        && !layer.outputs.is_multiple_of(PANEL)
+    {
+        // The product adds to whole panels only.
+        return activated((apply(x, layer, None, Activation::None)? + onto)?, activation);
+    }
     let mut out = match onto {
-        Some(_) if layer.outputs % PANEL != 0 => {
-            bail!("conv: {} channels beside others, 16 must divide them", layer.outputs)
-        }
         Some(onto) => cpu::with(onto, "conv: beside", |onto| Ok(onto.to_vec()))?,
         // SAFETY: the tasks of `run` cover all times and each writes all its places.
         None => unsafe { par::uninit(times_out * freqs_out * layer.outputs) },
@@ -330,6 +333,10 @@ fn composed(
     if let Some(onto) = onto {
         y = (y + onto)?;
     }
+    activated(y, activation)
+}
+
+fn activated(y: Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::None => Ok(y),
         Activation::Gelu => y.gelu_erf(),

@@ -1,4 +1,4 @@
-//! The exact GELU, a vector at a time.
+//! The exact GELU and powers of e, a vector at a time.
 
 #![allow(unsafe_code)]
 
@@ -25,6 +25,26 @@ dispatch! {
     /// # Safety
     /// `x` and `out` are valid for `n` values and do not overlap.
     unsafe fn gelu_run(x: *const f32, out: *mut f32, n: usize) = gelu_generic
+}
+
+/// # Safety
+/// The processor has `S`; `x` is valid for `n` values that nothing else uses.
+#[inline(always)]
+unsafe fn exp_generic<S: Simd>(x: *mut f32, n: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { simd::map_in_place::<S>(std::slice::from_raw_parts_mut(x, n), simd::Exp) }
+}
+
+dispatch! {
+    /// # Safety
+    /// `x` is valid for `n` values that nothing else uses.
+    unsafe fn exp_run(x: *mut f32, n: usize) = exp_generic
+}
+
+/// `e^x` of every value, on this thread; 0 below -87.7.
+pub(crate) fn exp_in_place(x: &mut [f32]) {
+    // SAFETY: the values are this call's alone.
+    unsafe { exp_run(x.as_mut_ptr(), x.len()) }
 }
 
 /// `x/2 (1 + erf(x/√2))`, the exact GELU (Hendrycks and Gimpel, 2016; not the tanh form), any shape.

@@ -11,6 +11,7 @@ use candle_core::DType;
 
 pub(crate) mod amx;
 pub mod argmax;
+pub mod attended;
 pub mod attention;
 pub mod codes;
 pub mod conv;
@@ -27,6 +28,7 @@ pub mod layer_norm;
 pub mod limits;
 pub mod linear;
 pub mod lstm;
+pub mod mirror;
 mod multi;
 pub mod paged;
 pub(crate) mod par;
@@ -42,6 +44,7 @@ pub mod time;
 pub mod unfold;
 
 pub use argmax::{argmax, argmax_rows};
+pub use attended::attended;
 pub use attention::{Mask, attention, attention_varlen};
 pub use conv::{Conv, Moves, conv, conv_add_relu, conv_relu};
 pub use cross::{CrossCache, Span};
@@ -52,6 +55,7 @@ pub use layer_norm::{add_layer_norm, add_then_layer_norm, layer_norm};
 pub use limits::{Limits, limits};
 pub use linear::{Linear, linear, linear_gelu, linear_relu};
 pub use lstm::{Lstm, LstmState, lstm};
+pub use mirror::mirrored;
 pub use paged::{KvCache, KvType, Projection, Rows, Sight, SteadyStep, Step, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Input, Packer, QEmbedding, QLinear, QWeight};
@@ -59,7 +63,9 @@ pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
 pub use softmax::softmax;
-pub use time::{Affine, instance_norm, joined_relu, max_pool, mean_and_deviation, run_means, scale_runs};
+pub use time::{
+    Affine, Variance, affine, instance_norm, joined_relu, max_pool, mean_and_deviation, run_means, scale_runs,
+};
 pub use unfold::unfold;
 
 /// Makes ready what a device's kernels need before a model is loaded on it: those of a GPU are compiled for it, the first

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 /// Work below this many nanoseconds is not worth waking a thread for.
-const WORTH_A_THREAD_NS: f64 = 15_000.0;
+pub(crate) const WORTH_A_THREAD_NS: f64 = 15_000.0;
 
 /// Threads that share the work of one op.
 pub(crate) fn threads() -> usize {

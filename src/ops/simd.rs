@@ -331,6 +331,18 @@ impl Map for Gelu {
     }
 }
 
+/// [`exp`].
+#[derive(Clone, Copy)]
+pub(crate) struct Exp;
+
+impl Map for Exp {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe { exp::<S>(v) }
+    }
+}
+
 /// Multiplication by a number.
 #[derive(Clone, Copy)]
 pub(crate) struct Times(pub(crate) f32);
@@ -460,17 +472,6 @@ mod tests {
         // SAFETY: `every_set` calls with sets that the processor has.
         unsafe { map_in_place::<S>(&mut x, f) };
         x
-    }
-
-    #[derive(Clone, Copy)]
-    struct Exp;
-
-    impl Map for Exp {
-        #[inline(always)]
-        unsafe fn apply<S: Simd>(self, v: S::V) -> S::V {
-            // SAFETY: the caller's contract.
-            unsafe { exp::<S>(v) }
-        }
     }
 
     #[test]

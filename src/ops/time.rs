@@ -97,23 +97,34 @@ pub fn scale_runs(x: &Tensor, scales: &Tensor, run: usize) -> Result<Tensor> {
     cpu::tensor(out, (time, channels))
 }
 
-/// Mean and standard deviation of every channel of `(time, channels)`, one after the other: `(1, 2 channels)`. The variance
-/// is that of a sample (divided by one less than the rows) and, of one row, zero.
+/// Which variance a deviation is the root of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Variance {
+    /// Of a sample (divided by one less than the rows; of one row, zero), with so much added.
+    Sample { added: f64 },
+    /// Of all there is (divided by the rows), but at least so much.
+    Whole { least: f64 },
+}
+
+/// Mean and standard deviation of every channel of `(time, channels)`, one after the other: `(1, 2 channels)`.
 ///
 /// # Errors
 /// No values; on the CPU, an `x` that is not contiguous.
-pub fn mean_and_deviation(x: &Tensor) -> Result<Tensor> {
+pub fn mean_and_deviation(x: &Tensor, variance: Variance) -> Result<Tensor> {
     let (time, channels) = rows(x, "mean_and_deviation")?;
-    let freedom = (time - 1).max(1) as f64;
+    let (count, added, least) = match variance {
+        Variance::Sample { added } => ((time - 1).max(1) as f64, added, 0.0),
+        Variance::Whole { least } => (time as f64, 0.0, least),
+    };
     if !cpu::fused(&[x]) {
         let mean = x.mean_keepdim(0)?;
-        let variance = (x.broadcast_sub(&mean)?.sqr()?.sum_keepdim(0)? / freedom)?;
-        return Tensor::cat(&[mean, variance.sqrt()?], 1);
+        let variance = (x.broadcast_sub(&mean)?.sqr()?.sum_keepdim(0)? / count)?;
+        return Tensor::cat(&[mean, (variance + added)?.maximum(least)?.sqrt()?], 1);
     }
     let out = cpu::with(x, "mean_and_deviation", |x| {
         let mut out = means(x, channels);
         let spread = spread(x, &out);
-        out.extend(spread.into_iter().map(|s| (s / freedom).sqrt() as f32));
+        out.extend(spread.into_iter().map(|s| (s / count + added).max(least).sqrt() as f32));
         Ok(out)
     })?;
     cpu::tensor(out, (1, 2 * channels))
@@ -184,17 +195,14 @@ pub fn instance_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, slope: f32) -> 
         let shift = bias.iter().zip(&means).zip(&scale).map(|((b, m), s)| b - m * s);
         Ok((scale.clone(), shift.collect::<Vec<f32>>()))
     })?;
-    let out =
-        cpu::with(x, "instance_norm", |x| Ok(scaled(x, &affine, |v| if v < 0.0 { v * slope } else { v })))?;
+    let out = cpu::with(x, "instance_norm", |x| {
+        Ok(scaled(x, &affine.0, &affine.1, |v| if v < 0.0 { v * slope } else { v }))
+    })?;
     cpu::tensor(out, (time, channels))
 }
 
 /// `f` of every value times its channel's scale and with its shift.
-fn scaled(
-    x: &[f32],
-    (scale, shift): &(Vec<f32>, Vec<f32>),
-    f: impl Fn(f32) -> f32 + Sync + Send,
-) -> Vec<f32> {
+fn scaled(x: &[f32], scale: &[f32], shift: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
     let mut out = x.to_vec();
     par::rows_mut(&mut out, scale.len(), NS_A_VALUE, |_, part| {
         for row in part.chunks_exact_mut(scale.len()) {
@@ -239,6 +247,26 @@ impl Affine {
     pub fn bytes(&self) -> usize {
         2 * self.scale.elem_count() * self.scale.dtype().size_in_bytes()
     }
+}
+
+/// Every channel of `(time, channels)` scaled and shifted.
+///
+/// # Errors
+/// Channels that are not those of `by`; on the CPU, what is not contiguous.
+pub fn affine(x: &Tensor, by: &Affine) -> Result<Tensor> {
+    let (time, channels) = rows(x, "affine")?;
+    if by.scale.dims() != [channels] {
+        bail!("affine: {channels} channels, {:?} are scaled", by.scale.shape());
+    }
+    if !cpu::fused(&[x, &by.scale, &by.shift]) {
+        return x.broadcast_mul(&by.scale)?.broadcast_add(&by.shift);
+    }
+    let out = cpu::with(x, "affine", |x| {
+        cpu::with(&by.scale, "affine: scale", |scale| {
+            cpu::with(&by.shift, "affine: shift", |shift| Ok(scaled(x, scale, shift, |v| v)))
+        })
+    })?;
+    cpu::tensor(out, (time, channels))
 }
 
 /// Parts `(time, channels_i)` side by side, scaled, shifted, and nothing below zero: `(time, channels)`. On the CPU in one

@@ -112,6 +112,8 @@ pub enum Features {
     /// Kaldi's, of samples times `scale`: 1 as they are, 32,768 as whole numbers of 16 bits. It matters where it is quiet:
     /// energies have a floor.
     Kaldi { window: Window, scale: f32 },
+    /// SpeechBrain's: decibels, at most 80 below the loudest of the recording; frames are centred on their time.
+    SpeechBrain,
 }
 
 /// What one speaker says at a stretch.

@@ -8,6 +8,14 @@ use crate::ops::{Affine, Conv, Linear, Moves};
 /// What PyTorch adds to a variance.
 const EPSILON: f64 = 1e-5;
 
+/// What is behind a product.
+pub(super) enum Behind {
+    Nothing,
+    /// A number a channel, of its own name with `.bias`.
+    Bias,
+    Norm(Affine),
+}
+
 /// Reads the layers of one checkpoint. Names are without `.weight` and the like.
 pub(super) struct Layers<'a> {
     pub file: &'a Checkpoint,
@@ -41,25 +49,43 @@ impl Layers<'_> {
         }
     }
 
-    /// The batch normalisation `name`, with or without a learnt scale.
+    /// A weight of this shape, whose first dimension is its outputs, and its bias.
+    pub fn weight_and_bias(&self, name: &str, shape: &[usize]) -> Result<(Tensor, Tensor), Error> {
+        let outputs = shape.first().copied().unwrap_or(0);
+        Ok((
+            self.tensor(&format!("{name}.weight"), shape)?,
+            self.tensor(&format!("{name}.bias"), &[outputs])?,
+        ))
+    }
+
+    /// The batch normalisation `name`.
     pub fn norm(&self, name: &str, channels: usize) -> Result<Affine, Error> {
-        let get = |end: &str| self.tensor(&format!("{name}.{end}"), &[channels]);
-        let (mean, variance) = (get("running_mean")?, get("running_var")?);
+        let (weight, bias) = self.weight_and_bias(name, &[channels])?;
+        let (mean, deviation) = self.mean_and_deviation(name, channels)?;
         let affine = || {
-            let deviation = (variance.maximum(0f64)? + EPSILON)?.sqrt()?;
-            let (scale, shift) = if self.has(&format!("{name}.weight")) {
-                let scale = (get("weight").map_err(candle_core::Error::wrap)? / &deviation)?;
-                let bias = get("bias").map_err(candle_core::Error::wrap)?;
-                let shift = (bias - (&mean * &scale)?)?;
-                (scale, shift)
-            } else {
-                let scale = deviation.recip()?;
-                let shift = (&mean * &scale)?.neg()?;
-                (scale, shift)
-            };
+            let scale = (weight / &deviation)?;
+            let shift = (bias - (&mean * &scale)?)?;
             Affine::new(scale, shift)
         };
         affine().map_err(|e| self.failed(name, e))
+    }
+
+    /// The batch normalisation `name`, to which no scale and shift were learnt.
+    pub fn plain_norm(&self, name: &str, channels: usize) -> Result<Affine, Error> {
+        let (mean, deviation) = self.mean_and_deviation(name, channels)?;
+        let affine = || {
+            let scale = deviation.recip()?;
+            let shift = (&mean * &scale)?.neg()?;
+            Affine::new(scale, shift)
+        };
+        affine().map_err(|e| self.failed(name, e))
+    }
+
+    fn mean_and_deviation(&self, name: &str, channels: usize) -> Result<(Tensor, Tensor), Error> {
+        let mean = self.tensor(&format!("{name}.running_mean"), &[channels])?;
+        let variance = self.tensor(&format!("{name}.running_var"), &[channels])?;
+        let deviation = || (variance.maximum(0f64)? + EPSILON)?.sqrt();
+        Ok((mean, deviation().map_err(|e| self.failed(name, e))?))
     }
 
     /// A convolution of `(outputs, inputs, times, freqs)` without a bias, with the batch normalisation behind it.
@@ -84,19 +110,17 @@ impl Layers<'_> {
         }
     }
 
-    /// A product of `(outputs, inputs)`, kept as a convolution of one tap, with the batch normalisation behind it.
-    pub fn linear(&self, name: &str, shape: [usize; 2], norm: Option<&str>) -> Result<Linear, Error> {
+    /// A product of `(outputs, inputs)`, kept as a convolution of one tap, with what is behind it.
+    pub fn linear(&self, name: &str, shape: [usize; 2], behind: &Behind) -> Result<Linear, Error> {
         let weight = self.tensor(&format!("{name}.weight"), &[shape[0], shape[1], 1])?;
         let flat = weight.reshape((shape[0], shape[1]));
         let flat = flat.map_err(|e| self.failed(name, e))?;
-        let bias = format!("{name}.bias");
-        let built = match norm {
-            Some(norm) => {
-                let norm = self.norm(norm, shape[0])?;
-                folded(&flat, &norm).and_then(|weight| Linear::new(&weight, Some(norm.shift())))
+        let built = match behind {
+            Behind::Nothing => Linear::new(&flat, None),
+            Behind::Bias => Linear::new(&flat, Some(&self.tensor(&format!("{name}.bias"), &[shape[0]])?)),
+            Behind::Norm(norm) => {
+                folded(&flat, norm).and_then(|weight| Linear::new(&weight, Some(norm.shift())))
             }
-            None if self.has(&bias) => Linear::new(&flat, Some(&self.tensor(&bias, &[shape[0]])?)),
-            None => Linear::new(&flat, None),
         };
         built.map_err(|e| self.failed(name, e))
     }

@@ -49,24 +49,33 @@ proptest! {
         let (w, b) = (noise(channels, 2), noise(channels, 3));
         let x = tensor(&values, (time, channels));
         let (mut stats, mut normed) = (vec![0f32; 2 * channels], vec![0f32; values.len()]);
+        let (mut whole, mut scaled) = (vec![0f32; 2 * channels], vec![0f32; values.len()]);
         for c in 0..channels {
             let column = column(&values, channels, c);
             let mean = column.iter().sum::<f64>() / time as f64;
             let spread: f64 = column.iter().map(|v| (v - mean) * (v - mean)).sum();
             stats[c] = mean as f32;
-            stats[channels + c] = (spread / (time - 1).max(1) as f64).sqrt() as f32;
+            stats[channels + c] = (spread / (time - 1).max(1) as f64 + 0.5).sqrt() as f32;
+            whole[c] = mean as f32;
+            whole[channels + c] = (spread / time as f64).max(0.5).sqrt() as f32;
             for (t, v) in column.iter().enumerate() {
                 let y = (v - mean) / (spread / time as f64 + 1e-5).sqrt() * f64::from(w[c]) + f64::from(b[c]);
                 normed[t * channels + c] = (if y < 0.0 { y * 0.01 } else { y }) as f32;
+                scaled[t * channels + c] = (v * f64::from(w[c]) + f64::from(b[c])) as f32;
             }
         }
         let all = || {
             let vector = |v: &[f32]| Tensor::from_slice(v, channels, &Device::Cpu).unwrap();
             let normed = instance_norm(&x, &vector(&w), &vector(&b), 0.01).unwrap();
-            (flat(&mean_and_deviation(&x).unwrap()), flat(&normed))
+            let scaled = affine(&x, &Affine::new(vector(&w), vector(&b)).unwrap()).unwrap();
+            let of = |variance| flat(&mean_and_deviation(&x, variance).unwrap());
+            let (sample, all) = (of(Variance::Sample { added: 0.5 }), of(Variance::Whole { least: 0.5 }));
+            (sample, all, flat(&normed), flat(&scaled))
         };
-        for (got, norm) in [all(), composed(all)] {
-            assert_close(&got, &stats, 2e-5);
+        for (sample, all, norm, linear) in [all(), composed(all)] {
+            assert_close(&sample, &stats, 2e-5);
+            assert_close(&all, &whole, 2e-5);
+            assert_close(&linear, &scaled, 1e-6);
             // One row is its own mean: nothing of it is left but what rounding leaves.
             assert_close(&norm, &normed, if time < 3 { 1e-2 } else { 1e-4 });
         }
@@ -99,8 +108,8 @@ proptest! {
         let parts: Vec<Tensor> =
             widths.iter().enumerate().map(|(i, w)| tensor(&noise(time * w, i as u64), (time, *w))).collect();
         let vector = |seed: u64| Tensor::from_vec(noise(channels, seed), channels, &Device::Cpu).unwrap();
-        let affine = Affine::new(vector(8), vector(9)).unwrap();
-        let all = || flat(&joined_relu(&parts, &affine).unwrap());
+        let by = Affine::new(vector(8), vector(9)).unwrap();
+        let all = || flat(&joined_relu(&parts, &by).unwrap());
         let got = all();
         assert_close(&got, &composed(all), 1e-6);
         let first = flat(&parts[0])[0] * noise(channels, 8)[0] + noise(channels, 9)[0];
@@ -116,6 +125,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(max_pool(&x, 4, false).is_err() && max_pool(&x, 0, false).is_err());
     let one = Tensor::from_slice(&[1f32], 1, &Device::Cpu).unwrap();
     assert!(instance_norm(&x, &one, &one, 0.0).is_err());
-    let affine = Affine::new(one.clone(), one).unwrap();
-    assert!(joined_relu(&[x], &affine).is_err() && joined_relu(&[], &affine).is_err());
+    let by = Affine::new(one.clone(), one).unwrap();
+    assert!(affine(&x, &by).is_err());
+    assert!(joined_relu(&[x], &by).is_err() && joined_relu(&[], &by).is_err());
 }

@@ -20,10 +20,10 @@ mod tests;
 use candle_core::{Device, Tensor};
 
 use self::front::Front;
-use super::layers::Layers;
+use super::layers::{Behind, Layers};
 use super::{BINS, Built, Encoder, Error};
 use crate::model::weights::Checkpoint;
-use crate::ops::{self, Affine, Conv, Linear, Moves};
+use crate::ops::{self, Affine, Conv, Linear, Moves, Variance};
 
 /// Layers, and dilation of their convolutions, of each block.
 const BLOCKS: [(usize, usize); 3] = [(12, 1), (24, 2), (16, 2)];
@@ -78,14 +78,14 @@ pub fn load(file: &Checkpoint, device: &Device) -> Result<Built, Error> {
         blocks.push(block(&layers, at + 1, channels, count, dilation)?);
         channels = (channels + count * GROWTH) / 2;
     }
-    let norm = "xvector.dense.nonlinear.batchnorm";
+    let norm = layers.plain_norm("xvector.dense.nonlinear.batchnorm", dimensions)?;
     let last = layers.tensor("xvector.dense.linear.weight", &[dimensions, 2 * channels, 1])?;
     let network = Campplus {
         front: Front::load(&layers)?,
         first,
         blocks,
         last: layers.norm("xvector.out_nonlinear.batchnorm", channels)?,
-        dense: layers.linear("xvector.dense.linear", [dimensions, 2 * channels], Some(norm))?,
+        dense: layers.linear("xvector.dense.linear", [dimensions, 2 * channels], &Behind::Norm(norm))?,
     };
     Ok(Built { encoder: Box::new(network), last })
 }
@@ -101,14 +101,15 @@ fn block(
         let inputs = channels + i * GROWTH;
         let name = |end: &str| format!("xvector.block{at}.tdnnd{}.{end}", i + 1);
         let moves = Moves { pad: (dilation, 0), dilation, ..Moves::PLAIN };
+        let norm = Behind::Norm(layers.norm(&name("nonlinear2.batchnorm"), WIDE)?);
         let local = layers.tensor(&name("cam_layer.linear_local.weight"), &[GROWTH, WIDE, 3])?;
         Ok::<_, Error>(Layer {
             norm: layers.norm(&name("nonlinear1.batchnorm"), inputs)?,
-            wide: layers.linear(&name("linear1"), [WIDE, inputs], Some(&name("nonlinear2.batchnorm")))?,
+            wide: layers.linear(&name("linear1"), [WIDE, inputs], &norm)?,
             local: layers.conv_over_time(&local, None, moves)?,
             mask: (
-                layers.linear(&name("cam_layer.linear1"), [MASK, WIDE], None)?,
-                layers.linear(&name("cam_layer.linear2"), [GROWTH, MASK], None)?,
+                layers.linear(&name("cam_layer.linear1"), [MASK, WIDE], &Behind::Bias)?,
+                layers.linear(&name("cam_layer.linear2"), [GROWTH, MASK], &Behind::Bias)?,
             ),
         })
     };
@@ -116,7 +117,7 @@ fn block(
     Ok(Block {
         layers: (0..count).map(layer).collect::<Result<_, _>>()?,
         norm: layers.norm(&format!("xvector.transit{at}.nonlinear.batchnorm"), all)?,
-        half: layers.linear(&format!("xvector.transit{at}.linear"), [all / 2, all], None)?,
+        half: layers.linear(&format!("xvector.transit{at}.linear"), [all / 2, all], &Behind::Nothing)?,
     })
 }
 
@@ -158,7 +159,8 @@ impl Encoder for Campplus {
             x = block.forward(x)?;
         }
         let x = ops::joined_relu(&[x], &self.last)?;
-        ops::linear(&ops::mean_and_deviation(&x)?, &self.dense)
+        let stats = ops::mean_and_deviation(&x, Variance::Sample { added: 0.0 })?;
+        ops::linear(&stats, &self.dense)
     }
 
     fn bytes(&self) -> usize {
