@@ -37,7 +37,7 @@ pub struct Kept {
     pub bytes: u64,
     /// Unix seconds.
     pub created: u64,
-    /// What its client keeps it for, `user_data` or such; `job` is what the server keeps for a job of its own.
+    /// What its client keeps it for, `user_data` or such; `job` and `speaker` are the server's own.
     pub purpose: String,
     /// Unix seconds; `None`: until it is deleted.
     #[serde(default)]
@@ -128,9 +128,14 @@ impl Files {
         let filter = purpose.map(|purpose| Filter::is("purpose", purpose));
         let mut all: Vec<Kept> = self.points.records(&KEPT, filter, MOST).await?;
         let now = now();
-        all.retain(|kept| kept.purpose != JOB && kept.expires.is_none_or(|expires| expires > now));
+        all.retain(|kept| !kept.is_own() && kept.expires.is_none_or(|expires| expires > now));
         all.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
         Ok(all)
+    }
+
+    /// The files that the server keeps for a purpose of its own.
+    pub(super) async fn own(&self, purpose: &str) -> Result<Vec<Kept>, Error> {
+        self.points.records(&KEPT, Some(Filter::is("purpose", purpose)), MOST).await
     }
 
     /// What a file holds.
@@ -173,8 +178,16 @@ impl Files {
     }
 }
 
-/// The purpose of files that the server keeps for jobs.
+/// The purposes of files that the server keeps for itself: for jobs, and recordings of speakers.
 pub const JOB: &str = "job";
+pub const SPEAKER: &str = "speaker";
+
+impl Kept {
+    /// Whether the server keeps it for itself, and not for whoever left it.
+    pub fn is_own(&self) -> bool {
+        [JOB, SPEAKER].contains(&self.purpose.as_str())
+    }
+}
 
 fn absent(error: io::Error) -> io::Result<()> {
     if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }

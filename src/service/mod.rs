@@ -21,6 +21,7 @@ pub mod responses;
 #[cfg(test)]
 mod rows_tests;
 pub mod runs;
+pub mod speakers;
 mod tokenize;
 mod transcribe;
 pub mod transcript;

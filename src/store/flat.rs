@@ -5,6 +5,9 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::ops::dot;
 
+/// The product of two vectors; of two of length 1 the cosine of their angle.
+pub use crate::ops::dot::dot;
+
 /// Rows of one length.
 #[derive(Debug)]
 pub struct Flat {

@@ -15,7 +15,7 @@ use super::page::{Page, PageAsked};
 use crate::http::form::Form;
 use crate::http::{ApiError, State};
 use crate::service::Error;
-use crate::service::files::{JOB, Kept};
+use crate::service::files::Kept;
 
 /// Files of one page.
 const MOST: usize = 10_000;
@@ -102,7 +102,7 @@ pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Api
 
 /// The server's own files are none of its callers'.
 pub(super) async fn kept(state: &State, id: &str) -> Result<Kept, ApiError> {
-    let kept = state.files().get(id).await?.filter(|kept| kept.purpose != JOB);
+    let kept = state.files().get(id).await?.filter(|kept| !kept.is_own());
     kept.ok_or_else(|| Error::Missing { what: "file", id: id.chars().take(128).collect() }.into())
 }
 
