@@ -21,6 +21,7 @@ use crate::service::files::{self, Files};
 use crate::service::jobs::Jobs;
 use crate::service::points::Points;
 use crate::service::responses::{self, Responses};
+use crate::service::speakers::{self, Book};
 use crate::service::{self, Service};
 use crate::types::model::{Format, Installed, Kind};
 
@@ -292,7 +293,13 @@ fn stored(config: &Config) -> Result<http::Stored, Error> {
     let files = Files::open(&config.home.join("files"), points.clone(), limits)
         .map_err(|source| Error::Io { action: "open the folder of files in the home folder", source })?;
     let jobs = Jobs::new(points.clone(), files.clone(), config.jobs.keep);
-    Ok(http::Stored { responses: responses(config)?, points, files, jobs })
+    let book = Book::open(points.clone(), files.clone(), book_options(config))?;
+    Ok(http::Stored { responses: responses(config)?, points, files, jobs, book })
+}
+
+/// How the book of speakers is kept.
+pub fn book_options(config: &Config) -> speakers::Options {
+    speakers::Options { keep_audio: config.speakers.keep_audio }
 }
 
 fn service_options(config: &Config, default_chat: Option<String>) -> service::Options {

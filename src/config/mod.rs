@@ -69,6 +69,7 @@ pub struct Config {
     pub responses: Responses,
     pub files: Files,
     pub jobs: Jobs,
+    pub speakers: Speakers,
     pub device: Device,
     /// Keys given in the environment, hashed as soon as they were read.
     env_keys: Vec<ApiKey>,
@@ -159,6 +160,13 @@ pub struct Files {
 pub struct Jobs {
     /// How long what came of a job is kept.
     pub keep: Duration,
+}
+
+/// Speakers who are known by voice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speakers {
+    /// Whether their recordings are kept, so that another speaker model can embed them anew.
+    pub keep_audio: bool,
 }
 
 /// How much of the machine to use.
@@ -337,6 +345,7 @@ impl Config {
             responses: Responses { keep: 10_000, keep_bytes: 1 << 30 },
             files: Files { keep_bytes: 16 << 30 },
             jobs: Jobs { keep: Duration::from_secs(7 * 24 * 3600) },
+            speakers: Speakers { keep_audio: false },
             device: Device { kind: DeviceKind::Auto, memory_budget_bytes: None, threads: None },
             env_keys: Vec::new(),
             origins: BTreeMap::new(),

@@ -23,6 +23,7 @@ mod realtime;
 mod routes;
 mod server;
 mod snapshots;
+mod speakers;
 mod speech;
 mod sse;
 mod system;
@@ -56,6 +57,7 @@ use crate::service::rag::{self, Models, Rag};
 use crate::service::remote::{self, Remote};
 use crate::service::responses::Responses;
 use crate::service::runs::Runs;
+use crate::service::speakers::Book;
 use crate::service::vector_stores::VectorStores;
 use crate::types::key::ApiKey;
 
@@ -151,6 +153,8 @@ pub struct Stored {
     /// Files that callers left.
     pub files: Files,
     pub jobs: Jobs,
+    /// Speakers who are known by voice.
+    pub book: Book,
 }
 
 struct Shared {
@@ -222,6 +226,7 @@ impl State {
     pub async fn sweep(&self) -> Result<(), service::Error> {
         self.jobs().sweep().await?;
         self.runs().sweep(self.jobs().kept().as_secs_f64()).await?;
+        self.book().sweep().await?;
         self.files().sweep().await
     }
 
@@ -243,6 +248,10 @@ impl State {
 
     fn jobs(&self) -> &Jobs {
         &self.0.stored.jobs
+    }
+
+    fn book(&self) -> &Book {
+        &self.0.stored.book
     }
 
     /// Who does jobs.

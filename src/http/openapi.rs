@@ -6,11 +6,13 @@ use utoipa::{Modify, OpenApi};
 
 use super::openai::responses::{self, stored};
 use super::openai::{audio, chat, completions, embeddings, files, models, rerank, tokenize, vector_stores};
-use super::paneas::asr;
-use super::pmx::jobs::{of_parse, of_transcribe};
-use super::pmx::{docs, index, parse, points, query, runs, transcribe};
+use super::paneas::{asr, diar};
+use super::pmx::jobs::{of_diarize, of_enroll, of_identify, of_parse, of_transcribe};
+use super::pmx::{
+    diarize, docs, identify, index, parse, points, query, runs, speakers as pmx_speakers, transcribe,
+};
 use super::realtime;
-use super::{Access, librechat, routes, snapshots, system};
+use super::{Access, librechat, routes, snapshots, speakers, system};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -44,6 +46,15 @@ use super::{Access, librechat, routes, snapshots, system};
         vector_stores::batches::retrieve,
         vector_stores::batches::cancel,
         vector_stores::batches::list,
+        speakers::list,
+        speakers::enrol::create,
+        speakers::retrieve,
+        speakers::update,
+        speakers::delete,
+        speakers::enrol::add,
+        speakers::merge,
+        speakers::identify::identify,
+        speakers::identify::verify,
         rerank::create,
         rerank::create_either,
         audio::transcribe,
@@ -55,11 +66,29 @@ use super::{Access, librechat, routes, snapshots, system};
         tokenize::tokenize,
         tokenize::detokenize,
         asr::create,
+        diar::create,
         realtime::paneas::connect,
         transcribe::create,
         of_transcribe::create,
         of_transcribe::retrieve,
         of_transcribe::cancel,
+        diarize::create,
+        of_diarize::create,
+        of_diarize::retrieve,
+        of_diarize::cancel,
+        identify::create,
+        of_identify::create,
+        of_identify::retrieve,
+        of_identify::cancel,
+        pmx_speakers::list,
+        pmx_speakers::list_bare,
+        pmx_speakers::enroll,
+        pmx_speakers::retrieve,
+        pmx_speakers::change,
+        pmx_speakers::delete,
+        of_enroll::create,
+        of_enroll::retrieve,
+        of_enroll::cancel,
         of_parse::create,
         of_parse::retrieve,
         of_parse::cancel,
@@ -115,8 +144,9 @@ impl Modify for Keys {
         for route in routes::table().iter().filter(|route| route.access != Access::Public) {
             let path = route.path.replace("{*", "{");
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
-            for operation in
-                [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete]
+                .into_iter()
+                .flatten()
             {
                 let either = ["bearer", "header"].map(|name| SecurityRequirement::new(name, [] as [&str; 0]));
                 operation.security = Some(either.to_vec());

@@ -1,11 +1,11 @@
 //! The one table of routes. The router, the keys that are asked for, the labels of the metrics and the test
 //! of the API description all read it.
 
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::State;
 use super::dialect::Dialect;
-use super::{librechat, openai, paneas, pmx, realtime, snapshots, system};
+use super::{librechat, openai, paneas, pmx, realtime, snapshots, speakers, system};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,16 +74,43 @@ const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/v1/vector_stores/{id}/file_batches/{batch_id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::vector_stores::batches::retrieve) },
     Route { method: "POST", path: "/v1/vector_stores/{id}/file_batches/{batch_id}/cancel", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::vector_stores::batches::cancel) },
     Route { method: "GET", path: "/v1/vector_stores/{id}/file_batches/{batch_id}/files", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(openai::vector_stores::batches::list) },
+    Route { method: "GET", path: "/v1/speakers", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(speakers::list) },
+    Route { method: "POST", path: "/v1/speakers", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(speakers::enrol::create) },
+    Route { method: "GET", path: "/v1/speakers/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(speakers::retrieve) },
+    Route { method: "PATCH", path: "/v1/speakers/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || patch(speakers::update) },
+    Route { method: "DELETE", path: "/v1/speakers/{id}", access: Access::Key, dialect: Dialect::OpenAi, handler: || delete(speakers::delete) },
+    Route { method: "POST", path: "/v1/speakers/{id}/samples", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(speakers::enrol::add) },
+    Route { method: "POST", path: "/v1/speakers/{id}/merge", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(speakers::merge) },
+    Route { method: "POST", path: "/v1/speakers/identify", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(speakers::identify::identify) },
+    Route { method: "POST", path: "/v1/speakers/verify", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(speakers::identify::verify) },
     Route { method: "POST", path: "/v1/store/snapshots", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(snapshots::create) },
     Route { method: "GET", path: "/v1/realtime", access: Access::Key, dialect: Dialect::OpenAi, handler: || get(realtime::openai::connect) },
     Route { method: "POST", path: "/tokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::tokenize) },
     Route { method: "POST", path: "/detokenize", access: Access::Key, dialect: Dialect::OpenAi, handler: || post(openai::tokenize::detokenize) },
     Route { method: "POST", path: "/api/v1/asr", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::asr::create) },
+    Route { method: "POST", path: "/api/v1/diar", access: Access::Key, dialect: Dialect::Paneas, handler: || post(paneas::diar::create) },
     Route { method: "GET", path: "/api/v1/asr/stream", access: Access::Key, dialect: Dialect::Paneas, handler: || get(realtime::paneas::connect) },
     Route { method: "POST", path: "/transcribe", access: Access::Key, dialect: Dialect::PmxSpeech, handler: || post(pmx::transcribe::create) },
     Route { method: "POST", path: "/transcribe/async", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::jobs::of_transcribe::create) },
     Route { method: "GET", path: "/transcribe/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::jobs::of_transcribe::retrieve) },
     Route { method: "DELETE", path: "/transcribe/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::jobs::of_transcribe::cancel) },
+    Route { method: "POST", path: "/diarize", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::diarize::create) },
+    Route { method: "POST", path: "/diarize/async", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::jobs::of_diarize::create) },
+    Route { method: "GET", path: "/diarize/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::jobs::of_diarize::retrieve) },
+    Route { method: "DELETE", path: "/diarize/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::jobs::of_diarize::cancel) },
+    Route { method: "POST", path: "/identify", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::identify::create) },
+    Route { method: "POST", path: "/identify/async", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::jobs::of_identify::create) },
+    Route { method: "GET", path: "/identify/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::jobs::of_identify::retrieve) },
+    Route { method: "DELETE", path: "/identify/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::jobs::of_identify::cancel) },
+    Route { method: "GET", path: "/speakers", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::speakers::list) },
+    Route { method: "GET", path: "/speakers/list", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::speakers::list_bare) },
+    Route { method: "POST", path: "/speakers/enroll", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::speakers::enroll) },
+    Route { method: "POST", path: "/speakers/enroll/async", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::jobs::of_enroll::create) },
+    Route { method: "GET", path: "/speakers/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::jobs::of_enroll::retrieve) },
+    Route { method: "DELETE", path: "/speakers/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::jobs::of_enroll::cancel) },
+    Route { method: "GET", path: "/speakers/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::speakers::retrieve) },
+    Route { method: "PUT", path: "/speakers/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || put(pmx::speakers::change) },
+    Route { method: "DELETE", path: "/speakers/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::speakers::delete) },
     Route { method: "POST", path: "/parse/document/async", access: Access::Key, dialect: Dialect::Pmx, handler: || post(pmx::jobs::of_parse::create) },
     Route { method: "GET", path: "/parse/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || get(pmx::jobs::of_parse::retrieve) },
     Route { method: "DELETE", path: "/parse/jobs/{id}", access: Access::Key, dialect: Dialect::Pmx, handler: || delete(pmx::jobs::of_parse::cancel) },

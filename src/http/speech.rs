@@ -3,9 +3,12 @@
 use super::form::Values;
 use super::{ApiError, State};
 use crate::types::asr::{Chunking, Vad};
+use crate::types::speaker::Speakers;
 
 /// Longest prompt; the model itself hears only its last couple of hundred tokens.
 pub(super) const MAX_PROMPT: usize = 16 << 10;
+/// Speakers that a recording may be said to have.
+const MAX_SPEAKERS: u64 = 64;
 /// Temperatures that are tried in turn.
 const MAX_TEMPERATURES: usize = 16;
 
@@ -36,6 +39,24 @@ pub(super) fn temperatures(values: &Values) -> Result<Option<Vec<f32>>, ApiError
     let number = |item: &String| item.parse().ok().filter(|t| (0.0..=1.0).contains(t)).ok_or_else(wrong);
     let ladder: Vec<f32> = list.items.iter().map(number).collect::<Result<_, _>>()?;
     Ok(Some(ladder).filter(|ladder| list.listed || ladder[0] > 0.0))
+}
+
+/// How many speakers a recording has, as far as that is said.
+pub(super) fn speakers(values: &Values) -> Result<Speakers, ApiError> {
+    let count = |name| {
+        let count = values.whole(&[name], (1, MAX_SPEAKERS))?;
+        Ok::<_, ApiError>(count.and_then(|count| usize::try_from(count).ok()))
+    };
+    let (exactly, least, most) = (count("num_speakers")?, count("min_speakers")?, count("max_speakers")?);
+    if let Some(exactly) = exactly {
+        return Ok(Speakers::exactly(exactly));
+    }
+    let any = Speakers::default();
+    let (least, most) = (least.unwrap_or(any.least), most.unwrap_or(any.most));
+    match least <= most {
+        true => Ok(Speakers { least, most }),
+        false => Err(ApiError::invalid("min_speakers", "`min_speakers` is above `max_speakers`")),
+    }
 }
 
 /// Leaves silence out, as faster-whisper's `vad_filter` does.

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::pmx::jobs::PutOff;
-use super::pmx::{parse, transcribe};
+use super::pmx::{diarize, identify, parse, speakers, transcribe};
 use super::{ApiError, State};
 use crate::service::jobs::{Job, Progress, Work};
 use crate::service::vector_stores::INDEX;
@@ -32,6 +32,9 @@ impl Work for Worker {
             let put_off = PutOff::of(job)?;
             let outcome = match kind {
                 parse::JOB => parse::run(state, &put_off).await,
+                diarize::JOB => diarize::run(state, ctx, &put_off).await,
+                identify::JOB => identify::run(state, ctx, &put_off).await,
+                speakers::JOB => speakers::run(state, ctx, &put_off).await,
                 transcribe::JOB => transcribe::run(state, ctx, &put_off).await,
                 other => Err(ApiError::internal(format!("nobody does jobs of the kind {other}"))),
             };

@@ -17,14 +17,18 @@ use stentor::service::live::{self, Session};
 use stentor::service::points::Points;
 use stentor::service::rag::{Models, Ruler};
 use stentor::service::responses::Responses;
+use stentor::service::speakers::{self, Book};
+use stentor::service::voices::Voices;
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
+use stentor::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};
 use stentor::types::{Usage, asr, embed, llm, rerank};
 
 pub use super::ask::*;
 use super::rerank::ranks;
 use super::stenographer::Stenographer;
+use super::voices::Throats;
 
 pub const CHAT: &str = "echo";
 /// Writes a word every 10 ms for ever.
@@ -64,6 +68,8 @@ pub struct Fake {
     pub not_ready: bool,
     /// What the last transcription was asked for.
     pub asked: Arc<Mutex<Option<asr::Request>>>,
+    /// What knows voices.
+    pub voices: Throats,
 }
 
 struct Running {
@@ -328,6 +334,30 @@ impl Models for Fake {
     }
 }
 
+impl Voices for Fake {
+    fn embedder(&self, ctx: Context) -> BoxFuture<'_, Result<Embedder, Error>> {
+        self.voices.embedder(ctx)
+    }
+
+    fn samples(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        parts: Vec<Part>,
+    ) -> BoxFuture<'_, Result<Vec<Sample>, Error>> {
+        self.voices.samples(ctx, upload, parts)
+    }
+
+    fn diarize(
+        &self,
+        ctx: Context,
+        upload: Upload,
+        speakers: Speakers,
+    ) -> BoxFuture<'_, Result<Diarization, Error>> {
+        self.voices.diarize(ctx, upload, speakers)
+    }
+}
+
 impl Backend for Fake {
     fn detokenize(
         &self,
@@ -429,11 +459,17 @@ fn stored() -> Stored {
 
 /// What is kept in a folder.
 pub fn kept_in(folder: &Path) -> Stored {
+    kept_with(folder, speakers::Options::default())
+}
+
+/// The same, with recordings of speakers or without.
+pub fn kept_with(folder: &Path, options: speakers::Options) -> Stored {
     let points = Points::open(&folder.join("store")).unwrap();
     let limits = files::Limits { bytes: 1 << 20 };
     let files = Files::open(&folder.join("files"), points.clone(), limits).unwrap();
     let jobs = Jobs::new(points.clone(), files.clone(), Duration::from_secs(3600));
-    Stored { points, responses: Responses::none(), files, jobs }
+    let book = Book::open(points.clone(), files.clone(), options).unwrap();
+    Stored { points, responses: Responses::none(), files, jobs, book }
 }
 
 pub fn state(fake: Fake, settings: Settings) -> State {

@@ -22,7 +22,7 @@ fn state(stored: &Stored) -> State {
 }
 
 /// Asks until the job is over.
-async fn outcome(app: &Router, path: &str) -> Value {
+pub async fn outcome(app: &Router, path: &str) -> Value {
     for _ in 0..500 {
         let job = send(app, get(path)).await.json();
         if job["status"] != "queued" {
@@ -33,7 +33,7 @@ async fn outcome(app: &Router, path: &str) -> Value {
     panic!("{path} is never over");
 }
 
-fn id(answer: &Answer) -> String {
+pub fn id(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json()["job_id"].as_str().unwrap().to_owned()
 }
@@ -83,11 +83,11 @@ async fn what_could_not_be_done_is_refused_at_once() {
     assert_eq!(send(&app, form("/transcribe/async", &spy)).await.status, 400);
 }
 
-/// Answers two requests, the first with a file; what each sent.
-fn host(listener: TcpListener) -> JoinHandle<Vec<String>> {
+/// Answers two requests with these bodies; what each sent.
+pub fn host(listener: TcpListener, bodies: [&'static str; 2]) -> JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut asked = Vec::new();
-        for body in ["Words from afar.", ""] {
+        for body in bodies {
             let (mut socket, _) = listener.accept().unwrap();
             let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
             loop {
@@ -114,7 +114,7 @@ fn host(listener: TcpListener) -> JoinHandle<Vec<String>> {
 async fn a_file_is_fetched_and_what_came_of_it_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let asked = host(listener);
+    let asked = host(listener, ["Words from afar.", ""]);
     let app = app(Settings { remote_hosts: vec![addr.to_string()], ..settings() });
     let body = json!({"file_url": format!("http://{addr}/notes/far.txt?key=1"),
         "callback_url": format!("http://{addr}/done"), "meta": {"case": 7}});

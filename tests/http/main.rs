@@ -6,6 +6,7 @@
 mod api;
 mod arbitrary;
 mod ask;
+mod book;
 mod dialects;
 mod documents;
 mod fake;
@@ -17,7 +18,10 @@ mod points;
 mod rerank;
 mod responses;
 mod socket;
+mod speakers;
+mod speakers_elsewhere;
 mod speech;
 mod stenographer;
 mod tokens;
 mod vector_stores;
+mod voices;

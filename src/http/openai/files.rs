@@ -85,18 +85,18 @@ impl From<Kept> for FileObject {
 }
 
 impl Gone {
-    pub(super) fn new(id: String, object: &'static str) -> Gone {
+    pub(in crate::http) fn new(id: String, object: &'static str) -> Gone {
         Gone { id, object, deleted: true }
     }
 }
 
 /// What a path names.
-pub(super) fn id(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+pub(in crate::http) fn id(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     path.map(|Path(id)| id).map_err(|_| ApiError::invalid("id", "the id is not UTF-8"))
 }
 
 /// What stands behind a path.
-pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+pub(in crate::http) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query.map(|Query(asked)| asked).map_err(|error| ApiError::invalid("query", error.body_text()))
 }
 

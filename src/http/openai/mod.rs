@@ -16,7 +16,7 @@ mod generate;
 mod logprobs;
 mod messages;
 pub(super) mod models;
-mod page;
+pub(super) mod page;
 pub(super) mod rerank;
 pub(super) mod responses;
 #[cfg(test)]

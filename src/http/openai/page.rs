@@ -34,7 +34,7 @@ pub(crate) struct Page<T> {
 
 impl PageAsked {
     /// The page of a list that has the newest first; at most `most` entries of it.
-    pub(super) fn of<T>(
+    pub(in crate::http) fn of<T>(
         &self,
         mut list: Vec<T>,
         id: impl Fn(&T) -> &str,
@@ -83,7 +83,7 @@ impl<T> Page<T> {
     }
 
     /// The same page of something else.
-    pub(super) fn map<U>(self, to: impl FnMut(T) -> U) -> Page<U> {
+    pub(in crate::http) fn map<U>(self, to: impl FnMut(T) -> U) -> Page<U> {
         let Page { object, data, first_id, last_id, has_more } = self;
         Page { object, data: data.into_iter().map(to).collect(), first_id, last_id, has_more }
     }

@@ -1,6 +1,7 @@
 //! The dialect of the AI Stack Platform ("Paneas"), below `/api/v1`.
 
 pub(super) mod asr;
+pub(super) mod diar;
 
 use axum::http::StatusCode;
 

@@ -72,12 +72,18 @@ pub(crate) struct DocumentBody {
     updated_at: u64,
 }
 
-/// That a document is gone.
+/// That something is gone.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PmxDeleted)]
 pub(crate) struct Deleted {
     deleted: String,
     status: &'static str,
+}
+
+impl Deleted {
+    pub(super) fn new(deleted: String) -> Deleted {
+        Deleted { deleted, status: "ok" }
+    }
 }
 
 impl From<Entry> for DocumentBody {
@@ -154,7 +160,7 @@ pub(crate) async fn delete(
     for entry in entries {
         state.rag().remove(&entry.collection, &doc_id).await?;
     }
-    Ok(Reply(Deleted { deleted: doc_id, status: "ok" }))
+    Ok(Reply(Deleted::new(doc_id)))
 }
 
 /// List tags, those of most documents first.

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{no_job, parse, transcribe};
+use super::{diarize, identify, no_job, parse, speakers, transcribe};
 use crate::http::body::Json;
 use crate::http::dialect::DetailBody;
 use crate::http::form::{Files, Form, Values, is_form};
+use crate::http::speakers::enrol::URLS;
 use crate::http::{ApiError, State};
 use crate::service::files::JOB;
 use crate::service::jobs::{Job, Status};
@@ -35,8 +36,10 @@ pub(crate) struct LaterForm {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::http) struct PutOff {
     fields: Vec<(String, String)>,
-    /// Id of the kept file.
+    /// Id of the kept file, and those of others where there are several.
     file: Option<String>,
+    #[serde(default)]
+    more: Vec<String>,
     file_url: Option<String>,
     callback_url: Option<String>,
     meta: Value,
@@ -94,6 +97,15 @@ impl PutOff {
         }
     }
 
+    /// Its files, those that it names by URL left out.
+    pub async fn uploads(&self, state: &State) -> Result<Vec<Upload>, Error> {
+        let mut uploads = Vec::with_capacity(self.more.len() + 1);
+        for id in self.file.iter().chain(&self.more) {
+            uploads.push(state.files().content(id).await?.1);
+        }
+        Ok(uploads)
+    }
+
     /// Sends what came of a job to where that was asked to go. The next job does not wait for it.
     pub fn call_back(&self, state: &State, job: &Job, outcome: &Result<Value, Error>) {
         let Some(url) = self.callback_url.clone() else { return };
@@ -117,12 +129,12 @@ async fn submit(
     files: Files<'_>,
     check: fn(&State, &Values) -> Result<(), ApiError>,
 ) -> Result<Queued, ApiError> {
-    let (values, upload) = if is_form(&request) {
-        let mut form = Form::read(request, state, files).await?;
-        (form.values, form.uploads.pop())
+    let (values, uploads) = if is_form(&request) {
+        let form = Form::read(request, state, files).await?;
+        (form.values, form.uploads)
     } else {
         let Json(fields) = Json::<Map<String, Value>>::from_request(request, state).await?;
-        (Values::of_json(fields), None)
+        (Values::of_json(fields), Vec::new())
     };
     check(state, &values)?;
     let text = |names: &[&str]| values.last(names).map(|field| field.text.to_owned());
@@ -132,24 +144,33 @@ async fn submit(
             state.remote().check(param, url)?;
         }
     }
-    if upload.is_none() && file_url.is_none() {
+    let several = files.most > 1 && values.last(URLS).is_some();
+    if uploads.is_empty() && file_url.is_none() && !several {
         return Err(ApiError::invalid("file_url", "`file_url` is missing, and no `file` is attached"));
     }
     let meta = text(&["meta"]).unwrap_or_default();
     let meta = serde_json::from_str(&meta).unwrap_or(Value::String(meta));
-    let file = match upload {
-        Some(upload) => Some(state.files().keep(upload, JOB, None).await?.id),
-        None => None,
+    let mut kept = Vec::new();
+    let submitted = async {
+        for upload in uploads {
+            kept.push(state.files().keep(upload, JOB, None).await?.id);
+        }
+        let mut more = kept.clone().into_iter();
+        let (fields, file) = (values.into_pairs(), more.next());
+        let put_off = PutOff { fields, file, more: more.collect(), file_url, callback_url, meta };
+        let request = serde_json::to_value(&put_off);
+        let request = request.map_err(|error| Error::Internal { detail: error.to_string() })?;
+        state.jobs().submit(kind, ctx.key_id.clone(), request, kept.clone(), state.worker()).await
     };
-    let kept: Vec<String> = file.iter().cloned().collect();
-    let copy = file.clone();
-    let put_off = PutOff { fields: values.into_pairs(), file, file_url, callback_url, meta };
-    let request = serde_json::to_value(&put_off).map_err(|e| ApiError::internal(e.to_string()))?;
-    let submitted = state.jobs().submit(kind, ctx.key_id.clone(), request, kept, state.worker()).await;
-    if let (Err(_), Some(file)) = (&submitted, copy) {
-        state.files().remove(&file).await?;
+    match submitted.await {
+        Ok(job) => Ok(Queued { job_id: job.id, status: "queued" }),
+        Err(error) => {
+            for file in kept {
+                state.files().remove(&file).await?;
+            }
+            Err(error.into())
+        }
     }
-    Ok(Queued { job_id: submitted?.id, status: "queued" })
 }
 
 /// A job of a kind that this caller asked for.
@@ -280,4 +301,31 @@ asynchronous!(
     "/parse/document/async",
     "/parse/jobs/{id}",
     ["pmxParseLater", "pmxParseJob", "pmxCancelParse"]
+);
+asynchronous!(
+    of_diarize,
+    diarize::JOB,
+    transcribe::FILE,
+    diarize::check,
+    "/diarize/async",
+    "/diarize/jobs/{id}",
+    ["pmxDiarizeLater", "pmxDiarizeJob", "pmxCancelDiarize"]
+);
+asynchronous!(
+    of_identify,
+    identify::JOB,
+    transcribe::FILE,
+    identify::check,
+    "/identify/async",
+    "/identify/jobs/{id}",
+    ["pmxIdentifyLater", "pmxIdentifyJob", "pmxCancelIdentify"]
+);
+asynchronous!(
+    of_enroll,
+    speakers::JOB,
+    speakers::FILES,
+    speakers::check,
+    "/speakers/enroll/async",
+    "/speakers/jobs/{id}",
+    ["pmxEnrollLater", "pmxEnrollJob", "pmxCancelEnroll"]
 );

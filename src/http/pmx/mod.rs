@@ -1,12 +1,15 @@
 //! The dialect of PMX. Its proxy has it below `/rag`, and so every route is found there too.
 
+pub(super) mod diarize;
 pub(super) mod docs;
+pub(super) mod identify;
 pub(super) mod index;
 pub(super) mod jobs;
 pub(super) mod parse;
 pub(super) mod points;
 pub(super) mod query;
 pub(super) mod runs;
+pub(super) mod speakers;
 pub(super) mod transcribe;
 
 use axum::http::StatusCode;

@@ -214,12 +214,19 @@ async fn answer(
         segments: transcript.segments.iter().flat_map(segment).collect(),
         summary: asked.summary.then(Summary::default),
         identify: None,
-        debug: Debug { input_filename, workdir: None },
+        debug: Debug::new(input_filename),
         info: asked.info(transcript, model),
     })
 }
 
-fn millis(seconds: f64) -> u64 {
+impl Debug {
+    pub(super) fn new(input_filename: Option<String>) -> Debug {
+        Debug { input_filename, workdir: None }
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1000.0).round() as u64
 }
 
