@@ -28,6 +28,7 @@
 //! | [`cli::diarize`] | who speaks when in recordings, without HTTP | app, config, engine, service, types |
 //! | [`cli::desk`] | documents and answers, by a server that runs or in this process | app, config, fetch, engine, service, store, types |
 //! | [`cli::index`] | documents into the store, without HTTP where no server runs | app, config, service, types |
+//! | [`cli::speakers`] | the book of speakers, by a server that runs or in this process | app, config, fetch, engine, service, types |
 //! | [`cli::store`] | look at, copy and mend the store, without HTTP but where a server has it open | config, service, store, types |
 //! | [`cli::bench`] | speed without HTTP | app, config, fetch, engine, service, model, store, audio, text, ops, device, types |
 //!

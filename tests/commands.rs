@@ -294,3 +294,22 @@ fn the_store_is_looked_after() {
     assert!(home.fails(&["store", "stats"], 7).contains("store.redb"));
     assert_eq!(said(&["store", "restore", copy]), none);
 }
+
+#[test]
+fn speakers_are_kept_without_a_server() {
+    let home = Home::new();
+    let out = home.run(&["speakers", "list"]);
+    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("nobody is known"));
+    let listed: Value = serde_json::from_slice(&home.run(&["speakers", "list", "--json"]).stdout).unwrap();
+    assert_eq!(listed, serde_json::json!([]));
+    let recording = home.at("a.wav");
+    fs::write(&recording, "RIFF").unwrap();
+    let recording = recording.to_str().unwrap();
+    assert!(home.fails(&["speakers", "rm", "Anna"], 1).contains("no speaker has the id or name `Anna`"));
+    for args in [&["speakers", "enroll", "Anna", recording][..], &["speakers", "identify", recording]] {
+        assert!(home.fails(args, 1).contains("no speaker model is installed"));
+    }
+    let said = home.fails(&["speakers", "enroll", "Anna", "nowhere.wav"], 1);
+    assert!(said.contains("nowhere.wav"), "{said}");
+    home.fails(&["speakers", "identify", recording, "--threshold", "1.5"], 2);
+}

@@ -1,7 +1,8 @@
 //! Documents and answers: by the server that this configuration would start, if it runs, since it has the store open;
 //! else by the models in this process.
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::types::rag::{By, Content, NewDocument, Outcome, Passage, Question};
 use crate::types::store::{Filter, Fusion, Stemming};
 
 /// Nobody else waits for what this process does.
-const ENDLESS: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const ENDLESS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Separates the parts of a form; no file holds it, as it is drawn anew for each.
 const BOUNDARY: &str = "stentor-";
 
@@ -90,11 +91,8 @@ impl Desk {
     /// # Errors
     /// No server runs, and another process has the store open, or there is no such model.
     pub async fn open(config: &Config, kinds: &[Kind]) -> anyhow::Result<Desk> {
-        let addr = config.addr;
-        let server = tokio::task::spawn_blocking(move || running::server(addr)).await?;
-        if server.is_some() {
-            let client = Client::builder().no_proxy().tls_certs_only([]).build()?;
-            return Ok(Desk::There { client, base: format!("http://{}", running::reachable(addr)) });
+        if let Some((client, base)) = running_server(config.addr).await? {
+            return Ok(Desk::There { client, base });
         }
         let mut models = Vec::new();
         let mut named = |kind: Kind, name: &Option<String>| -> anyhow::Result<Option<String>> {
@@ -112,10 +110,7 @@ impl Desk {
             Some(_) if kinds.contains(&Kind::Chat) => named(Kind::Rerank, &config.models.rerank)?,
             _ => None,
         };
-        let points = Points::open(&config.store()).map_err(|error| match error {
-            locked @ store::Error::Locked(_) => Exit::held(locked.to_string()).into(),
-            other => anyhow::Error::from(other),
-        })?;
+        let points = points(config)?;
         let mut options = app::engine_options(config);
         options.drafts.clear();
         let ids: Vec<String> = models.iter().map(|model| model.id.clone()).collect();
@@ -139,7 +134,12 @@ impl Desk {
                 fields.extend(into.tags.iter().map(|tag| ("tags", tag.clone())));
                 fields.extend(into.language.map(|language| ("language", language.to_owned())));
                 fields.push(("auto_tags", into.auto_tags.to_string()));
-                let answer = send(client, &format!("{base}/index"), form(&fields, name, &bytes)).await?;
+                let answer = send(
+                    client,
+                    &format!("{base}/index"),
+                    form(&fields, "files", &[(name.to_owned(), bytes)]),
+                )
+                .await?;
                 taken(&answer)
             }
         }
@@ -159,6 +159,30 @@ impl Desk {
             Desk::There { client, base } => there(client, base, asked, say).await,
         }
     }
+}
+
+/// The server that runs at an address: what asks it, and where.
+///
+/// # Errors
+/// This process cannot ask at all.
+pub(super) async fn running_server(addr: SocketAddr) -> anyhow::Result<Option<(Client, String)>> {
+    let server = tokio::task::spawn_blocking(move || running::server(addr)).await?;
+    if server.is_none() {
+        return Ok(None);
+    }
+    let client = Client::builder().no_proxy().tls_certs_only([]).build()?;
+    Ok(Some((client, format!("http://{}", running::reachable(addr)))))
+}
+
+/// The store of the home folder.
+///
+/// # Errors
+/// Another process has it open, or it cannot be read.
+pub(super) fn points(config: &Config) -> anyhow::Result<Points> {
+    Points::open(&config.store()).map_err(|error| match error {
+        locked @ store::Error::Locked(_) => Exit::held(locked.to_string()).into(),
+        other => anyhow::Error::from(other),
+    })
 }
 
 /// Why a file was not taken in.
@@ -260,28 +284,28 @@ impl From<&Passage> for Source {
     }
 }
 
-/// A form with one file.
-fn form(fields: &[(&str, String)], name: &str, file: &[u8]) -> (String, Vec<u8>) {
+/// A form with files, by name and content, in parts called `part`: its type and its body.
+pub(super) fn form(fields: &[(&str, String)], part: &str, files: &[(String, Vec<u8>)]) -> (String, Vec<u8>) {
     let boundary = format!("{BOUNDARY}{}", uuid::Uuid::new_v4().simple());
-    let mut body = Vec::with_capacity(file.len() + 1024);
+    let bytes: usize = files.iter().map(|(_, file)| file.len() + 1024).sum();
+    let mut body = Vec::with_capacity(bytes + 1024);
     for (field, value) in fields {
         let head =
             format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
         body.extend(head.into_bytes());
     }
-    // Of the name only its ending matters here: `name` has all of it.
-    let plain: String = PathBuf::from(name)
-        .file_name()
-        .map(|name| {
-            name.to_string_lossy().chars().filter(|c| !c.is_control() && !"\"\\".contains(*c)).collect()
-        })
-        .unwrap_or_default();
-    let head = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{plain}\"\r\n\r\n"
-    );
-    body.extend(head.into_bytes());
-    body.extend(file);
-    body.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
+    for (name, file) in files {
+        // A form has the last part of the name; where all of it matters, a field has it.
+        let last = Path::new(name).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let plain: String = last.chars().filter(|c| !c.is_control() && !"\"\\".contains(*c)).collect();
+        let head = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{part}\"; filename=\"{plain}\"\r\n\r\n"
+        );
+        body.extend(head.into_bytes());
+        body.extend(file);
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("--{boundary}--\r\n").into_bytes());
     (format!("multipart/form-data; boundary={boundary}"), body)
 }
 
@@ -304,8 +328,9 @@ async fn send(client: &Client, url: &str, (mime, body): (String, Vec<u8>)) -> Re
     Err(if status.as_u16() == 400 { Failure::File(error) } else { Failure::Whole(error) })
 }
 
-fn detail(json: &Value, status: u16) -> String {
-    match json.get("detail").and_then(Value::as_str) {
+/// What a server says is wrong.
+pub(super) fn detail(json: &Value, status: u16) -> String {
+    match json.get("detail").or_else(|| json.pointer("/error/message")).and_then(Value::as_str) {
         Some(detail) => detail.to_owned(),
         None => format!("the server answers {status}"),
     }

@@ -18,6 +18,7 @@ pub mod pull;
 pub mod rm;
 pub mod running;
 pub mod serve;
+pub mod speakers;
 pub mod store;
 pub mod transcribe;
 pub mod up;
@@ -67,6 +68,8 @@ pub enum Command {
     Index(index::Args),
     /// Answer a question from the documents, with sources
     Ask(ask::Args),
+    /// Enrol, list, recognise and delete speakers
+    Speakers(speakers::Args),
     /// Look at, copy and mend what the store holds
     Store(store::Args),
     /// Measure speed
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Diarize(args) => diarize::run(&config, args),
         Command::Index(args) => index::run(&config, args),
         Command::Ask(args) => ask::run(&config, args),
+        Command::Speakers(args) => speakers::run(&config, args),
         Command::Store(args) => store::run(&config, args),
         Command::Bench(args) => bench::run(&config, args),
     };
