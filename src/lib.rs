@@ -20,7 +20,7 @@
 //! | [`store`] | points with vectors, text and JSON, durably; what is found among them | ops, types |
 //! | [`model`] | the `Model` trait, the architectures, the weight readers | ops, device, text, types |
 //! | [`engine`] | jobs, schedulers, one worker thread a device, placement | model, ops, device, obs, types |
-//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses, points and documents, answer from these, write transcripts as files; of models only their front: tokenizer, template, limits | engine, model, store, audio, documents, text, obs, types |
+//! | [`service`] | validate, tokenise, orchestrate, detokenise, keep responses, points, documents and speakers, answer from these, write transcripts as files; of models only their front: tokenizer, template, limits | engine, model, store, audio, documents, text, obs, types |
 //! | [`http`] | wire formats and routes; the only place that knows JSON dialects | service, obs, types |
 //! | [`app`] | the composition root: the only wiring | everything above |
 //! | [`cli`] | the commands | app, fetch, config, types |

@@ -313,3 +313,29 @@ fn speakers_are_kept_without_a_server() {
     assert!(said.contains("nowhere.wav"), "{said}");
     home.fails(&["speakers", "identify", recording, "--threshold", "1.5"], 2);
 }
+
+#[test]
+fn speakers_are_asked_of_the_server_that_runs() {
+    let home = Home::new();
+    home.import("a.gguf");
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let recording = home.at("a.wav");
+    fs::write(&recording, "RIFF").unwrap();
+    let mut server =
+        home.command(&["serve"]).env("STENTOR_ADDR", &addr).stderr(Stdio::null()).spawn().unwrap();
+    while std::net::TcpStream::connect(&addr).is_err() {
+        assert!(server.try_wait().unwrap().is_none(), "the server has ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let ask = |args: &[&str]| home.command(args).env("STENTOR_ADDR", &addr).output().unwrap();
+    let listed = ask(&["speakers", "list", "--json"]);
+    let gone = ask(&["speakers", "rm", "Anna"]);
+    let enrolled = ask(&["speakers", "enroll", "Anna", recording.to_str().unwrap()]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&listed.stdout).unwrap(), serde_json::json!([]));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("no speaker has the id or name `Anna`"));
+    // The server that has the store open was asked, and has no model either.
+    let said = String::from_utf8(enrolled.stderr).unwrap();
+    assert!(enrolled.status.code() == Some(1) && said.contains("speaker model"), "{said}");
+}

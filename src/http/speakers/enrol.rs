@@ -129,11 +129,13 @@ pub(crate) async fn create(
     Extension(ctx): Extension<Context>,
     request: Request,
 ) -> Result<Reply<SpeakerObject>, ApiError> {
-    let new = read(&state, request).await?;
+    let mut new = read(&state, request).await?;
     let is_there = |id: &String| state.book().get(id).is_ok();
     if new.name.is_none() && !new.id.as_ref().is_some_and(is_there) {
         return Err(ApiError::invalid("name", "`name` is missing: say what the speaker is called"));
     }
+    // Deleted meanwhile, a speaker is not made again without a name.
+    new.existing = new.name.is_none();
     let speaker = state.book().enrol(state.backend(), &ctx, new).await?;
     Ok(shown(&state, &ctx, &speaker).await)
 }

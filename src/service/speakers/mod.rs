@@ -213,7 +213,9 @@ impl Book {
 
     /// All speakers that have this tag, or all; the newest first.
     pub fn list(&self, tag: Option<&str>) -> Vec<Arc<Speaker>> {
-        self.shelf().list(tag)
+        let mut all = self.shelf().list(tag);
+        all.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        all
     }
 
     /// How many speakers there are.
@@ -266,6 +268,8 @@ impl Book {
         let put = ENTRIES.put(&entry.speaker.id, &entry);
         let (centroid, speaker) = (entry.centroid.0, entry.speaker.with(|noted| noted.sample));
         let answer = Arc::new(speaker.clone());
+        // Other recordings may be better ones.
+        self.failed().remove(&speaker.id);
         self.commit(turn, vec![put], move |shelf| shelf.put(speaker, &centroid)).await?;
         Ok(answer)
     }
@@ -309,14 +313,15 @@ fn tags(tags: Vec<String>) -> Result<Vec<String>, Error> {
             let message = format!("`tags`: each must have 1 to {TAG_BYTES} bytes, and no control characters");
             return Err(wrong("tags", message));
         }
-        if !kept.iter().any(|known| known == tag) {
-            kept.push(tag.to_owned());
+        if kept.iter().any(|known| known == tag) {
+            continue;
         }
+        if kept.len() == TAGS {
+            return Err(wrong("tags", format!("`tags` has more than {TAGS} entries")));
+        }
+        kept.push(tag.to_owned());
     }
-    match kept.len() {
-        0..=TAGS => Ok(kept),
-        count => Err(wrong("tags", format!("`tags` has {count} entries; {TAGS} are the most"))),
-    }
+    Ok(kept)
 }
 
 /// An id that a client chose.

@@ -44,7 +44,7 @@ impl Book {
         Ok(renewed)
     }
 
-    fn failed(&self) -> MutexGuard<'_, HashSet<String>> {
+    pub(super) fn failed(&self) -> MutexGuard<'_, HashSet<String>> {
         self.0.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

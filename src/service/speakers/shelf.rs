@@ -92,13 +92,11 @@ impl Shelf {
         self.known.get(id).map(|held| held.speaker.clone())
     }
 
-    /// All speakers that have this tag, or all; the newest first.
+    /// All speakers that have this tag, or all, in no order.
     pub fn list(&self, tag: Option<&str>) -> Vec<Arc<Speaker>> {
         let all = self.known.values().map(|held| &held.speaker);
         let has = |speaker: &&Arc<Speaker>| tag.is_none_or(|tag| speaker.tags.iter().any(|t| t == tag));
-        let mut all: Vec<Arc<Speaker>> = all.filter(has).cloned().collect();
-        all.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-        all
+        all.filter(has).cloned().collect()
     }
 
     /// How many speakers there are, and samples of all of them.
@@ -174,5 +172,74 @@ impl Group {
             *score = normalised(*score, voice, speaker, expected);
         }
         (scored, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIM: usize = 64;
+
+    fn embedder() -> Embedder {
+        let strangers = (0.0, 1.0 / (DIM as f32).sqrt());
+        Embedder { model: "m".into(), version: "1".into(), threshold: 0.6, strangers }
+    }
+
+    /// A direction that a number determines; none is like another.
+    fn direction(seed: u64) -> Vec<f32> {
+        let uniform = |at: u64| {
+            let mut z = (seed * 4096 + at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let normal = |at: usize| (0..4).map(|part| uniform(at as u64 * 4 + part)).sum();
+        super::super::vector::unit(&(0..DIM).map(normal).collect::<Vec<f32>>()).unwrap()
+    }
+
+    fn speaker(number: u64, version: &str) -> Speaker {
+        Speaker {
+            id: format!("s{number}"),
+            name: format!("name {number}"),
+            tags: Vec::new(),
+            created_at: number,
+            updated_at: number,
+            model: "m".into(),
+            version: version.into(),
+            dim: DIM,
+            samples: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn rows_follow_their_speakers() {
+        let mut shelf = Shelf::default();
+        (0..20).for_each(|number| shelf.put(speaker(number, "1"), &direction(number)));
+        (0..20).step_by(3).for_each(|number| shelf.remove(&format!("s{number}")));
+        shelf.put(speaker(1, "1"), &direction(100));
+        shelf.put(speaker(2, "2"), &direction(2));
+        shelf.remove("nobody");
+        for number in 0..20 {
+            let (found, normalised) = shelf.nearest(&embedder(), &direction(number), 1);
+            let own = found[0].id == format!("s{number}") && found[0].score > 0.99;
+            assert_eq!((own, normalised), (number % 3 != 0 && number > 2, false), "{number}: {found:?}");
+        }
+        assert_eq!(shelf.nearest(&embedder(), &direction(100), 1).0[0].id, "s1");
+        assert_eq!((shelf.count(&embedder()), shelf.size().0), ((12, 1), 13));
+    }
+
+    #[test]
+    fn a_book_of_thousands_has_the_scale_of_a_small_one() {
+        let mut shelf = Shelf::default();
+        (0..2500).for_each(|number| shelf.put(speaker(number, "1"), &direction(number)));
+        for number in [7, 700, 2400] {
+            let (own, noise) = (direction(number), direction(number + 10_000));
+            let voice: Vec<f32> = own.iter().zip(noise).map(|(a, b)| 0.8 * a + 0.6 * b).collect();
+            let (found, normalised) = shelf.nearest(&embedder(), &voice, 3);
+            assert!(normalised && found[0].id == format!("s{number}"), "{found:?}");
+            assert!((found[0].score - dot(&voice, &own)).abs() < 0.12, "{found:?}");
+            assert!(found[1].score < 0.55, "{found:?}");
+        }
     }
 }
