@@ -337,3 +337,44 @@ fn id(id: &str) -> Result<(), Error> {
     );
     Err(wrong("id", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_is_written() {
+        let written = json!({
+            "id": "spk_1", "name": "Anna", "tags": ["a"], "created_at": 1, "updated_at": 2,
+            "model": "m", "version": "v", "dim": 1,
+            "samples": [
+                {"id": "1", "source": {"kind": "upload", "name": "a.wav"}, "seconds": 3.5, "speech": 2.0,
+                    "snr_db": 20.0, "audio": "file-1", "embedding": "AACAPw=="},
+                {"id": "2", "source": {"kind": "url", "name": "http://x/a"}, "seconds": 3.0, "speech": 2.5,
+                    "snr_db": null, "audio": null, "embedding": "AACAPw=="},
+            ],
+            "centroid": "AACAPw==",
+        });
+        let whole: Entry<Noted> = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&whole).unwrap(), written);
+        assert_eq!(whole, Entry::of(whole.speaker.clone()));
+        let brief: Entry<Sample> = serde_json::from_value(written).unwrap();
+        assert_eq!(brief.speaker, whole.speaker.with(|noted| noted.sample));
+    }
+
+    #[test]
+    fn names_tags_and_ids_are_bounded() {
+        assert_eq!(name("  Anna K. ").unwrap(), "Anna K.");
+        assert_eq!(tags(vec![" a".into(), "a".into(), "b".into()]).unwrap(), ["a", "b"]);
+        let many = |count: usize| (0..count).map(|tag| tag.to_string()).collect::<Vec<_>>();
+        assert!(tags(many(TAGS)).is_ok() && tags(many(TAGS + 1)).is_err() && tags(vec![" ".into()]).is_err());
+        for good in ["spk_1", "a", "A-b.c", &"x".repeat(ID_BYTES)] {
+            assert!(id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "list", "async", "a b", "ä", "a/b", &"x".repeat(ID_BYTES + 1)] {
+            assert!(id(bad).is_err(), "{bad}");
+        }
+    }
+}
