@@ -7,13 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::form::Values;
 use super::{ApiError, State};
+use crate::service::speakers::Asked;
+use crate::service::voices::dot;
 use crate::service::{Context, Upload};
 use crate::types::speaker::{Cast, Diarization, Speakers};
 
 /// Most speakers that a caller brings along, as OpenAI has it.
 const MAX_KNOWN: usize = 4;
-/// Most speakers that can be asked for.
-const MAX_SPEAKERS: u64 = 100;
+/// People of the book who may be a speaker.
+const CANDIDATES: usize = 4;
 /// The longest name.
 const MAX_NAME: usize = 256;
 /// Fields of the names and of the recordings.
@@ -25,22 +27,6 @@ const REFERENCES: &str = "known_speaker_references";
 pub(super) struct Known {
     name: String,
     clip: Upload,
-}
-
-/// How many speakers a form says that there are, by one of `exactly`, or within bounds.
-pub(super) fn speakers(values: &Values, exactly: &[&str]) -> Result<Speakers, ApiError> {
-    let whole =
-        |names: &[&str]| Ok::<_, ApiError>(values.whole(names, (1, MAX_SPEAKERS))?.map(|n| n as usize));
-    if let Some(count) = whole(exactly)? {
-        return Ok(Speakers::exactly(count));
-    }
-    let least = whole(&["min_speakers"])?.unwrap_or(1);
-    let most = whole(&["max_speakers"])?.unwrap_or(usize::MAX);
-    if least > most {
-        let message = format!("`min_speakers` is {least} and `max_speakers` {most}: that is nobody");
-        return Err(ApiError::invalid("min_speakers", message));
-    }
-    Ok(Speakers { least, most })
 }
 
 /// The speakers of `known_speaker_names[]`, each with a clip of `known_speaker_references[]`: a data URL.
@@ -93,41 +79,67 @@ pub(super) async fn cast(
     known: Vec<Known>,
 ) -> Result<Cast, ApiError> {
     let found = state.backend().diarize(ctx.clone(), upload, speakers).await?;
+    if known.is_empty() && state.book().is_empty() {
+        return Ok(named(found, Vec::new()));
+    }
+    let embedder = state.backend().embedder(ctx.clone()).await?;
     let mut alike = Vec::new();
-    if !known.is_empty() {
-        let threshold = state.backend().embedder(ctx.clone()).await?.threshold;
-        for Known { name, clip } in known {
-            let mut samples = state.backend().samples(ctx.clone(), clip, Vec::new()).await?;
-            let embedding = samples.pop().map(|sample| sample.embedding).unwrap_or_default();
-            if embedding.is_empty() {
-                let message = format!("the reference of `{name}` has no speech: send 2 to 10 s of it");
-                return Err(ApiError::invalid(REFERENCES, message));
-            }
-            let voices = found.voices.iter().enumerate();
-            let scores = voices.map(|(voice, at)| (voice, name.clone(), cosine(&at.embedding, &embedding)));
-            alike.extend(scores.filter(|(.., score)| *score >= threshold));
+    for Known { name, clip } in known {
+        let mut samples = state.backend().samples(ctx.clone(), clip, Vec::new()).await?;
+        let embedding = samples.pop().map(|sample| sample.embedding).unwrap_or_default();
+        if embedding.is_empty() {
+            let message = format!("the reference of `{name}` has no speech: send 2 to 10 s of it");
+            return Err(ApiError::invalid(REFERENCES, message));
         }
+        for (voice, at) in found.voices.iter().enumerate() {
+            let score = dot(&at.embedding, &embedding);
+            if score >= embedder.threshold {
+                alike.push(Alike { voice, who: name.clone(), name: name.clone(), brought: true, score });
+            }
+        }
+    }
+    state.book().renew(state.backend(), ctx, &embedder).await?;
+    let probes = found.voices.iter().map(|voice| voice.embedding.clone()).collect();
+    let asked = Asked { top_k: CANDIDATES, threshold: None };
+    let identified = state.book().identify(&embedder, probes, asked).await?;
+    for (voice, found) in identified.found.into_iter().enumerate() {
+        let likely = found.matches.into_iter().filter(|found| found.score >= identified.threshold);
+        alike.extend(likely.map(|found| Alike {
+            voice,
+            who: found.id,
+            name: found.name,
+            brought: false,
+            score: found.score,
+        }));
     }
     Ok(named(found, alike))
 }
 
-/// Names for speakers, the surest first, each name once and each speaker one.
-fn named(found: Diarization, mut alike: Vec<(usize, String, f32)>) -> Cast {
-    alike.sort_by(|a, b| b.2.total_cmp(&a.2));
+/// A speaker of the recording who may be someone known.
+struct Alike {
+    voice: usize,
+    /// Tells people of one name apart.
+    who: String,
+    name: String,
+    /// Whether the caller brought them along.
+    brought: bool,
+    score: f32,
+}
+
+/// Names for speakers, the surest first: nobody is two speakers, and no speaker two people.
+fn named(found: Diarization, mut alike: Vec<Alike>) -> Cast {
+    alike.sort_by(|a, b| b.brought.cmp(&a.brought).then(b.score.total_cmp(&a.score)));
     let mut names: Vec<Option<String>> = vec![None; found.voices.len()];
-    for (voice, name, _) in alike {
-        if !names.iter().flatten().any(|taken| *taken == name)
+    let mut taken: Vec<String> = Vec::new();
+    for Alike { voice, who, name, .. } in alike {
+        if !taken.contains(&who)
             && let Some(slot @ None) = names.get_mut(voice)
         {
             *slot = Some(name);
+            taken.push(who);
         }
     }
     let names = names.into_iter().enumerate();
     let names = names.map(|(at, name)| name.unwrap_or_else(|| Cast::nameless(at))).collect();
     Cast { turns: found.exclusive, names }
-}
-
-/// Of two vectors of length 1.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

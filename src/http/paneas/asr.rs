@@ -121,7 +121,7 @@ pub(crate) async fn create(
     let mut request = read(&form.values, speech::model(&state, &form.values)?)?;
     let words = request.words;
     let diarized = form.values.flag(&["enable_diarization"])?.unwrap_or(false);
-    let speakers = cast::speakers(&form.values, &["num_speakers"])?;
+    let speakers = speech::speakers(&form.values)?;
     let mut upload = form.upload()?;
     let cast = if diarized {
         request.words = true;

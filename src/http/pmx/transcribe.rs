@@ -12,6 +12,7 @@ use crate::http::form::{Files, Form, Values};
 use crate::http::observe::ModelId;
 use crate::http::speech::{self, MAX_PROMPT};
 use crate::http::{ApiError, State, cast};
+use crate::service::speakers as book;
 use crate::service::voices::spoken;
 use crate::service::{Context, Upload};
 use crate::types::asr::{self, Chunking, Task, Transcript};
@@ -62,7 +63,7 @@ pub(crate) struct TranscribeForm {
     /// How many speakers there are at most, with `diarize`.
     #[schema(minimum = 1, maximum = 100)]
     max_speakers: Option<u32>,
-    /// Only false, as `speaker_identify`.
+    /// Whose voice is heard most, as `speaker_identify`.
     identify: Option<bool>,
     /// Whether `summary` is an object, all of it null so far, as `summarize`.
     summary: Option<bool>,
@@ -76,7 +77,7 @@ pub(crate) struct TranscribeAnswer {
     info: Info,
     /// Null unless it was asked for.
     summary: Option<Summary>,
-    /// Always null: nobody is recognised yet.
+    /// Null unless it was asked for.
     identify: Option<Identity>,
     debug: Debug,
 }
@@ -129,7 +130,9 @@ pub(crate) struct Summary {
 /// Who spoke.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Identity {
+    /// `unknown` where nobody enrolled is alike enough.
     name: String,
+    /// From the voice of whoever is most like it: one less the score. 1 where nobody is enrolled.
     distance: f32,
 }
 
@@ -193,6 +196,14 @@ async fn answer(
         }
         None => None,
     };
+    let identify = match asked.identify {
+        true => {
+            let identity = identity(state, &ctx, upload.again()?).await?;
+            upload.rewind()?;
+            Some(identity)
+        }
+        false => None,
+    };
     let heard = state.backend().transcribe(ctx, asked.request.clone(), upload).await?;
     let model = heard.model.clone();
     let transcript = heard.collect().await?;
@@ -213,7 +224,7 @@ async fn answer(
         text: transcript.text(),
         segments: transcript.segments.iter().flat_map(segment).collect(),
         summary: asked.summary.then(Summary::default),
-        identify: None,
+        identify,
         debug: Debug::new(input_filename),
         info: asked.info(transcript, model),
     })
@@ -223,6 +234,17 @@ impl Debug {
     pub(super) fn new(input_filename: Option<String>) -> Debug {
         Debug { input_filename, workdir: None }
     }
+}
+
+/// Whose voice is heard most in a recording.
+async fn identity(state: &State, ctx: &Context, upload: Upload) -> Result<Identity, ApiError> {
+    let asked = book::Asked { top_k: 1, threshold: None };
+    let recognised = state.book().recognise(state.backend(), ctx, upload, Vec::new(), asked).await?;
+    let found = recognised.identified.found.into_iter().next().unwrap_or_default();
+    Ok(Identity {
+        name: found.speaker().map_or(book::UNKNOWN, |known| known.name.as_str()).to_owned(),
+        distance: found.matches.first().map_or(1.0, |best| 1.0 - best.score),
+    })
 }
 
 /// Whole milliseconds.
@@ -238,14 +260,12 @@ struct Asked {
     summary: bool,
     /// How many speakers there are, where they are to be told apart.
     speakers: Option<Speakers>,
+    /// Whether one of them is to be recognised.
+    identify: bool,
 }
 
 impl Asked {
     fn read(values: &Values, model: String) -> Result<Asked, ApiError> {
-        speech::refuse_flags(
-            values,
-            &[(&["identify", "speaker_identify"], "speakers are not supported yet")],
-        )?;
         let mut request = asr::Request::new(model, Task::Transcribe);
         request.language = speech::language(values)?;
         request.prompt = values.text(&["initial_prompt", "prompt"], MAX_PROMPT)?;
@@ -254,7 +274,7 @@ impl Asked {
             _ => speech::filtered(values.number(&["vad_threshold"], (0.0, 1.0))?),
         };
         let diarized = values.flag(&["diarize", "diarize_flag"])?.unwrap_or(false);
-        let speakers = cast::speakers(values, &["num_speakers"])?;
+        let speakers = speech::speakers(values)?;
         request.words = diarized;
         let decoding = &mut request.decoding;
         decoding.best_of = values.whole(&["best_of"], (1, 16))?.unwrap_or(1) as usize;
@@ -274,6 +294,7 @@ impl Asked {
             chunk_length: values.whole(&["chunk_length"], (1, 3600))?.unwrap_or(CHUNK_LENGTH),
             summary: values.flag(&["summary", "summarize"])?.unwrap_or(false),
             speakers: diarized.then_some(speakers),
+            identify: values.flag(&["identify", "speaker_identify"])?.unwrap_or(false),
         })
     }
 

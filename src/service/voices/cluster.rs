@@ -4,6 +4,8 @@
 //! dot product of the clusters' means. Work and memory are bounded by blocks: what
 //! follows each other in time is joined first, more carefully, so that hours cost as minutes do, each.
 
+use crate::store::flat::dot;
+
 /// Clusters that are compared with one another at a time.
 const BLOCK: usize = 1024;
 /// How much more alike than elsewhere what is joined within a block must be.
@@ -104,19 +106,6 @@ fn first(clusters: &[Cluster], joins: &Joins, count: usize) -> Vec<Cluster> {
         }
     }
     all.into_iter().flatten().collect()
-}
-
-/// The dot product, in as many sums at once as registers take.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (a16, a_rest) = a.as_chunks::<16>();
-    let (b16, b_rest) = b.as_chunks::<16>();
-    for (a, b) in a16.iter().zip(b16) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// Joins everything, the two most alike at a time. `O(n^2)` memory and, but for odd data, time.

@@ -22,6 +22,7 @@ use crate::audio;
 use crate::engine::Served;
 use crate::engine::handle::Handle;
 use crate::model::speaker::Speaker;
+pub use crate::store::flat::dot;
 use crate::types::asr::SAMPLE_RATE;
 use crate::types::model::Kind;
 use crate::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};

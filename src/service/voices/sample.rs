@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::super::{Error, Upload};
-use super::cluster::dot;
+use super::dot;
 use super::ear::{Networks, ask};
 use crate::audio::{self, Fbank};
 use crate::types::asr::SAMPLE_RATE;

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::cluster::{Point, Wanted, cluster, dot};
+use super::cluster::{Point, Wanted, cluster};
+use super::dot;
 use super::turns::turns;
 use super::who::who;
 use super::windows::{Grid, Window};

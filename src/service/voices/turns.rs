@@ -4,7 +4,7 @@
 //! diarization pipeline", 2023); who, those whose voices the speakers that the windows hear in it are most like, all
 //! together. No window decides whose voice it heard: what one mistakes the others make good.
 
-use super::cluster::dot;
+use super::dot;
 use super::windows::{Grid, Local, Window};
 use crate::types::speaker::Turn;
 

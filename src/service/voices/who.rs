@@ -1,6 +1,7 @@
 //! The speakers of a recording.
 
-use super::cluster::{Point, Wanted, cluster, dot};
+use super::cluster::{Point, Wanted, cluster};
+use super::dot;
 use super::turns::turns;
 use super::windows::{Grid, Local, Window};
 use crate::types::speaker::{Diarization, Speakers, Voice};

@@ -3,12 +3,12 @@
 use utoipa::ToSchema;
 
 use super::decoding::{self, chunking, decoding};
+use crate::http::ApiError;
 use crate::http::form::{Field, Values};
 use crate::http::openai::described::{ChunkingForm, Granularity, Include, Temperatures, TranscriptFormat};
 use crate::http::openai::fields::ModelName;
 use crate::http::openai::model;
 use crate::http::speech::{self, MAX_PROMPT};
-use crate::http::{ApiError, cast};
 use crate::service::transcript::{Format, Shape};
 use crate::types::asr::{Request, Task};
 use crate::types::speaker::Speakers;
@@ -211,6 +211,6 @@ fn speakers(values: &Values, format: Format) -> Result<Speakers, ApiError> {
             let message = format!("`{}` needs `response_format`: `diarized_json`", field.name);
             Err(ApiError::invalid(field.name.to_owned(), message))
         }
-        _ => cast::speakers(values, &["num_speakers"]),
+        _ => speech::speakers(values),
     }
 }
