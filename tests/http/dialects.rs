@@ -116,16 +116,15 @@ async fn pmx_clients_of_both_generations_get_their_keys() {
 #[tokio::test]
 async fn what_is_wrong_is_told_as_clients_read_it() {
     for (path, dialect, name, value) in [
-        (ASR, Dialect::Paneas, "enable_diarization", "true"),
+        (ASR, Dialect::Paneas, "enable_diarization", "x"),
         (ASR, Dialect::Paneas, "enable_llm_postprocess", "1"),
-        (ASR, Dialect::Paneas, "num_speakers", "11"),
+        (ASR, Dialect::Paneas, "num_speakers", "1001"),
         (ASR, Dialect::Paneas, "beam_size", "11"),
         (ASR, Dialect::Paneas, "vad_threshold", "2"),
         (ASR, Dialect::Paneas, "provider", "openai"),
         (ASR, Dialect::Paneas, "language", "portuguese"),
-        ("/transcribe", Dialect::PmxSpeech, "diarize", "true"),
-        ("/transcribe", Dialect::PmxSpeech, "diarize_flag", "true"),
-        ("/rag/transcribe", Dialect::PmxSpeech, "speaker_identify", "true"),
+        ("/transcribe", Dialect::PmxSpeech, "diarize", "x"),
+        ("/rag/transcribe", Dialect::PmxSpeech, "speaker_identify", "x"),
         ("/transcribe", Dialect::PmxSpeech, "chunk_length", "0"),
         ("/transcribe", Dialect::PmxSpeech, "best_of", "x"),
         ("/transcribe", Dialect::PmxSpeech, "summary", "x"),

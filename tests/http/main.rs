@@ -7,6 +7,7 @@ mod api;
 mod arbitrary;
 mod ask;
 mod book;
+mod cast;
 mod dialects;
 mod documents;
 mod fake;

@@ -17,7 +17,7 @@ async fn ask(fields: &[(&str, &str)]) -> Answer {
     send(&app(Settings::default()), form(PATH, &all)).await
 }
 
-fn events(answer: &Answer) -> Vec<Value> {
+pub fn events(answer: &Answer) -> Vec<Value> {
     answer.events().iter().map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 

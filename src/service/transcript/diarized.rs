@@ -54,10 +54,10 @@ pub struct DiarizedSegment {
 }
 
 impl DiarizedSegment {
-    /// Those of a segment, numbered from `first` on.
+    /// Those of a segment that have words, numbered from `first` on.
     pub fn of(segment: &Segment, cast: &Cast, first: usize) -> Vec<DiarizedSegment> {
-        let runs = spoken(segment, &cast.turns).into_iter().enumerate();
-        let each = runs.map(|(at, run)| DiarizedSegment {
+        let runs = spoken(segment, &cast.turns).into_iter().filter(|run| !run.text.trim().is_empty());
+        let each = runs.enumerate().map(|(at, run)| DiarizedSegment {
             r#type: "transcript.text.segment",
             id: format!("seg_{}", first + at),
             start: rounded(run.start),
