@@ -34,14 +34,19 @@ trait Recipe: Send + Sync {
     /// Filters over a spectrum's frequencies.
     fn bank(&self) -> FilterBank;
 
-    /// Frames of so many samples.
-    fn frames(&self, samples: usize) -> usize;
+    /// Samples that a recording's first frame begins before it: frames reach as far beyond its ends, where zeros are.
+    fn before(&self) -> usize {
+        0
+    }
 
-    /// Windows the frame `at` of a recording, `FRAME` values; `at` is below [`frames`](Self::frames).
-    fn cut(&self, samples: &[f32], at: usize, frame: &mut [f32]);
+    /// Makes [`FRAME`] samples what the spectrum is taken of.
+    fn window(&self, frame: &mut [f32]);
 
-    /// From the energies of a recording to what a network hears.
-    fn finish(&self, energies: &mut [f32]);
+    /// From energies to their logarithms.
+    fn log(&self, energies: &mut [f32]);
+
+    /// Raises logarithms that lie far below the loudest of all.
+    fn floor(&self, _energies: &mut [f32]) {}
 }
 
 /// Computes frames of [`BINS`](Fbank::BINS) bins.
@@ -61,6 +66,8 @@ impl Fbank {
     pub const BINS: usize = 80;
     /// Samples from the beginning of one frame to that of the next.
     pub const HOP: usize = HOP;
+    /// Samples from the beginning of a frame to its middle.
+    pub const MIDDLE: usize = FRAME / 2;
 
     /// As a network hears them.
     pub fn new(features: Features) -> Fbank {
@@ -80,16 +87,29 @@ impl Fbank {
         }
     }
 
-    /// Frames of so many samples.
+    /// Frames of a recording of so many samples.
     pub fn frames(&self, samples: usize) -> usize {
-        self.recipe.frames(samples)
+        frames(samples + 2 * self.recipe.before())
     }
 
-    /// The energies of samples at 16 kHz within [-1, 1], `(frames, bins)`.
+    /// The energies of a recording at 16 kHz within [-1, 1], `(frames, bins)`.
     pub fn energies(&mut self, samples: &[f32]) -> Vec<f32> {
-        let mut out = vec![0f32; self.frames(samples.len()) * BINS];
+        let zeros = self.recipe.before();
+        let mut energies = match zeros {
+            0 => self.whole(samples),
+            zeros => self.whole(&[&vec![0.0; zeros], samples, &vec![0.0; zeros]].concat()),
+        };
+        self.floor(&mut energies);
+        energies
+    }
+
+    /// The energies of frames that lie whole in some samples of a recording, the first at their beginning: whoever joins
+    /// frames of several such calls has [`floor`](Self::floor) see all that the network hears of it.
+    pub fn whole(&mut self, samples: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; frames(samples.len()) * BINS];
         for (at, energies) in out.chunks_exact_mut(BINS).enumerate() {
-            self.recipe.cut(samples, at, &mut self.frame[..FRAME]);
+            self.frame[..FRAME].copy_from_slice(&samples[at * HOP..][..FRAME]);
+            self.recipe.window(&mut self.frame[..FRAME]);
             self.frame[FRAME..].fill(0.0);
             let (frame, spectrum) = (&mut self.frame, &mut self.spectrum);
             let done = self.fft.process_with_scratch(frame, spectrum, &mut self.fft_scratch);
@@ -99,7 +119,17 @@ impl Fbank {
             }
             self.bank.apply(&self.power, energies);
         }
-        self.recipe.finish(&mut out);
+        self.recipe.log(&mut out);
         out
     }
+
+    /// Raises energies that lie so far below the loudest of all these that the network was never shown such.
+    pub fn floor(&self, energies: &mut [f32]) {
+        self.recipe.floor(energies);
+    }
+}
+
+/// Frames that lie whole in so many samples.
+fn frames(samples: usize) -> usize {
+    samples.checked_sub(FRAME).map_or(0, |room| room / HOP + 1)
 }

@@ -10,6 +10,7 @@ mod life;
 mod load;
 mod program;
 mod schemas;
+mod speakers;
 mod speech;
 mod structured;
 

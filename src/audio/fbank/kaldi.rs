@@ -6,7 +6,7 @@
 //! `1127 ln(1 + f / 700)` from 20 Hz to the Nyquist frequency; the natural logarithm of it, floored at 2^-23.
 
 use super::{BINS, FRAME, FilterBank, Recipe};
-use crate::types::asr::{HOP, SAMPLE_RATE};
+use crate::types::asr::SAMPLE_RATE;
 use crate::types::speaker::Window;
 
 const N_FFT: usize = 512;
@@ -44,22 +44,17 @@ impl Recipe for Kaldi {
         })
     }
 
-    fn frames(&self, samples: usize) -> usize {
-        samples.checked_sub(FRAME).map_or(0, |room| room / HOP + 1)
-    }
-
-    fn cut(&self, samples: &[f32], at: usize, frame: &mut [f32]) {
-        let samples = &samples[at * HOP..][..FRAME];
-        let mean = samples.iter().sum::<f32>() / FRAME as f32;
-        let mut before = samples[0] - mean;
-        for ((out, sample), window) in frame.iter_mut().zip(samples).zip(&self.window) {
-            let sample = sample - mean;
-            *out = (sample - PRE_EMPHASIS * before) * window;
+    fn window(&self, frame: &mut [f32]) {
+        let mean = frame.iter().sum::<f32>() / FRAME as f32;
+        let mut before = frame.first().copied().unwrap_or(0.0) - mean;
+        for (value, window) in frame.iter_mut().zip(&self.window) {
+            let sample = *value - mean;
+            *value = (sample - PRE_EMPHASIS * before) * window;
             before = sample;
         }
     }
 
-    fn finish(&self, energies: &mut [f32]) {
+    fn log(&self, energies: &mut [f32]) {
         for energy in energies {
             *energy = energy.max(f32::EPSILON).ln();
         }

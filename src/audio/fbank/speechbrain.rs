@@ -5,7 +5,7 @@
 //! frequency; decibels, floored at -100 and at 80 below the loudest of the whole recording.
 
 use super::{BINS, FRAME, FilterBank, Recipe};
-use crate::types::asr::{HOP, SAMPLE_RATE};
+use crate::types::asr::SAMPLE_RATE;
 
 /// Samples before a frame's centre.
 const HALF: usize = FRAME / 2;
@@ -41,28 +41,22 @@ impl Recipe for SpeechBrain {
         })
     }
 
-    fn frames(&self, samples: usize) -> usize {
-        samples / HOP + 1
+    fn before(&self) -> usize {
+        HALF
     }
 
-    fn cut(&self, samples: &[f32], at: usize, frame: &mut [f32]) {
-        // Of the frame, values before `from` lie before the recording, and from `to` on behind it.
-        let begin = at * HOP;
-        let from = HALF.saturating_sub(begin).min(FRAME);
-        let to = (samples.len() + HALF).saturating_sub(begin).clamp(from, FRAME);
-        frame.fill(0.0);
-        let inside = samples.iter().skip((begin + from).saturating_sub(HALF)).zip(&self.window[from..]);
-        for (out, (sample, window)) in frame[from..to].iter_mut().zip(inside) {
-            *out = sample * window;
-        }
+    fn window(&self, frame: &mut [f32]) {
+        frame.iter_mut().zip(&self.window).for_each(|(value, window)| *value *= window);
     }
 
-    fn finish(&self, energies: &mut [f32]) {
-        let mut loudest = f32::NEG_INFINITY;
-        for energy in energies.iter_mut() {
+    fn log(&self, energies: &mut [f32]) {
+        for energy in energies {
             *energy = 10.0 * energy.max(LEAST).log10();
-            loudest = loudest.max(*energy);
         }
+    }
+
+    fn floor(&self, energies: &mut [f32]) {
+        let loudest = energies.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         for energy in energies {
             *energy = energy.max(loudest - RANGE);
         }

@@ -11,6 +11,7 @@ mod diarize;
 mod embed;
 mod gpu;
 mod llm;
+mod speakers;
 mod store;
 mod words;
 
@@ -43,6 +44,8 @@ pub enum What {
     Asr(asr::Args),
     /// Speaker and segmentation models: recordings, from the file to who spoke when
     Diarize(diarize::Args),
+    /// A speaker model: whether recordings of one person are told from those of others
+    Speakers(speakers::Args),
     /// The vector index: building it, then searches, by how many nodes they follow
     Ann(ann::Args),
     /// The store: durable writes, opening, searches
@@ -73,6 +76,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Embed(args) => embed::run(config, &args),
         What::Asr(args) => asr::run(config, &args),
         What::Diarize(args) => diarize::run(config, &args),
+        What::Speakers(args) => speakers::run(config, &args),
         What::Ann(args) => ann::run(&args),
         What::Store(args) => store::run(&args),
         What::Gpu(args) => gpu::run(config, &args),

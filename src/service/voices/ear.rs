@@ -128,7 +128,7 @@ impl Ear {
     fn more_energies(&mut self) {
         let from = (self.first_energies + self.energies.len()) * Fbank::HOP;
         let Some(samples) = self.samples.get(from.saturating_sub(self.dropped)..) else { return };
-        let rows = self.fbank.energies(samples);
+        let rows = self.fbank.whole(samples);
         self.energies.extend(rows.as_chunks::<{ Fbank::BINS }>().0);
     }
 
@@ -179,7 +179,8 @@ impl Ear {
             frame.checked_sub(start).is_some_and(|frame| window.speaks(speaker, frame, alone))
         });
         let energies = spoken.filter_map(|frame| self.energies.get(frame.checked_sub(self.first_energies)?));
-        let row: Vec<f32> = energies.flatten().copied().collect();
+        let mut row: Vec<f32> = energies.flatten().copied().collect();
+        self.fbank.floor(&mut row);
         let least = self.networks.speaker.front().least_frames * Fbank::BINS;
         (row.len() >= least).then(|| row.into())
     }

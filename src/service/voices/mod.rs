@@ -1,5 +1,6 @@
 //! Voices: who speaks when in a recording, and what a speaker model makes of those who speak.
 
+mod again;
 mod cast;
 mod cluster;
 mod ear;
@@ -28,7 +29,7 @@ use crate::types::model::Kind;
 use crate::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};
 pub use cast::spoken;
 use ear::{Ear, Networks};
-use windows::{Grid, Window};
+use turns::Scene;
 
 /// The models that know voices. See [`Service`], which has them.
 pub trait Voices: Send + Sync + 'static {
@@ -107,11 +108,7 @@ impl Service {
     ) -> Result<Diarization, Error> {
         let networks = self.networks(&ctx).await?;
         let _place = self.place().await?;
-        self.apart(move |wanted, limits| {
-            let heard = hear(networks.clone(), upload, &limits, wanted)?;
-            Ok(heard.who(&networks, speakers))
-        })
-        .await
+        self.apart(move |wanted, limits| who_speaks(&networks, upload, speakers, &limits, wanted)).await
     }
 
     /// What is to be known of a recording of one person: of the whole, or of parts of it.
@@ -128,8 +125,7 @@ impl Service {
         let _place = self.place().await?;
         self.apart(move |wanted, limits| {
             let again = upload.again()?;
-            let heard = hear(networks.clone(), upload, &limits, wanted)?;
-            let found = heard.who(&networks, Speakers::default());
+            let found = who_speaks(&networks, upload, Speakers::default(), &limits, wanted)?;
             sample::samples(&networks, &found, again, &limits, &parts, wanted)
         })
         .await
@@ -181,32 +177,26 @@ impl Service {
     }
 }
 
-/// A recording as the networks heard it.
-struct Heard {
-    windows: Vec<Window>,
-    grid: Grid,
-    seconds: f64,
-}
-
-impl Heard {
-    fn who(&self, networks: &Networks, speakers: Speakers) -> Diarization {
-        let merge = networks.speaker.front().scale.merge;
-        who::who(&self.windows, &self.grid, merge, speakers, self.seconds)
-    }
-}
-
-/// Decodes a file and has the networks hear it as it goes on.
-fn hear(
-    networks: Networks,
+/// Who speaks when in a file. It is read twice: for who is heard in windows of it, and for what each says alone.
+fn who_speaks(
+    networks: &Networks,
     upload: Upload,
+    speakers: Speakers,
     limits: &audio::Limits,
     wanted: &AtomicBool,
-) -> Result<Heard, Error> {
-    let mut ear = Ear::new(networks);
+) -> Result<Diarization, Error> {
+    let again = upload.again()?;
+    let mut ear = Ear::new(networks.clone());
     let grid = ear.grid();
     read(upload, limits, wanted, &mut |samples| ear.push(samples))?;
     let seconds = ear.count() as f64 / f64::from(SAMPLE_RATE);
-    Ok(Heard { windows: ear.finish()?, grid, seconds })
+    let windows = ear.finish()?;
+    let merge = networks.speaker.front().scale.merge;
+    let voices = who::voices(&windows, &grid, merge, speakers);
+    let mut scene = Scene::new(&windows, &voices, &grid);
+    drop(windows);
+    again::hear_again(networks, &mut scene, &voices, again, limits, wanted)?;
+    Ok(scene.finish(&voices, seconds))
 }
 
 /// Decodes a file into `take`, until that fails or nobody wants it.

@@ -16,6 +16,9 @@ use crate::types::speaker::{Diarization, Part, Sample, Turn};
 
 /// Frames of a part that are kept: a minute and a half. More of a voice says no more of it.
 const MAX_FRAMES: usize = 9_000;
+/// Frames of all parts together, an hour, which take 115 MB; and of a part however many there are.
+const ALL_FRAMES: usize = 360_000;
+const LEAST_FRAMES: usize = 300;
 /// Frames that the speaker model hears at a time, and how far apart these pieces begin.
 const PIECE: usize = 300;
 const HOP: usize = 150;
@@ -36,14 +39,20 @@ pub(super) fn samples(
     upload.rewind()?;
     let whole = [Part { start: 0, end: usize::MAX }];
     let parts = if parts.is_empty() { &whole } else { parts };
-    let mut picks: Vec<Pick> = parts.iter().map(|part| Pick::new(*part, found)).collect();
+    let room = (ALL_FRAMES / parts.len()).clamp(LEAST_FRAMES, MAX_FRAMES);
+    let mut picks: Vec<Pick> = parts.iter().map(|part| Pick::new(*part, found, room)).collect();
     // By their start, so that each frame is looked for in few of them.
     let mut order: Vec<usize> = (0..picks.len()).collect();
     order.sort_by_key(|&at| picks[at].part.start);
     let mut frames = Frames::new(Fbank::new(networks.speaker.front().features));
+    // Before it all parts are over.
+    let mut first = 0;
     super::read(upload, limits, wanted, &mut |samples| {
         frames.push(samples, |at, power, energies| {
-            for &pick in &order {
+            while first < order.len() && picks[order[first]].part.end <= at {
+                first += 1;
+            }
+            for &pick in &order[first..] {
                 let pick = &mut picks[pick];
                 if pick.part.start > at {
                     break;
@@ -55,11 +64,12 @@ pub(super) fn samples(
         });
         Ok(())
     })?;
-    picks.into_iter().map(|pick| pick.sample(networks)).collect()
+    let fbank = &frames.fbank;
+    picks.into_iter().map(|pick| pick.sample(networks, fbank)).collect()
 }
 
 /// Frames of a recording as it passes.
-struct Frames {
+pub(super) struct Frames {
     fbank: Fbank,
     pending: Vec<f32>,
     /// The sample that `pending` begins with.
@@ -67,20 +77,20 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(fbank: Fbank) -> Frames {
+    pub fn new(fbank: Fbank) -> Frames {
         Frames { fbank, pending: Vec::new(), at: 0 }
     }
 
     /// Calls `f` for each frame: its middle sample, the power of the samples up to the next, the energies.
-    fn push(&mut self, samples: &[f32], mut f: impl FnMut(usize, f64, &[f32])) {
+    pub fn push(&mut self, samples: &[f32], mut f: impl FnMut(usize, f64, &[f32])) {
         self.pending.extend_from_slice(samples);
-        let energies = self.fbank.energies(&self.pending);
+        let energies = self.fbank.whole(&self.pending);
         let count = energies.len() / Fbank::BINS;
         for (frame, energies) in energies.chunks_exact(Fbank::BINS).enumerate() {
             let samples = &self.pending[frame * Fbank::HOP..][..Fbank::HOP];
             let power =
                 samples.iter().map(|s| f64::from(*s) * f64::from(*s)).sum::<f64>() / Fbank::HOP as f64;
-            f(self.at + frame * Fbank::HOP + Fbank::HOP, power, energies);
+            f(self.at + frame * Fbank::HOP + Fbank::MIDDLE, power, energies);
         }
         self.pending.drain(..count * Fbank::HOP);
         self.at += count * Fbank::HOP;
@@ -97,6 +107,8 @@ struct Pick {
     speech: f64,
     others: f64,
     kept: Vec<f32>,
+    /// Frames that are kept at most.
+    room: usize,
     /// Sum of the power, and frames: with speech and without.
     levels: [(f64, usize); 2],
     /// The last sample of it that passed.
@@ -104,7 +116,7 @@ struct Pick {
 }
 
 impl Pick {
-    fn new(part: Part, found: &Diarization) -> Pick {
+    fn new(part: Part, found: &Diarization, room: usize) -> Pick {
         let range = |turn: &Turn| {
             let sample = |at: f64| (at * f64::from(SAMPLE_RATE)) as usize;
             sample(turn.start).max(part.start)..sample(turn.end).min(part.end)
@@ -133,6 +145,7 @@ impl Pick {
             speech,
             others: speech - mine,
             kept: Vec::new(),
+            room,
             levels: [(0.0, 0); 2],
             end: part.start,
         }
@@ -142,15 +155,16 @@ impl Pick {
         let is_in = |ranges: &[Range<usize>]| ranges.iter().any(|range| range.contains(&at));
         let level = &mut self.levels[usize::from(!is_in(&self.anyone))];
         *level = (level.0 + power, level.1 + 1);
-        if self.kept.len() < MAX_FRAMES * Fbank::BINS && is_in(&self.alone) {
+        if self.kept.len() < self.room * Fbank::BINS && is_in(&self.alone) {
             self.kept.extend_from_slice(energies);
         }
         self.end = at;
     }
 
-    fn sample(self, networks: &Networks) -> Result<Sample, Error> {
+    fn sample(mut self, networks: &Networks, fbank: &Fbank) -> Result<Sample, Error> {
         let seconds =
             self.end.min(self.part.end).saturating_sub(self.part.start) as f64 / f64::from(SAMPLE_RATE);
+        fbank.floor(&mut self.kept);
         let [speech, pause] = self.levels;
         let mean = |(sum, count): (f64, usize)| (sum / count.max(1) as f64).max(SILENCE);
         let known =

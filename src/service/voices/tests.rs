@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::cluster::{Point, Wanted, cluster};
+use super::cluster::{Track, Tree};
 use super::dot;
-use super::turns::turns;
-use super::who::who;
+use super::turns::{Piece, Scene};
+use super::who::voices;
 use super::windows::{Grid, Window};
 use crate::model::segment::pyannet::FRONT;
 use crate::ops::testing::noise;
@@ -54,7 +54,9 @@ fn windows(seconds: f64, spoken: &[(u64, f64, f64)]) -> Vec<Window> {
 }
 
 fn found(seconds: f64, spoken: &[(u64, f64, f64)], speakers: Speakers) -> Diarization {
-    who(&windows(seconds, spoken), &grid(), 0.5, speakers, seconds)
+    let windows = windows(seconds, spoken);
+    let voices = voices(&windows, &grid(), 0.5, speakers);
+    Scene::new(&windows, &voices, &grid()).finish(&voices, seconds)
 }
 
 /// Whether turns are these, within two frames.
@@ -120,6 +122,26 @@ fn as_many_speakers_are_found_as_are_said_to_be_there() {
 }
 
 #[test]
+fn stretches_are_given_to_the_voice_they_are_clearly_more_like() {
+    let windows = windows(30.0, &[(1, 1.0, 12.0), (2, 13.0, 27.0)]);
+    let voices = voices(&windows, &grid(), 0.5, Speakers::default());
+    let mut scene = Scene::new(&windows, &voices, &grid());
+    let pieces = scene.pieces();
+    assert_eq!(pieces.len(), 11, "of 11 and 14 s, at most 2.5 each: {pieces:?}");
+    let seconds = |piece: &Piece| piece.frames.len() as f64 * grid().hop_seconds();
+    assert!(pieces.iter().all(|piece| seconds(piece) < 2.52), "{pieces:?}");
+    let second = pieces[1].clone();
+    let other = 1 - second.voice;
+    scene.judge(&second, &voices[second.voice], &voices);
+    assert_eq!(scene.finish(&voices, 30.0).turns.len(), 2, "it stays whose it is");
+    scene.judge(&second, &voices[other], &voices);
+    let got = scene.finish(&voices, 30.0);
+    let speakers: Vec<usize> = got.turns.iter().map(|turn| turn.speaker).collect();
+    assert_eq!(speakers, [0, 1, 0, 1], "{:?}", got.turns);
+    assert_eq!(got.turns.len(), got.exclusive.len());
+}
+
+#[test]
 fn hours_of_windows_cost_as_minutes_do_each() {
     let spoken: Vec<(u64, f64, f64)> =
         (0..1200).map(|i| (i % 5, i as f64 * 9.0, i as f64 * 9.0 + 8.5)).collect();
@@ -132,13 +154,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_point_is_in_one_cluster(count in 0usize..60, alike in -1.0f32..1.0, seed in 0u64..50) {
+    fn every_track_is_in_one_cluster(count in 0usize..60, alike in -1.0f32..1.0, seed in 0u64..50) {
         let vectors: Vec<Vec<f32>> = (0..count as u64).map(|i| voice(i % 5, seed + i)).collect();
-        let points: Vec<Point<'_>> = vectors.iter().map(|vector| Point { vector }).collect();
-        let clusters = cluster(&points, alike, |_| Wanted::So);
-        let mut all: Vec<usize> = clusters.iter().flatten().copied().collect();
-        all.sort_unstable();
-        prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
+        let track = |(at, vector): (usize, &Vec<f32>)| (at / 2, vector.clone(), 1.0 + vector[0].abs());
+        let tracks: Vec<_> = vectors.iter().enumerate().map(track).collect();
+        let tracks: Vec<Track<'_>> =
+            tracks.iter().map(|(window, vector, seconds)| Track { vector, window: *window, seconds: *seconds }).collect();
+        let tree = Tree::new(&tracks, alike);
+        for clusters in [tree.cut(alike), tree.exactly(3, 0.0)] {
+            let mut all: Vec<usize> = clusters.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(tree.exactly(3, 0.0).len(), count.min(3));
     }
 
     #[test]
@@ -153,6 +181,6 @@ proptest! {
             prop_assert!(turns.iter().all(|t| t.speaker < got.voices.len()));
         }
         let windows = windows(45.0, &spoken);
-        prop_assert!(turns(&windows, &[], &grid()).0.is_empty());
+        prop_assert!(Scene::new(&windows, &[], &grid()).finish(&[], 45.0).turns.is_empty());
     }
 }

@@ -1,90 +1,90 @@
 //! The speakers of a recording.
 
-use super::cluster::{Point, Wanted, cluster};
+use super::cluster::{Track, Tree};
 use super::dot;
-use super::turns::turns;
 use super::windows::{Grid, Local, Window};
-use crate::types::speaker::{Diarization, Speakers, Voice};
+use crate::types::speaker::Speakers;
 
 /// Seconds alone from which a voice of a window helps to find the speakers.
 const TRUSTED: f32 = 1.0;
-/// Seconds that a speaker speaks alone, each counted once: less is no speaker, but a voice that was misheard.
+/// Seconds alone from which a cluster is a speaker; of a short recording, this share of all.
 const LEAST: f32 = 1.5;
+const SHARE: f32 = 0.05;
+/// A cluster of fewer seconds, or a smaller share, is a mixture or a part of others where it is at least so like one of
+/// them.
+const SURE: f32 = 6.0;
+const PART: f32 = 0.01;
+const NEAR: f32 = 0.52;
 
-/// Who spoke when. Voices at least `merge` alike are one speaker's, but where that leads to other numbers of speakers than
-/// are there.
-pub(super) fn who(
-    windows: &[Window],
-    grid: &Grid,
-    merge: f32,
-    speakers: Speakers,
-    duration: f64,
-) -> Diarization {
-    let voices = find(windows, grid, merge, speakers);
-    let (all, exclusive) = turns(windows, &voices, grid);
-    numbered(Diarization { duration, turns: all, exclusive, voices: Vec::new() }, voices)
+/// The speakers' voices, of length 1. Voices at least `merge` alike are one speaker's, but where that leads to other
+/// numbers of speakers than there are.
+pub(super) fn voices(windows: &[Window], grid: &Grid, merge: f32, speakers: Speakers) -> Vec<Vec<f32>> {
+    let mut tracks = tracks(windows, grid, |local| local.clean >= TRUSTED);
+    if tracks.is_empty() {
+        tracks = self::tracks(windows, grid, |_| true);
+    }
+    let all: f32 = tracks.iter().map(|track| track.seconds).sum();
+    let tree = Tree::new(&tracks, merge);
+    let found = speakers_of(&tracks, tree.cut(merge), all);
+    let wanted = found.len().max(speakers.least).min(speakers.most);
+    if wanted == found.len() || found.is_empty() {
+        return found;
+    }
+    let groups = tree.exactly(wanted, LEAST.min(SHARE * all));
+    groups.iter().filter_map(|group| mean(&tracks, group)).collect()
 }
 
-/// The speakers' voices, of length 1.
-fn find(windows: &[Window], grid: &Grid, merge: f32, speakers: Speakers) -> Vec<Vec<f32>> {
-    // Every moment is in so many windows.
-    let once = grid.stride() as f32 / grid.samples as f32;
-    let locals =
-        || windows.iter().flat_map(|window| &window.speakers).filter(|local| !local.embedding.is_empty());
-    let trusted: Vec<&Local> = locals().filter(|local| local.clean >= TRUSTED).collect();
-    let seconds = |locals: &[&Local]| locals.iter().map(|local| local.clean * once).sum::<f32>();
-    // Of little speech all that there is.
-    let used = if seconds(&trusted) < LEAST { locals().collect() } else { trusted };
-    let points: Vec<Point<'_>> = used.iter().map(|local| Point { vector: &local.embedding }).collect();
-    let spoken = |group: &[usize]| group.iter().map(|&at| used[at].clean * once).sum::<f32>();
-    let is_speaker = |group: &[usize]| spoken(group) >= LEAST;
-    let mut groups = cluster(&points, merge, |groups| {
-        // There is always one.
-        let count = groups.iter().filter(|group| is_speaker(group)).count().max(1);
-        match count {
-            count if count < speakers.least => Wanted::More,
-            count if count > speakers.most => Wanted::Fewer,
-            _ => Wanted::So,
+/// The voices of all windows that are known and `wanted`, in order of time.
+fn tracks<'a>(windows: &'a [Window], grid: &Grid, wanted: impl Fn(&Local) -> bool) -> Vec<Track<'a>> {
+    let mut tracks = Vec::new();
+    for (at, window) in windows.iter().enumerate() {
+        for (speaker, local) in window.speakers.iter().enumerate() {
+            if !local.embedding.is_empty() && wanted(local) {
+                let seconds = own_seconds(window, speaker, at, windows.len(), grid).max(0.01);
+                tracks.push(Track { vector: &local.embedding, window: at, seconds });
+            }
         }
-    });
-    groups.sort_by(|a, b| spoken(b).total_cmp(&spoken(a)));
-    let count = groups.iter().filter(|group| is_speaker(group)).count();
-    groups.truncate(count.max(speakers.least).min(speakers.most));
-    groups.iter().filter_map(|group| mean(group.iter().map(|&at| points[at].vector))).collect()
+    }
+    tracks
 }
 
-/// The mean of vectors, of length 1; `None` of none.
-fn mean<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> Option<Vec<f32>> {
+/// Seconds that a speaker of a window speaks alone, each counted once however many windows hear it.
+fn own_seconds(window: &Window, speaker: usize, at: usize, count: usize, grid: &Grid) -> f32 {
+    let alone = (0..grid.frames).filter(|&frame| window.speaks(speaker, frame, true));
+    let frames: f32 =
+        alone.map(|frame| 1.0 / grid.covering(at * grid.step + frame, count).len().max(1) as f32).sum();
+    frames * grid.hop_seconds() as f32
+}
+
+/// The voices of those clusters that are speakers.
+fn speakers_of(tracks: &[Track<'_>], groups: Vec<Vec<usize>>, all: f32) -> Vec<Vec<f32>> {
+    let seconds = |group: &[usize]| group.iter().map(|&at| tracks[at].seconds).sum::<f32>();
+    let (least, sure) = (LEAST.min(SHARE * all), SURE.max(PART * all));
+    let mut found: Vec<(f32, Vec<f32>)> =
+        groups.iter().filter_map(|group| Some((seconds(group), mean(tracks, group)?))).collect();
+    // The smallest first; what is dropped draws no others with it.
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut at = 0;
+    while at < found.len() && found.len() > 1 {
+        let (seconds, voice) = &found[at];
+        let near = found.iter().enumerate().filter(|(other, _)| *other != at);
+        let near = near.map(|(_, (_, other))| dot(voice, other)).fold(f32::NEG_INFINITY, f32::max);
+        if *seconds < least || (*seconds < sure && near >= NEAR) {
+            found.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+    found.into_iter().map(|(_, voice)| voice).collect()
+}
+
+/// The mean of the vectors of some tracks, of length 1; `None` of none.
+fn mean(tracks: &[Track<'_>], group: &[usize]) -> Option<Vec<f32>> {
     let mut sum: Vec<f32> = Vec::new();
-    for vector in vectors {
-        sum.resize(vector.len().max(sum.len()), 0.0);
-        sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
+    for track in group.iter().filter_map(|&at| tracks.get(at)) {
+        sum.resize(track.vector.len().max(sum.len()), 0.0);
+        sum.iter_mut().zip(track.vector).for_each(|(sum, value)| *sum += value);
     }
     let length = dot(&sum, &sum).sqrt();
     (length > 0.0).then(|| sum.into_iter().map(|value| value / length).collect())
-}
-
-/// The speakers by the order in which they are first heard; those who are not heard are none.
-fn numbered(mut found: Diarization, voices: Vec<Vec<f32>>) -> Diarization {
-    let mut order: Vec<usize> = Vec::new();
-    for turn in &found.turns {
-        if !order.contains(&turn.speaker) {
-            order.push(turn.speaker);
-        }
-    }
-    found.exclusive.retain(|turn| order.contains(&turn.speaker));
-    for turn in found.turns.iter_mut().chain(&mut found.exclusive) {
-        turn.speaker = order.iter().position(|&speaker| speaker == turn.speaker).unwrap_or(0);
-        turn.end = turn.end.min(found.duration);
-        turn.start = turn.start.clamp(0.0, turn.end);
-    }
-    found.voices = order
-        .iter()
-        .enumerate()
-        .map(|(at, &speaker)| Voice {
-            embedding: voices.get(speaker).cloned().unwrap_or_default(),
-            seconds: found.turns.iter().filter(|t| t.speaker == at).map(|t| t.end - t.start).sum(),
-        })
-        .collect();
-    found
 }

@@ -61,6 +61,21 @@ impl Grid {
         }
     }
 
+    /// Frames of a recording of so many windows.
+    pub fn all_frames(&self, windows: usize) -> usize {
+        windows.checked_sub(1).map_or(0, |last| last * self.step + self.frames)
+    }
+
+    /// The windows, of so many, that hear a frame of the recording.
+    pub fn covering(&self, frame: usize, windows: usize) -> Range<usize> {
+        (frame + 1).saturating_sub(self.frames).div_ceil(self.step)..(frame / self.step + 1).min(windows)
+    }
+
+    /// The second in which a frame of the recording begins: each lasts until the next.
+    pub fn begin(&self, frame: usize) -> f64 {
+        self.seconds(frame) - self.hop_seconds() / 2.0
+    }
+
     /// The second in the middle of a frame of the recording.
     pub fn seconds(&self, frame: usize) -> f64 {
         (self.first + frame * self.hop) as f64 / 16_000.0
@@ -73,7 +88,7 @@ impl Grid {
 
     /// The frame of the recording that is nearest to the middle of a frame of energies.
     pub fn of_energies(&self, at: usize) -> usize {
-        (at * Fbank::HOP + Fbank::HOP / 2 + self.hop / 2).saturating_sub(self.first) / self.hop
+        (at * Fbank::HOP + Fbank::MIDDLE + self.hop / 2).saturating_sub(self.first) / self.hop
     }
 
     /// Frames of energies that lie in a window, by the recording's numbers.
