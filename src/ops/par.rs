@@ -37,6 +37,15 @@ pub(crate) fn each<T: Send>(parts: Vec<T>, f: impl Fn(T) + Sync + Send) {
     }
 }
 
+/// What `f` makes of every part, in order; in parallel if there are several.
+pub(crate) fn map<T: Send, R: Send>(parts: Vec<T>, f: impl Fn(T) -> R + Sync + Send) -> Vec<R> {
+    if parts.len() > 1 && threads() > 1 {
+        parts.into_par_iter().with_max_len(1).map(f).collect()
+    } else {
+        parts.into_iter().map(f).collect()
+    }
+}
+
 /// Runs `f(first_row, rows)` over disjoint runs of rows of `out`, each row `width` values.
 pub(crate) fn rows_mut(
     out: &mut [f32],

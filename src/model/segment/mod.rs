@@ -5,7 +5,7 @@
 
 pub mod pyannet;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::Device;
 
@@ -78,10 +78,13 @@ pub trait Listener: Send + Sync {
     fn bytes(&self) -> usize;
 }
 
+/// Loads an open checkpoint onto a device.
+pub type Load = fn(&Checkpoint, &Device) -> Result<Box<dyn Listener>, Error>;
+
 /// One architecture.
 pub struct Architecture {
     pub name: &'static str,
-    pub load: fn(&Checkpoint, &Device) -> Result<Box<dyn Listener>, Error>,
+    pub load: Load,
     pub front: Front,
 }
 
@@ -132,15 +135,9 @@ impl Model<Segment> for Windows {
         batch.iter().try_for_each(|window| self.check(window))?;
         // A part a core: each goes through all layers while it is in that core's cache.
         let parts: Vec<&[Arc<[f32]>]> = batch.chunks(batch.len().div_ceil(par::threads()).max(1)).collect();
-        let heard: Mutex<Vec<Option<candle_core::Result<Vec<Vec<f32>>>>>> =
-            Mutex::new(parts.iter().map(|_| None).collect());
         let listener = &*self.listener;
-        par::each(parts.into_iter().enumerate().collect(), |(at, part)| {
-            let result = listener.hear(part);
-            heard.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
-        });
         let mut all = Vec::with_capacity(batch.len());
-        for part in heard.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten() {
+        for part in par::map(parts, |part| listener.hear(part)) {
             all.extend(part.map_err(Error::from)?);
         }
         Ok(all)

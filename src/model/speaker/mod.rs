@@ -19,7 +19,7 @@ pub mod resnet;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
@@ -222,17 +222,16 @@ impl Voices {
 impl Model<Speaker> for Voices {
     fn step(&mut self, batch: &Vec<Arc<[f32]>>) -> Result<Vec<Vec<f32>>, super::Error> {
         batch.iter().try_for_each(|row| self.check(row))?;
-        let results: Mutex<Vec<Option<Embedded>>> = Mutex::new(batch.iter().map(|_| None).collect());
         let this = &*self;
         // The longest first, so that no core is left alone with one at the end.
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(batch[at].len()));
-        par::each(order, |at| {
-            let result = this.embed(&batch[at]);
-            results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
-        });
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(results.into_iter().flatten().collect::<Result<_, _>>()?)
+        let found = par::map(order.clone(), |at| this.embed(&batch[at]));
+        let mut vectors = vec![Vec::new(); batch.len()];
+        for (at, vector) in order.into_iter().zip(found) {
+            vectors[at] = vector?;
+        }
+        Ok(vectors)
     }
 
     fn bytes(&self) -> u64 {

@@ -229,6 +229,33 @@ mod tests {
         assert_eq!((shelf.count(&embedder()), shelf.size().0), ((12, 1), 13));
     }
 
+    /// Prints how long one is looked for, which `benches/README.md` has.
+    #[test]
+    fn everybody_is_found_among_ten_thousand() {
+        const WIDE: usize = 192;
+        let wide = |number: u64| {
+            let parts: Vec<f32> = (0..3).flat_map(|part| direction(3 * number + part)).collect();
+            super::super::vector::unit(&parts[..WIDE]).unwrap()
+        };
+        let mut shelf = Shelf::default();
+        (0..10_000)
+            .for_each(|number| shelf.put(Speaker { dim: WIDE, ..speaker(number, "1") }, &wide(number)));
+        let mut took = Vec::new();
+        for number in (0..10_000).step_by(499) {
+            let voice = wide(number);
+            let begun = std::time::Instant::now();
+            let (found, normalised) = shelf.nearest(&embedder(), &voice, 5);
+            took.push(begun.elapsed());
+            assert_eq!((found[0].id.clone(), found.len(), normalised), (format!("s{number}"), 5, true));
+        }
+        took.sort();
+        println!(
+            "one of 10,000: {:?} in the median, {:?} at most",
+            took[took.len() / 2],
+            took[took.len() - 1]
+        );
+    }
+
     #[test]
     fn a_book_of_thousands_has_the_scale_of_a_small_one() {
         let mut shelf = Shelf::default();
