@@ -9,7 +9,7 @@ use super::form::Values;
 use super::{ApiError, State};
 use crate::service::speakers::Asked;
 use crate::service::voices::dot;
-use crate::service::{Context, Upload};
+use crate::service::{Context, Error, Upload};
 use crate::types::speaker::{Cast, Diarization, Speakers};
 
 /// Most speakers that a caller brings along, as OpenAI has it.
@@ -85,7 +85,13 @@ pub(super) async fn cast(
     let embedder = state.backend().embedder(ctx.clone()).await?;
     let mut alike = Vec::new();
     for Known { name, clip } in known {
-        let mut samples = state.backend().samples(ctx.clone(), clip, Vec::new()).await?;
+        let heard = state.backend().samples(ctx.clone(), clip, Vec::new()).await;
+        let mut samples = heard.map_err(|error| match error {
+            Error::Invalid { message, .. } => {
+                ApiError::invalid(REFERENCES, format!("the reference of `{name}`: {message}"))
+            }
+            other => other.into(),
+        })?;
         let embedding = samples.pop().map(|sample| sample.embedding).unwrap_or_default();
         if embedding.is_empty() {
             let message = format!("the reference of `{name}` has no speech: send 2 to 10 s of it");

@@ -79,7 +79,7 @@ fn windows_lie_on_one_grid_and_cover_every_sample() {
     }
     // The middle of a frame of energies lies within half a step of its frame's.
     for at in 10..2000 {
-        let off = (at * 160 + 80) as f64 / 16_000.0 - grid.seconds(grid.of_energies(at));
+        let off = (at * 160 + 200) as f64 / 16_000.0 - grid.seconds(grid.of_energies(at));
         assert!(off.abs() <= grid.hop_seconds() / 2.0 + 1e-4, "{at}: {off}");
     }
 }
