@@ -70,15 +70,17 @@ fn spool(state: &State, bytes: &[u8]) -> Result<Upload, ApiError> {
     Ok(Upload { file, name: None, mime: None })
 }
 
-/// Who speaks when in a recording, by name: those of `known` first, else those of the book.
+/// Who speaks when in a recording, by name: those of `known` first, else those of the book. The recording is at its
+/// beginning again then.
 pub(super) async fn cast(
     state: &State,
     ctx: &Context,
-    upload: Upload,
+    upload: &mut Upload,
     speakers: Speakers,
     known: Vec<Known>,
 ) -> Result<Cast, ApiError> {
-    let found = state.backend().diarize(ctx.clone(), upload, speakers).await?;
+    let found = state.backend().diarize(ctx.clone(), upload.again()?, speakers).await?;
+    upload.rewind()?;
     if known.is_empty() && state.book().is_empty() {
         return Ok(named(found, Vec::new()));
     }

@@ -125,9 +125,7 @@ pub(crate) async fn create(
     let mut upload = form.upload()?;
     let cast = if diarized {
         request.words = true;
-        let cast = cast::cast(&state, &ctx, upload.again()?, speakers, Vec::new()).await?;
-        upload.rewind()?;
-        Some(cast)
+        Some(cast::cast(&state, &ctx, &mut upload, speakers, Vec::new()).await?)
     } else {
         None
     };

@@ -189,19 +189,11 @@ async fn answer(
 ) -> Result<TranscribeAnswer, ApiError> {
     let input_filename = upload.name.clone();
     let cast = match asked.speakers {
-        Some(speakers) => {
-            let cast = cast::cast(state, &ctx, upload.again()?, speakers, Vec::new()).await?;
-            upload.rewind()?;
-            Some(cast)
-        }
+        Some(speakers) => Some(cast::cast(state, &ctx, &mut upload, speakers, Vec::new()).await?),
         None => None,
     };
     let identify = match asked.identify {
-        true => {
-            let identity = identity(state, &ctx, upload.again()?).await?;
-            upload.rewind()?;
-            Some(identity)
-        }
+        true => Some(identity(state, &ctx, &mut upload).await?),
         false => None,
     };
     let heard = state.backend().transcribe(ctx, asked.request.clone(), upload).await?;
@@ -236,10 +228,12 @@ impl Debug {
     }
 }
 
-/// Whose voice is heard most in a recording.
-async fn identity(state: &State, ctx: &Context, upload: Upload) -> Result<Identity, ApiError> {
+/// Whose voice is heard most in a recording, which is at its beginning again then.
+async fn identity(state: &State, ctx: &Context, upload: &mut Upload) -> Result<Identity, ApiError> {
     let asked = book::Asked { top_k: 1, threshold: None };
-    let recognised = state.book().recognise(state.backend(), ctx, upload, Vec::new(), asked).await?;
+    let again = upload.again()?;
+    let recognised = state.book().recognise(state.backend(), ctx, again, Vec::new(), asked).await?;
+    upload.rewind()?;
     let found = recognised.identified.found.into_iter().next().unwrap_or_default();
     Ok(Identity {
         name: found.speaker().map_or(book::UNKNOWN, |known| known.name.as_str()).to_owned(),

@@ -1,7 +1,5 @@
 //! Enrolment: recordings are heard, judged, and become the samples of a speaker.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 
 use super::vector::{Vector, centroid, unit};
@@ -130,7 +128,7 @@ impl Book {
         let file = upload.name.clone().unwrap_or_else(|| "recording".to_owned());
         let called = if of > 1 { format!("recording {number} (`{file}`)") } else { format!("`{file}`") };
         let audio = match self.0.options.keep_audio {
-            true => Some(again(&upload)?),
+            true => Some(upload.again()?),
             false => None,
         };
         let heard = voices.samples(ctx.clone(), upload, Vec::new()).await;
@@ -180,7 +178,7 @@ impl Book {
         for Heard { mut sample, embedding, audio, .. } in heard {
             if let Some(mut audio) = audio {
                 // It was read to its end as it was heard.
-                audio.file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+                audio.rewind()?;
                 match self.0.files.keep(audio, SPEAKER, None).await {
                     Ok(file) => {
                         kept.push(file.id.clone());
@@ -262,16 +260,6 @@ impl Wanted {
         speaker.tags = self.tags.unwrap_or(speaker.tags);
         Ok(Entry::of(speaker))
     }
-}
-
-/// The same upload once more; where one of the two is read, so is the other.
-fn again(upload: &Upload) -> Result<Upload, Error> {
-    let file: File = upload.file.try_clone().map_err(unreadable)?;
-    Ok(Upload { file, name: upload.name.clone(), mime: upload.mime.clone() })
-}
-
-fn unreadable(error: std::io::Error) -> Error {
-    Error::Internal { detail: format!("an upload: {error}") }
 }
 
 /// Whether a recording tells enough of a voice, and of one only.

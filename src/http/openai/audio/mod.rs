@@ -35,11 +35,7 @@ async fn answer(
     let known = cast::known(&state, &form.values)?;
     let mut upload = form.upload()?;
     let cast = match shape.format {
-        Format::Diarized => {
-            let cast = cast::cast(&state, &ctx, upload.again()?, speakers, known).await?;
-            upload.rewind()?;
-            cast
-        }
+        Format::Diarized => cast::cast(&state, &ctx, &mut upload, speakers, known).await?,
         _ => Cast::default(),
     };
     let transcription = state.backend().transcribe(ctx, request, upload).await?;
