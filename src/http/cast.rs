@@ -81,6 +81,16 @@ pub(super) async fn cast(
 ) -> Result<Cast, ApiError> {
     let found = state.backend().diarize(ctx.clone(), upload.again()?, speakers).await?;
     upload.rewind()?;
+    name(state, ctx, found, known).await
+}
+
+/// The names of those who speak.
+pub(super) async fn name(
+    state: &State,
+    ctx: &Context,
+    found: Diarization,
+    known: Vec<Known>,
+) -> Result<Cast, ApiError> {
     if known.is_empty() && state.book().is_empty() {
         return Ok(named(found, Vec::new()));
     }

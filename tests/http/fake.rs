@@ -18,7 +18,7 @@ use stentor::service::points::Points;
 use stentor::service::rag::{Models, Ruler};
 use stentor::service::responses::Responses;
 use stentor::service::speakers::{self, Book};
-use stentor::service::voices::Voices;
+use stentor::service::voices::{Company, Voices};
 use stentor::service::{Card, Context, Error, Generation, Readiness, Transcription, Upload};
 use stentor::types::llm::{Delta, FinishReason, Prompt, Scored, TokenLogprobs, ToolStart};
 use stentor::types::model::Kind;
@@ -355,6 +355,10 @@ impl Voices for Fake {
         speakers: Speakers,
     ) -> BoxFuture<'_, Result<Diarization, Error>> {
         self.voices.diarize(ctx, upload, speakers)
+    }
+
+    fn company(&self, ctx: Context) -> BoxFuture<'_, Result<Company, Error>> {
+        self.voices.company(ctx)
     }
 }
 

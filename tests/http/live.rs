@@ -287,7 +287,7 @@ async fn a_conversation_in_paneas_events() {
     assert_eq!((&ready["event"], &ready["mode"]), (&json!("ready"), &json!("batch")));
     client
         .send(json!({"event": "start", "model": "whisper/large-v3", "language": "pt", "batch_window_sec": 1,
-            "enable_diarization": true, "compute_type": "int8", "room_id": "r", "role": "agent", "insight_model": null}))
+            "enable_diarization": false, "compute_type": "int8", "room_id": "r", "role": "agent", "insight_model": null}))
         .await;
     let joined = client.next().await;
     assert_eq!((&joined["event"], &joined["participants_count"]), (&json!("room_joined"), &json!(1)));
@@ -331,6 +331,40 @@ async fn a_conversation_in_paneas_events() {
     assert_eq!(client.closed().await, 1000);
     until("the work stops", || server.running.load(Ordering::SeqCst) == 0).await;
     assert_eq!(server.dropped.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_conversation_is_told_by_its_speakers() {
+    let server = start(settings()).await;
+    let mut client = connect(&server, PANEAS, &[]).await.unwrap_or_else(|e| panic!("{e}"));
+    client.next().await;
+    client
+        .send(json!({"event": "start", "model": "whisper/large-v3", "batch_window_sec": 1,
+            "enable_diarization": true, "enable_insights": false}))
+        .await;
+    assert_eq!(client.next().await["event"], "session_started");
+    let chunk = STANDARD.encode(vec![0u8; 32_000]);
+    for _ in 0..6 {
+        client.send(json!({"event": "audio", "chunk": chunk})).await;
+        assert_eq!(client.next().await["event"], "batch_processed");
+    }
+    let update = client.next().await;
+    let said = json!([
+        {"speaker": "SPEAKER_00", "text": "word0."},
+        {"speaker": "SPEAKER_01", "text": "word0. word0. word0. word0. word0."},
+    ]);
+    assert_eq!(
+        (&update["event"], &update["batch_index"]),
+        (&json!("diarization_update"), &json!(5)),
+        "{update}"
+    );
+    assert_eq!((&update["conversation"], &update["total_messages"]), (&said, &json!(2)));
+    client.send(json!({"event": "stop"})).await;
+    let last = client.next().await;
+    assert_eq!((&last["event"], last.get("batch_index")), (&json!("final_diarization"), None), "{last}");
+    assert_eq!(last["conversation"], said);
+    assert_eq!(client.next().await["stats"]["total_tokens"], 6);
+    assert_eq!(client.next().await["event"], "session_ended");
 }
 
 #[tokio::test]

@@ -14,12 +14,14 @@ pub struct Stenographer {
     open: bool,
     /// Of the turn.
     samples: usize,
+    /// Of the turns before this one.
+    before: usize,
     text: String,
 }
 
 impl Stenographer {
     pub fn new(options: live::Options) -> Stenographer {
-        Stenographer { options, item: 0, open: false, samples: 0, text: String::new() }
+        Stenographer { options, item: 0, open: false, samples: 0, before: 0, text: String::new() }
     }
 
     /// To the end; `None` where the caller left before it.
@@ -91,17 +93,17 @@ impl Stenographer {
     }
 
     fn end(&mut self) -> Vec<Event> {
-        let item = self.item;
+        let (item, start) = (self.item, self.before as f64 / 16e3);
         let words = self.text.split(' ').zip(0..).map(|(text, at)| asr::Word {
             text: format!(" {text}"),
-            start: f64::from(at),
-            end: f64::from(at) + 0.5,
+            start: start + f64::from(at),
+            end: start + f64::from(at) + 0.5,
             probability: 1.0,
         });
-        let (words, end) = (words.collect(), self.samples as f64 / 16e3);
+        let (words, end) = (words.collect(), start + self.samples as f64 / 16e3);
+        self.before += self.samples;
         let text = std::mem::take(&mut self.text);
-        let mut events =
-            vec![Event::Committed { item }, Event::Completed { item, text, words, start: 0.0, end }];
+        let mut events = vec![Event::Committed { item }, Event::Completed { item, text, words, start, end }];
         if self.options.turns.is_some() {
             events.insert(0, Event::SpeechStopped { item, ms: 1000 });
         }

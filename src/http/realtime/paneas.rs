@@ -1,6 +1,7 @@
 //! `GET /api/v1/asr/stream`: Paneas' stream. Speech is heard in batches of some seconds, each with the text before it
 //! as context, and a batch ends at a pause where one comes in time.
 
+mod conversation;
 mod insight;
 mod start;
 
@@ -23,8 +24,10 @@ use super::stream::{End, Microphone, both};
 use crate::http::body::parse;
 use crate::http::dialect::DetailBody;
 use crate::http::{ApiError, State};
-use crate::service::Context;
 use crate::service::live::{Encoding, Event, Options, Session};
+use crate::service::voices::Company;
+use crate::service::{Context, Error};
+use conversation::Conversation;
 use insight::Insights;
 use start::Start;
 
@@ -98,6 +101,7 @@ struct Begun {
     session: Session,
     encoding: Encoding,
     told: Told,
+    company: Option<Company>,
     _stay: Option<Stay>,
 }
 
@@ -124,6 +128,10 @@ async fn begin(
     let place = start.place().map_err(|e| Refusal::Close(BAD_ROLE, e.message))?;
     let (options, encoding) = start.read(state).map_err(|e| Refusal::Close(BAD_START, e.message))?;
     let insights = Insights::new(state, ctx, &start);
+    let company = match start.enable_diarization {
+        true => Some(state.backend().company(ctx.clone()).await.map_err(refused)?),
+        false => None,
+    };
     let session = open(state, ctx, options).await?;
     let mut stay = None;
     if let Some((room, role)) = &place {
@@ -138,25 +146,30 @@ async fn begin(
         "batch_window_sec": start.batch_window_sec, "insights_enabled": insights.is_some(), "room_id": room,
         "role": role});
     outgoing.send(&event).await?;
-    let told = Told { id: id.to_owned(), model: session.model.clone(), insights, ..Told::default() };
-    Ok(Begun { session, encoding, told, _stay: stay })
+    let conversation = company.clone().map(|company| Conversation::new(state, ctx, company));
+    let told =
+        Told { id: id.to_owned(), model: session.model.clone(), insights, conversation, ..Told::default() };
+    Ok(Begun { session, encoding, told, company, _stay: stay })
 }
 
 async fn open(state: &State, ctx: &Context, options: Options) -> Result<Session, Refusal> {
-    state.backend().live(ctx.clone(), options).await.map_err(|failure| {
-        let failure = logged(failure);
-        let ours = failure.status.is_server_error() || failure.status == StatusCode::TOO_MANY_REQUESTS;
-        Refusal::Close(if ours { close::INTERNAL } else { BAD_START }, failure.message)
-    })
+    state.backend().live(ctx.clone(), options).await.map_err(refused)
+}
+
+/// Why what a client asks for is not to be had.
+fn refused(failure: Error) -> Refusal {
+    let failure = logged(failure);
+    let ours = failure.status.is_server_error() || failure.status == StatusCode::TOO_MANY_REQUESTS;
+    Refusal::Close(if ours { close::INTERNAL } else { BAD_START }, failure.message)
 }
 
 async fn converse(begun: Begun, incoming: Incoming, outgoing: Outgoing) {
-    let Begun { session, encoding, told, _stay } = begun;
+    let Begun { session, encoding, told, company, _stay } = begun;
     let id = told.id.clone();
     let (sender, heard) = oneshot::channel();
     match Microphone::new(encoding, session, sender) {
         Ok(microphone) => {
-            let reading = read(id, microphone, incoming, outgoing.clone());
+            let reading = read(id, microphone.with(company), incoming, outgoing.clone());
             both(reading, told.tell(heard, outgoing.clone()), outgoing).await;
         }
         Err(wrong) => outgoing.close(BAD_START, &wrong.message).await,
@@ -223,6 +236,7 @@ struct Told {
     id: String,
     model: String,
     insights: Option<Insights>,
+    conversation: Option<Conversation>,
     batches: u64,
     seconds: f64,
     tokens: usize,
@@ -255,11 +269,7 @@ impl Told {
                 Some(Event::Failed { item: None, error: failure }) => {
                     return outgoing.send(&error(&self.id, &logged(failure).message)).await;
                 }
-                Some(event) => {
-                    if let Some(told) = self.event(event) {
-                        send(&self.id, told, &outgoing).await?;
-                    }
-                }
+                Some(event) => self.event(event, &outgoing).await?,
                 None => break,
             }
         }
@@ -270,15 +280,29 @@ impl Told {
         if let Some(insight) = insight {
             send(&self.id, insight, &outgoing).await?;
         }
+        let speakers = match self.conversation.take() {
+            Some(conversation) => conversation.last().await,
+            None => None,
+        };
+        if let Some(speakers) = speakers {
+            send(&self.id, speakers, &outgoing).await?;
+        }
         let stats = json!({"total_batches": self.batches, "total_audio_seconds": self.seconds,
             "total_tokens": self.tokens, "transcript": self.transcript});
         send(&self.id, json!({"event": "final_summary", "stats": stats}), &outgoing).await?;
         send(&self.id, json!({"event": "session_ended"}), &outgoing).await
     }
 
-    fn event(&mut self, event: Event) -> Option<Value> {
-        match event {
-            Event::Completed { text, start, end, .. } => Some(self.batch(text.trim(), end - start)),
+    async fn event(&mut self, event: Event, outgoing: &Outgoing) -> Result<(), Gone> {
+        let told = match event {
+            Event::Completed { text, words, start, end, .. } => {
+                let batch = self.batch(text.trim(), end - start);
+                send(&self.id, batch, outgoing).await?;
+                match &mut self.conversation {
+                    Some(conversation) => conversation.batch(&text, words, (start, end)).await,
+                    None => None,
+                }
+            }
             Event::Failed { error, .. } => {
                 Some(json!({"event": "batch_error", "message": logged(error).message}))
             }
@@ -288,6 +312,10 @@ impl Told {
                 Some(json!({"event": "error", "message": message}))
             }
             _ => None,
+        };
+        match told {
+            Some(told) => send(&self.id, told, outgoing).await,
+            None => Ok(()),
         }
     }
 

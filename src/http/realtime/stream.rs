@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::socket::{Gone, Outgoing, close};
 use crate::http::ApiError;
 use crate::service::live::{Decoder, Encoding, Event, Input, Over, Session};
+use crate::service::voices::Company;
 
 /// For the last words of a session that is being closed.
 const LAST_WORDS: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ impl From<Over> for End {
 pub(super) struct Microphone {
     decoder: Decoder,
     pub input: Input,
+    /// Who listens for speakers beside the session.
+    company: Option<Company>,
 }
 
 impl Microphone {
@@ -47,19 +50,31 @@ impl Microphone {
     ) -> Result<Microphone, ApiError> {
         let decoder = Decoder::new(encoding)?;
         let _ = begun.send(session.events);
-        Ok(Microphone { decoder, input: session.input })
+        Ok(Microphone { decoder, input: session.input, company: None })
+    }
+
+    /// Has another one listen to the same audio.
+    pub fn with(self, company: Option<Company>) -> Microphone {
+        Microphone { company, ..self }
+    }
+
+    async fn push(&mut self, samples: &[f32]) -> Result<(), Over> {
+        if let Some(company) = &self.company {
+            company.push(samples).await;
+        }
+        self.input.push(samples).await
     }
 
     /// The next bytes. The outer error is the client's, and the session goes on.
     pub async fn hear(&mut self, bytes: &[u8]) -> Result<Result<(), Over>, ApiError> {
         let samples = self.decoder.decode(bytes)?;
-        Ok(self.input.push(&samples).await)
+        Ok(self.push(&samples).await)
     }
 
     /// What the filter holds belongs to the turn that ends.
     pub async fn flush(&mut self) -> Result<Result<(), Over>, ApiError> {
         let samples = self.decoder.flush()?;
-        Ok(self.input.push(&samples).await)
+        Ok(self.push(&samples).await)
     }
 
     /// No more audio comes.

@@ -64,6 +64,8 @@ pub(super) struct Ear {
     /// The next window to be put into a batch.
     next: usize,
     batch: Vec<Arc<[f32]>>,
+    /// Windows of a batch.
+    at_once: usize,
     windows: Vec<Window>,
 }
 
@@ -82,8 +84,14 @@ impl Ear {
             first_energies: 0,
             next: 0,
             batch: Vec::new(),
+            at_once: BATCH,
             windows: Vec::new(),
         }
+    }
+
+    /// Of a stream: each window is heard as soon as it is there.
+    pub fn live(networks: Networks) -> Ear {
+        Ear { at_once: 1, ..Ear::new(networks) }
     }
 
     pub fn grid(&self) -> Grid {
@@ -102,12 +110,23 @@ impl Ear {
         self.more_energies();
         while self.next * self.grid.stride() + self.grid.samples <= self.count {
             self.take_window();
-            if self.batch.len() == BATCH {
+            if self.batch.len() >= self.at_once {
                 self.hear()?;
             }
         }
         self.forget();
         Ok(())
+    }
+
+    /// The windows of the samples so far, the last filled up with silence; more samples may follow.
+    pub fn so_far(&mut self) -> Result<Vec<Window>, Error> {
+        let (next, known) = (self.next - self.batch.len(), self.windows.len());
+        let heard = self.rest();
+        let windows = self.windows.clone();
+        self.windows.truncate(known);
+        self.batch.clear();
+        self.next = next;
+        heard.map(|()| windows)
     }
 
     /// The windows of all samples.

@@ -4,6 +4,7 @@ mod again;
 mod cast;
 mod cluster;
 mod ear;
+mod live;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::types::model::Kind;
 use crate::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};
 pub use cast::spoken;
 use ear::{Ear, Networks};
+pub use live::{Company, Told};
 use turns::Scene;
 
 /// The models that know voices. See [`Service`], which has them.
@@ -54,6 +56,12 @@ pub trait Voices: Send + Sync + 'static {
         upload: Upload,
         speakers: Speakers,
     ) -> BoxFuture<'_, Result<Diarization, Error>>;
+
+    /// Begins to listen to a stream for its speakers.
+    ///
+    /// # Errors
+    /// No models for it.
+    fn company(&self, ctx: Context) -> BoxFuture<'_, Result<Company, Error>>;
 }
 
 impl Voices for Service {
@@ -77,6 +85,10 @@ impl Voices for Service {
         speakers: Speakers,
     ) -> BoxFuture<'_, Result<Diarization, Error>> {
         Box::pin(Service::diarize(self, ctx, upload, speakers))
+    }
+
+    fn company(&self, ctx: Context) -> BoxFuture<'_, Result<Company, Error>> {
+        Box::pin(Service::company(self, ctx))
     }
 }
 

@@ -39,7 +39,7 @@ pub struct TokenLogprob {
 }
 
 /// A stretch of speech and its words.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Segment {
     pub id: u32,
     /// The mel frame where the window began that this segment was heard in.

@@ -11,8 +11,8 @@ use crate::service::live::{Encoding, Longest, Options};
 /// Longest name of a room or a role.
 const MAX_NAME: usize = 128;
 
-/// What a client asks for. `compute_type`, `flush_interval_sec` and `max_buffer_sec` are how the server is run; they,
-/// `enable_alignment` and `enable_diarization` are taken and change nothing.
+/// What a client asks for. `compute_type`, `flush_interval_sec` and `max_buffer_sec` are how the server is run; they and
+/// `enable_alignment` are taken and change nothing.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct Start {
@@ -24,6 +24,7 @@ pub(super) struct Start {
     beam_size: usize,
     pub batch_window_sec: f64,
     max_batch_window_sec: Option<f64>,
+    pub enable_diarization: bool,
     pub enable_insights: bool,
     pub insight_model: Option<String>,
     room_id: Option<String>,
@@ -41,6 +42,7 @@ impl Default for Start {
             beam_size: 5,
             batch_window_sec: 5.0,
             max_batch_window_sec: None,
+            enable_diarization: false,
             enable_insights: true,
             insight_model: None,
             room_id: None,
