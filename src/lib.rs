@@ -12,7 +12,7 @@
 //! | [`obs`] | metric names, log and trace set-up | nothing |
 //! | [`device`] | what hardware there is, and its limits | nothing |
 //! | [`config`] | flags over environment over file, validated once | types |
-//! | [`audio`] | decode, resample, log-mel | types |
+//! | [`audio`] | decode, resample, log-mel, filterbanks that speaker models hear | types |
 //! | [`documents`] | files of text, mail and offices as text, and that in chunks | nothing |
 //! | [`text`] | tokenizers, chat templates, UTF-8 safe detokenising | types |
 //! | [`fetch`] | manifests, downloads, checksums, the home folder | types |
