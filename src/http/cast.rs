@@ -30,7 +30,7 @@ pub(super) struct Known {
 }
 
 /// The speakers of `known_speaker_names[]`, each with a clip of `known_speaker_references[]`: a data URL.
-pub(super) fn known(state: &State, values: &Values) -> Result<Vec<Known>, ApiError> {
+pub(super) async fn known(state: &State, values: &Values) -> Result<Vec<Known>, ApiError> {
     let (names, clips) = (values.all(&[NAMES]), values.all(&[REFERENCES]));
     if names.len() != clips.len() || names.len() > MAX_KNOWN {
         let message = format!(
@@ -40,17 +40,16 @@ pub(super) fn known(state: &State, values: &Values) -> Result<Vec<Known>, ApiErr
         );
         return Err(ApiError::invalid(NAMES, message));
     }
-    let pairs = names.into_iter().zip(clips);
-    pairs
-        .map(|(name, clip)| {
-            if name.text.trim().is_empty() || name.text.len() > MAX_NAME {
-                return Err(name.wrong(format!("a name of 1 to {MAX_NAME} bytes")));
-            }
-            let bytes = data_url(clip.text)
-                .ok_or_else(|| clip.wrong("a data URL of audio, such as `data:audio/wav;base64,...`"))?;
-            Ok(Known { name: name.text.trim().to_owned(), clip: spool(state, &bytes)? })
-        })
-        .collect()
+    let mut known = Vec::with_capacity(names.len());
+    for (name, clip) in names.into_iter().zip(clips) {
+        if name.text.trim().is_empty() || name.text.len() > MAX_NAME {
+            return Err(name.wrong(format!("a name of 1 to {MAX_NAME} bytes")));
+        }
+        let bytes = data_url(clip.text)
+            .ok_or_else(|| clip.wrong("a data URL of audio, such as `data:audio/wav;base64,...`"))?;
+        known.push(Known { name: name.text.trim().to_owned(), clip: spool(state, bytes).await? });
+    }
+    Ok(known)
 }
 
 /// The content of a data URL in base64 (RFC 2397).
@@ -59,14 +58,17 @@ fn data_url(text: &str) -> Option<Vec<u8>> {
     head.ends_with(";base64").then(|| STANDARD.decode(content.trim()).ok()).flatten()
 }
 
-fn spool(state: &State, bytes: &[u8]) -> Result<Upload, ApiError> {
-    let write = || {
-        let mut file = tempfile::tempfile_in(&state.settings().spool_dir)?;
-        file.write_all(bytes)?;
+async fn spool(state: &State, bytes: Vec<u8>) -> Result<Upload, ApiError> {
+    let folder = state.settings().spool_dir.clone();
+    let write = move || {
+        let mut file = tempfile::tempfile_in(folder)?;
+        file.write_all(&bytes)?;
         file.rewind()?;
         Ok(file)
     };
-    let file = write().map_err(|e: std::io::Error| ApiError::internal(format!("spool: {e}")))?;
+    let failed = |detail: String| ApiError::internal(format!("spool: {detail}"));
+    let written = tokio::task::spawn_blocking(write).await.map_err(|e| failed(e.to_string()))?;
+    let file = written.map_err(|e: std::io::Error| failed(e.to_string()))?;
     Ok(Upload { file, name: None, mime: None })
 }
 

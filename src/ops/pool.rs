@@ -61,7 +61,7 @@ fn mean(rows: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// `v` divided by its Euclidean norm; the norm is at least 1e-12, as PyTorch's `normalize` has it.
-fn unit(mut v: Vec<f32>) -> Vec<f32> {
+pub(crate) fn unit(mut v: Vec<f32>) -> Vec<f32> {
     let norm = v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
     v.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
     v

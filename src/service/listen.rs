@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::resolve::joined;
 use super::{Context, Error, Service, Upload};
 use crate::audio;
+use crate::engine::Served;
 use crate::engine::handle::Handle;
 use crate::engine::job::Event;
 use crate::engine::lane::vad::{Input, MAX_FRAMES};
@@ -16,7 +17,6 @@ use crate::model::asr::output::Cut;
 use crate::model::vad::segments::{self, Span};
 use crate::model::vad::{FRAME, Vad, VadState};
 use crate::types::asr::{Chunking, HOP, LogMel};
-use crate::types::model::Kind;
 
 /// A voice is possible from this probability on; speech itself, where silence is left out, begins at twice as much.
 const VOICE: f32 = 0.25;
@@ -80,46 +80,77 @@ impl Service {
 
     /// The same where there is one.
     pub(super) async fn possible_detector(&self, ctx: &Context) -> Result<Option<Handle<Vad>>, Error> {
-        match self.engine.models().iter().find(|m| m.kind == Kind::Vad) {
+        self.first(ctx).await
+    }
+
+    /// The first installed model of a kind, where there is one.
+    pub(super) async fn first<M: Served>(&self, ctx: &Context) -> Result<Option<Handle<M>>, Error> {
+        match self.engine.models().iter().find(|m| m.kind == M::KIND) {
             Some(installed) => self.installed(ctx, &installed.id).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Decodes the file, computes its features and has the detector hear it, away from the threads that serve sockets.
+    /// A place among the recordings that are heard at a time, for as long as it is held.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let place = self.recordings.clone().acquire_owned().await;
+        place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })
+    }
+
+    /// Works away from the threads that serve sockets, until it is done or nobody waits for it.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AtomicBool, audio::Limits) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let still_wanted = wanted.0.clone();
+        joined(tokio::task::spawn_blocking(move || work(&still_wanted, limits)).await)?
+    }
+
+    /// Decodes the file, computes its features and has the detector hear it.
     pub(super) async fn listen(
         &self,
         upload: Upload,
         mels: usize,
         detector: Option<Handle<Vad>>,
     ) -> Result<Heard, Error> {
-        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
-        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
-        let still_wanted = wanted.0.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        self.apart(move |wanted, limits| {
             let mut mel = audio::MelExtractor::new(mels);
             let mut detector = detector.map(Detector::new);
-            let mut failed = None;
             let mut count = 0;
-            let mut hear = |samples: &[f32]| {
+            let decoded = read(upload, &limits, wanted, &mut |samples| {
                 mel.push(samples);
                 count += samples.len();
-                failed = detector.as_mut().and_then(|d| d.push(samples).err());
-                let goes_on = failed.is_none() && still_wanted.load(Ordering::Relaxed);
-                goes_on.then_some(()).ok_or(audio::Stop)
-            };
-            let decoded = audio::decode(upload.file, upload.name.as_deref(), &limits, &mut hear);
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            let decoded = decoded.map_err(unheard)?;
+                detector.as_mut().map_or(Ok(()), |detector| detector.push(samples))
+            })?;
             if let Some(warning) = &decoded.warning {
                 tracing::warn!(?warning, seconds = decoded.seconds, "an uploaded recording is damaged");
             }
             let speech = detector.map(Detector::finish).transpose()?.unwrap_or_default();
             Ok(Heard { mel: mel.finish(), samples: count, speech })
-        });
-        joined(work.await)?
+        })
+        .await
+    }
+}
+
+/// Decodes a file into `take`, until that fails or nobody wants it.
+pub(super) fn read(
+    upload: Upload,
+    limits: &audio::Limits,
+    wanted: &AtomicBool,
+    take: &mut dyn FnMut(&[f32]) -> Result<(), Error>,
+) -> Result<audio::Decoded, Error> {
+    let mut failed = None;
+    let mut push = |samples: &[f32]| {
+        failed = take(samples).err();
+        let goes_on = failed.is_none() && wanted.load(Ordering::Relaxed);
+        goes_on.then_some(()).ok_or(audio::Stop)
+    };
+    let decoded = audio::decode(upload.file, upload.name.as_deref(), limits, &mut push);
+    match failed {
+        Some(error) => Err(error),
+        None => decoded.map_err(unheard),
     }
 }
 
@@ -183,7 +214,7 @@ impl Detector {
 }
 
 /// Says, when it is dropped, that the result of a blocking task is wanted no more.
-pub(super) struct Wanted(pub Arc<AtomicBool>);
+struct Wanted(Arc<AtomicBool>);
 
 impl Drop for Wanted {
     fn drop(&mut self) {
@@ -191,7 +222,7 @@ impl Drop for Wanted {
     }
 }
 
-pub(super) fn unheard(error: audio::Error) -> Error {
+fn unheard(error: audio::Error) -> Error {
     match error {
         audio::Error::Stopped => Error::Cancelled,
         audio::Error::Io(e) => Error::Internal { detail: format!("the spooled upload: {e}") },

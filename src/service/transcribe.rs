@@ -21,8 +21,7 @@ impl Service {
         let handle = self.model::<Asr>(&ctx, &request.model).await?;
         check(handle.front(), &request.model, request.language.as_deref(), request.task)?;
         // Held until the transcript is there: features of waiting recordings are what takes memory.
-        let place = self.recordings.clone().acquire_owned().await;
-        let place = place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })?;
+        let place = self.place().await?;
         let detector = match request.chunking {
             Chunking::Sequential => self.possible_detector(&ctx).await?,
             Chunking::Speech(_) | Chunking::Chunks(_) => {

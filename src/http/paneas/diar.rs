@@ -9,6 +9,7 @@ use crate::http::dialect::DetailBody;
 use crate::http::form::Form;
 use crate::http::{ApiError, State, speech};
 use crate::service::Context;
+use crate::types::speaker::{Cast, Turn};
 
 /// A recording in which several people speak.
 #[derive(ToSchema)]
@@ -58,10 +59,7 @@ pub(crate) async fn create(
 ) -> Result<Reply<DiarAnswer>, ApiError> {
     let speakers = speech::speakers(&form.values)?;
     let found = state.backend().diarize(ctx, form.upload()?, speakers).await?;
-    let segment = |turn: &crate::types::speaker::Turn| DiarSegment {
-        start: turn.start,
-        end: turn.end,
-        speaker: format!("SPEAKER_{:02}", turn.speaker),
-    };
+    let segment =
+        |turn: &Turn| DiarSegment { start: turn.start, end: turn.end, speaker: Cast::nameless(turn.speaker) };
     Ok(Reply(DiarAnswer { segments: found.turns.iter().map(segment).collect() }))
 }

@@ -27,6 +27,7 @@ use sha2::{Digest, Sha256};
 use super::weights::{self, Checkpoint};
 use super::{Model, Network};
 use crate::ops::par;
+use crate::ops::pool::unit;
 use crate::types::model::Installed;
 use crate::types::speaker::{Features, Window};
 
@@ -248,11 +249,4 @@ fn centred(row: &[f32]) -> Vec<f32> {
     let frames = (row.len() / BINS).max(1) as f64;
     let means = means.map(|sum| (sum / frames) as f32);
     row.chunks_exact(BINS).flat_map(|frame| frame.iter().zip(&means).map(|(v, m)| v - m)).collect()
-}
-
-/// A vector divided by its length.
-fn unit(mut vector: Vec<f32>) -> Vec<f32> {
-    let length = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(1e-12);
-    vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-    vector
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::super::listen::read;
 use super::super::{Error, Upload};
 use super::ear::{Networks, ask};
 use super::sample::Frames;
@@ -32,7 +33,7 @@ pub(super) fn hear_again(
     let fbank = Fbank::new(networks.speaker.front().features);
     let mut pending = Pending { networks, fbank, scene, voices, batch: Vec::new(), row: Vec::new() };
     let mut pieces = pieces.into_iter().peekable();
-    super::read(upload, limits, wanted, &mut |samples| {
+    read(upload, limits, wanted, &mut |samples| {
         let mut failed = None;
         frames.push(samples, |at, _, energies| {
             while let Some(piece) = pieces.next_if(|piece| pending.end(piece) <= at) {

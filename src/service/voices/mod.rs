@@ -12,13 +12,11 @@ mod turns;
 mod who;
 mod windows;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use futures::future::BoxFuture;
 
-use super::listen::{Wanted, unheard};
-use super::resolve::joined;
+use super::listen::read;
 use super::{Context, Error, Service, Upload};
 use crate::audio;
 use crate::engine::Served;
@@ -26,7 +24,6 @@ use crate::engine::handle::Handle;
 use crate::model::speaker::Speaker;
 pub use crate::store::flat::dot;
 use crate::types::asr::SAMPLE_RATE;
-use crate::types::model::Kind;
 use crate::types::speaker::{Diarization, Embedder, Part, Sample, Speakers};
 pub use cast::spoken;
 use ear::{Ear, Networks};
@@ -143,49 +140,23 @@ impl Service {
         .await
     }
 
-    async fn place(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        let place = self.recordings.clone().acquire_owned().await;
-        place.map_err(|_| Error::Unavailable { reason: "the server is stopping".to_owned() })
-    }
-
-    /// Works on a thread that may wait, until it is done or nobody waits for it.
-    async fn apart<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&AtomicBool, audio::Limits) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let limits = audio::Limits { max_seconds: u64::from(self.options.audio_seconds) };
-        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
-        let still_wanted = wanted.0.clone();
-        joined(tokio::task::spawn_blocking(move || work(&still_wanted, limits)).await)?
-    }
-
     async fn speaker_model(&self, ctx: &Context) -> Result<Handle<Speaker>, Error> {
-        self.first(ctx, Kind::Speaker, "knowing voices", "campplus").await
+        self.needed(ctx, "knowing voices", "campplus").await
     }
 
     async fn networks(&self, ctx: &Context) -> Result<Networks, Error> {
-        let segment =
-            self.first(ctx, Kind::Segment, "telling speakers apart", "pyannote-segmentation").await?;
+        let segment = self.needed(ctx, "telling speakers apart", "pyannote-segmentation").await?;
         Ok(Networks { segment, speaker: self.speaker_model(ctx).await? })
     }
 
     /// The first installed model of a kind, for `what`; where there is none, a word of one that could be.
-    async fn first<M: Served>(
-        &self,
-        ctx: &Context,
-        kind: Kind,
-        what: &str,
-        pull: &str,
-    ) -> Result<Handle<M>, Error> {
-        match self.engine.models().iter().find(|model| model.kind == kind) {
-            Some(model) => self.installed(ctx, &model.id).await,
-            None => {
-                let kind = kind.as_str();
-                let reason =
-                    format!("{what} needs a {kind} model and none is installed: run `stentor pull {pull}`");
-                Err(Error::Unavailable { reason })
-            }
-        }
+    async fn needed<M: Served>(&self, ctx: &Context, what: &str, pull: &str) -> Result<Handle<M>, Error> {
+        self.first(ctx).await?.ok_or_else(|| {
+            let kind = M::KIND.as_str();
+            let reason =
+                format!("{what} needs a {kind} model and none is installed: run `stentor pull {pull}`");
+            Error::Unavailable { reason }
+        })
     }
 }
 
@@ -209,24 +180,4 @@ fn who_speaks(
     drop(windows);
     again::hear_again(networks, &mut scene, &voices, again, limits, wanted)?;
     Ok(scene.finish(&voices, seconds))
-}
-
-/// Decodes a file into `take`, until that fails or nobody wants it.
-fn read(
-    upload: Upload,
-    limits: &audio::Limits,
-    wanted: &AtomicBool,
-    take: &mut dyn FnMut(&[f32]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut failed = None;
-    let mut push = |samples: &[f32]| {
-        failed = take(samples).err();
-        let goes_on = failed.is_none() && wanted.load(Ordering::Relaxed);
-        goes_on.then_some(()).ok_or(audio::Stop)
-    };
-    let decoded = audio::decode(upload.file, upload.name.as_deref(), limits, &mut push);
-    match failed {
-        Some(error) => Err(error),
-        None => decoded.map(drop).map_err(unheard),
-    }
 }

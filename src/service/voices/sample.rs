@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::super::listen::read;
 use super::super::{Error, Upload};
-use super::dot;
 use super::ear::{Networks, ask};
+use super::who::direction;
 use crate::audio::{self, Fbank};
 use crate::types::asr::SAMPLE_RATE;
 use crate::types::speaker::{Diarization, Part, Sample, Turn};
@@ -47,7 +48,7 @@ pub(super) fn samples(
     let mut frames = Frames::new(Fbank::new(networks.speaker.front().features));
     // Before it all parts are over.
     let mut first = 0;
-    super::read(upload, limits, wanted, &mut |samples| {
+    read(upload, limits, wanted, &mut |samples| {
         frames.push(samples, |at, power, energies| {
             while first < order.len() && picks[order[first]].part.end <= at {
                 first += 1;
@@ -198,10 +199,5 @@ fn embed(networks: &Networks, kept: &[f32]) -> Result<Vec<f32>, Error> {
         .map(|start| kept[start * Fbank::BINS..(start + PIECE).min(frames) * Fbank::BINS].into())
         .collect();
     let vectors = ask(&networks.speaker, rows)?;
-    let mut sum = vec![0f32; networks.speaker.front().dimensions];
-    for vector in &vectors {
-        sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
-    }
-    let length = dot(&sum, &sum).sqrt().max(f32::MIN_POSITIVE);
-    Ok(sum.into_iter().map(|value| value / length).collect())
+    Ok(direction(vectors.iter().map(Vec::as_slice)).unwrap_or_default())
 }

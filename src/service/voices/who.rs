@@ -78,12 +78,16 @@ fn speakers_of(tracks: &[Track<'_>], groups: Vec<Vec<usize>>, all: f32) -> Vec<V
     found.into_iter().map(|(_, voice)| voice).collect()
 }
 
-/// The mean of the vectors of some tracks, of length 1; `None` of none.
 fn mean(tracks: &[Track<'_>], group: &[usize]) -> Option<Vec<f32>> {
+    direction(group.iter().filter_map(|&at| Some(tracks.get(at)?.vector)))
+}
+
+/// The direction of the mean of vectors, of length 1; `None` of none.
+pub(super) fn direction<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> Option<Vec<f32>> {
     let mut sum: Vec<f32> = Vec::new();
-    for track in group.iter().filter_map(|&at| tracks.get(at)) {
-        sum.resize(track.vector.len().max(sum.len()), 0.0);
-        sum.iter_mut().zip(track.vector).for_each(|(sum, value)| *sum += value);
+    for vector in vectors {
+        sum.resize(vector.len().max(sum.len()), 0.0);
+        sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
     }
     let length = dot(&sum, &sum).sqrt();
     (length > 0.0).then(|| sum.into_iter().map(|value| value / length).collect())

@@ -32,7 +32,7 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let Fields { request, shape, stream, speakers } = fields;
     let request_id = ctx.request_id.clone();
-    let known = cast::known(&state, &form.values)?;
+    let known = cast::known(&state, &form.values).await?;
     let mut upload = form.upload()?;
     let cast = match shape.format {
         Format::Diarized => cast::cast(&state, &ctx, &mut upload, speakers, known).await?,
