@@ -152,6 +152,40 @@ async fn a_conversation_in_openais_events() {
 }
 
 #[tokio::test]
+async fn sentences_say_who_speaks() {
+    let server = start(settings()).await;
+    let mut client = connect(&server, REALTIME, &[]).await.unwrap_or_else(|e| panic!("{e}"));
+    client.event("session.created").await;
+    let diarize = |on: bool| json!({"type": "session.update", "session": {"audio": {"input": {"turn_detection": null,
+        "transcription": {"model": "whisper-1", "diarize": on}}}}});
+    client.send(diarize(true)).await;
+    let updated = client.event("session.updated").await;
+    assert_eq!(updated["session"]["audio"]["input"]["transcription"]["diarize"], true);
+    client.append(2.5).await;
+    client.send(json!({"type": "input_audio_buffer.commit"})).await;
+    let mut speakers = Vec::new();
+    loop {
+        let event = client.next().await;
+        match event["type"].as_str().unwrap().strip_prefix(PART) {
+            Some(".segment") => speakers.push((event["text"].clone(), event["speaker"].clone())),
+            Some(".completed") => break,
+            _ => {}
+        }
+    }
+    let who = |text: &str, speaker: &str| (json!(text), json!(speaker));
+    assert_eq!(speakers, [who("word0.", "SPEAKER_00"), who("word1.", "SPEAKER_01")]);
+    client.send(diarize(false)).await;
+    assert_eq!(client.event("error").await["error"]["param"], "session", "who listens stays");
+    server.voices.become_version(None);
+    let mut client = connect(&server, REALTIME, &[]).await.unwrap_or_else(|e| panic!("{e}"));
+    client.event("session.created").await;
+    client.send(diarize(true)).await;
+    client.event("session.updated").await;
+    client.append(0.5).await;
+    assert_eq!(client.event("error").await["error"]["code"], "service_unavailable", "there is no speaker model");
+}
+
+#[tokio::test]
 async fn older_clients_get_the_older_events_and_telephones_are_heard() {
     let server = start(settings()).await;
     let mut client =

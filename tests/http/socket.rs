@@ -14,11 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::fake::{Fake, state};
+use super::voices::Throats;
 
 pub struct Server {
     pub addr: SocketAddr,
     pub dropped: Arc<AtomicUsize>,
     pub running: Arc<AtomicUsize>,
+    pub voices: Throats,
     pub stop: oneshot::Sender<()>,
     pub done: JoinHandle<std::io::Result<()>>,
 }
@@ -27,13 +29,13 @@ pub async fn start(settings: Settings) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let fake = Fake::default();
-    let (dropped, running) = (fake.dropped.clone(), fake.running.clone());
+    let (dropped, running, voices) = (fake.dropped.clone(), fake.running.clone(), fake.voices.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     let state = state(fake, Settings { bind: addr, ..settings });
     let done = tokio::spawn(serve(listener, state, async move {
         let _ = stopped.await;
     }));
-    Server { addr, dropped, running, stop, done }
+    Server { addr, dropped, running, voices, stop, done }
 }
 
 fn quick() -> Settings {
@@ -236,7 +238,7 @@ async fn on_a_stop_signal_running_streams_finish_and_new_work_is_refused() {
     socket.write_all(chat("slow").as_bytes()).await.unwrap();
     until("the stream runs", || server.running.load(Ordering::SeqCst) == 1).await;
     assert!(server.get("/readyz").await.starts_with("HTTP/1.1 200"));
-    let Server { addr, dropped, running, stop, done } = server;
+    let Server { addr, dropped, running, stop, done, .. } = server;
     stop.send(()).unwrap();
     sleep(Duration::from_millis(50)).await;
     let ask = |text: String| async move {

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::session::Config;
 use crate::http::ApiError;
 use crate::service::live::Event;
-use crate::types::asr::Word;
+use crate::service::voices::spoken;
+use crate::types::asr::{self, Word};
+use crate::types::speaker::Cast;
 
 /// What the names of events of a transcription begin with.
 const PART: &str = "conversation.item.input_audio_transcription";
@@ -57,8 +59,8 @@ impl Names {
         format!("item_{}{item:04}", self.session)
     }
 
-    /// What the client is told of what was heard.
-    pub fn events(&self, heard: Event) -> Vec<Value> {
+    /// What the client is told of what was heard, and by whom it was said where that is known.
+    pub fn events(&self, heard: Event, cast: Option<&Cast>) -> Vec<Value> {
         match heard {
             Event::SpeechStarted { item, ms } => vec![event(
                 "input_audio_buffer.speech_started",
@@ -85,7 +87,7 @@ impl Names {
             // There is no event for text that may change.
             Event::Tentative { .. } | Event::Behind { .. } => Vec::new(),
             Event::Completed { item, text, words, start, end } => {
-                completed(&self.item(item), &text, &words, end - start)
+                completed(&self.item(item), &text, &words, end - start, cast)
             }
             Event::Dropped { seconds } => {
                 let message =
@@ -117,15 +119,15 @@ impl Names {
 }
 
 /// The sentences of a turn, and all of it.
-fn completed(item: &str, text: &str, words: &[Word], seconds: f64) -> Vec<Value> {
-    let segment = |(at, sentence): (usize, &Sentence)| {
+fn completed(item: &str, text: &str, words: &[Word], seconds: f64, cast: Option<&Cast>) -> Vec<Value> {
+    let segment = |(at, sentence): (usize, Segment)| {
         event(
             &format!("{PART}.segment"),
             json!({"id": format!("seg_{at}"), "item_id": item, "content_index": 0, "text": sentence.text,
-                "speaker": null, "start": sentence.start, "end": sentence.end}),
+                "speaker": sentence.speaker, "start": sentence.start, "end": sentence.end}),
         )
     };
-    let mut events: Vec<Value> = sentences(words).iter().enumerate().map(segment).collect();
+    let mut events: Vec<Value> = sentences(words, cast).into_iter().enumerate().map(segment).collect();
     events.push(event(
         &format!("{PART}.completed"),
         json!({"item_id": item, "content_index": 0, "transcript": text,
@@ -143,18 +145,28 @@ pub(super) fn logged(failure: crate::service::Error) -> ApiError {
     failure
 }
 
-struct Sentence {
+/// A sentence, or what one speaker says of it.
+struct Segment {
     text: String,
     start: f64,
     end: f64,
+    speaker: Option<String>,
 }
 
-fn sentences(words: &[Word]) -> Vec<Sentence> {
+fn sentences(words: &[Word], cast: Option<&Cast>) -> Vec<Segment> {
     let parts = words.split_inclusive(|word| word.text.trim_end().ends_with(ENDS));
     let sentence = |part: &[Word]| {
         let text: String = part.iter().map(|word| word.text.as_str()).collect();
-        let (first, last) = (part.first()?, part.last()?);
-        Some(Sentence { text: text.trim().to_owned(), start: first.start, end: last.end })
+        let (start, end) = (part.first()?.start, part.last()?.end);
+        Some(asr::Segment { start, end, text, words: part.to_vec(), ..asr::Segment::default() })
     };
-    parts.filter_map(sentence).collect()
+    parts.filter_map(sentence).flat_map(|sentence| by_speaker(sentence, cast)).collect()
+}
+
+fn by_speaker(sentence: asr::Segment, cast: Option<&Cast>) -> Vec<Segment> {
+    let segment = |text: &str, start, end, speaker| Segment { text: text.trim().to_owned(), start, end, speaker };
+    let Some(cast) = cast else { return vec![segment(&sentence.text, sentence.start, sentence.end, None)] };
+    let name = |speaker| Some(cast.name(speaker).to_owned());
+    let runs = spoken(&sentence, &cast.turns).into_iter();
+    runs.map(|run| segment(&run.text, run.start, run.end, name(run.speaker))).collect()
 }

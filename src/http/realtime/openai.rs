@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
+use super::company::Listener;
 use super::events::{self, Names};
 use super::session::{Config, Update, model_name};
 use super::socket::{self, Gone, Incoming, Outgoing, Place, Said, close};
@@ -89,16 +90,26 @@ async fn serve(state: State, ctx: Context, config: Config, place: Place, socket:
     drop(place);
 }
 
+/// A session that has begun: what it hears, and who listens for its speakers.
+struct Begun {
+    heard: mpsc::Receiver<Event>,
+    listener: Option<Listener>,
+}
+
 /// Tells what is heard, once there is a session.
 async fn tell(
-    session: oneshot::Receiver<mpsc::Receiver<Event>>,
+    session: oneshot::Receiver<Begun>,
     names: Names,
     outgoing: Outgoing,
 ) -> Result<(), Gone> {
     // The other half ended before a session began.
-    let Ok(mut heard) = session.await else { return Ok(()) };
+    let Ok(Begun { mut heard, listener }) = session.await else { return Ok(()) };
     while let Some(event) = heard.recv().await {
-        for event in names.events(event) {
+        let cast = match (&event, &listener) {
+            (Event::Completed { .. }, Some(listener)) => listener.cast().await,
+            _ => None,
+        };
+        for event in names.events(event, cast.as_ref()) {
             outgoing.send(&event).await?;
         }
     }
@@ -111,7 +122,7 @@ struct Talk {
     ctx: Context,
     config: Config,
     outgoing: Outgoing,
-    begun: Option<oneshot::Sender<mpsc::Receiver<Event>>>,
+    begun: Option<oneshot::Sender<Begun>>,
     microphone: Option<Microphone>,
 }
 
@@ -228,8 +239,8 @@ impl Talk {
         let mut config = self.config.updated(update)?;
         config.flat = flat;
         if let Some(microphone) = &self.microphone {
-            if config.options.model != self.config.options.model || config.encoding != self.config.encoding {
-                let message = "the model and the format stay as they are once audio was sent";
+            if !config.hears_like(&self.config) {
+                let message = "the model, the format and `diarize` stay as they are once audio was sent";
                 return Err(ApiError::invalid("session", message).into());
             }
             microphone.input.configure(config.options.clone()).await?;
@@ -255,9 +266,17 @@ impl Talk {
                 ApiError::invalid("model", "no model is named: send `session.update` with one").into()
             );
         }
+        let listener = match self.config.diarize {
+            true => Some(Listener::open(&self.state, &self.ctx).await?),
+            false => None,
+        };
         let session = self.state.backend().live(self.ctx.clone(), options).await.map_err(ApiError::from)?;
-        if let Some(begun) = self.begun.take() {
-            self.microphone = Some(Microphone::new(self.config.encoding, session, begun)?);
+        let company = listener.as_ref().map(Listener::company);
+        let microphone = Microphone::new(self.config.encoding, session.input, company)?;
+        if let Some(begun) = self.begun.take()
+            && begun.send(Begun { heard: session.events, listener }).is_ok()
+        {
+            self.microphone = Some(microphone);
         }
         Ok(())
     }

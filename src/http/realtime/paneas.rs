@@ -15,8 +15,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::company::Listener;
 use super::events::logged;
 use super::rooms::Stay;
 use super::socket::{self, Gone, Incoming, Outgoing, Place, Said, close};
@@ -26,7 +27,7 @@ use crate::http::dialect::DetailBody;
 use crate::http::{ApiError, State};
 use crate::service::live::{Encoding, Event, Options, Session};
 use crate::service::voices::Company;
-use crate::service::{Context, Error};
+use crate::service::Context;
 use conversation::Conversation;
 use insight::Insights;
 use start::Start;
@@ -128,8 +129,8 @@ async fn begin(
     let place = start.place().map_err(|e| Refusal::Close(BAD_ROLE, e.message))?;
     let (options, encoding) = start.read(state).map_err(|e| Refusal::Close(BAD_START, e.message))?;
     let insights = Insights::new(state, ctx, &start);
-    let company = match start.enable_diarization {
-        true => Some(state.backend().company(ctx.clone()).await.map_err(refused)?),
+    let listener = match start.enable_diarization {
+        true => Some(Listener::open(state, ctx).await.map_err(refused)?),
         false => None,
     };
     let session = open(state, ctx, options).await?;
@@ -146,19 +147,19 @@ async fn begin(
         "batch_window_sec": start.batch_window_sec, "insights_enabled": insights.is_some(), "room_id": room,
         "role": role});
     outgoing.send(&event).await?;
-    let conversation = company.clone().map(|company| Conversation::new(state, ctx, company));
+    let company = listener.as_ref().map(Listener::company);
+    let conversation = listener.map(Conversation::new);
     let told =
         Told { id: id.to_owned(), model: session.model.clone(), insights, conversation, ..Told::default() };
     Ok(Begun { session, encoding, told, company, _stay: stay })
 }
 
 async fn open(state: &State, ctx: &Context, options: Options) -> Result<Session, Refusal> {
-    state.backend().live(ctx.clone(), options).await.map_err(refused)
+    state.backend().live(ctx.clone(), options).await.map_err(|failure| refused(logged(failure)))
 }
 
 /// Why what a client asks for is not to be had.
-fn refused(failure: Error) -> Refusal {
-    let failure = logged(failure);
+fn refused(failure: ApiError) -> Refusal {
     let ours = failure.status.is_server_error() || failure.status == StatusCode::TOO_MANY_REQUESTS;
     Refusal::Close(if ours { close::INTERNAL } else { BAD_START }, failure.message)
 }
@@ -166,11 +167,10 @@ fn refused(failure: Error) -> Refusal {
 async fn converse(begun: Begun, incoming: Incoming, outgoing: Outgoing) {
     let Begun { session, encoding, told, company, _stay } = begun;
     let id = told.id.clone();
-    let (sender, heard) = oneshot::channel();
-    match Microphone::new(encoding, session, sender) {
+    match Microphone::new(encoding, session.input, company) {
         Ok(microphone) => {
-            let reading = read(id, microphone.with(company), incoming, outgoing.clone());
-            both(reading, told.tell(heard, outgoing.clone()), outgoing).await;
+            let reading = read(id, microphone, incoming, outgoing.clone());
+            both(reading, told.tell(session.events, outgoing.clone()), outgoing).await;
         }
         Err(wrong) => outgoing.close(BAD_START, &wrong.message).await,
     }
@@ -246,10 +246,9 @@ struct Told {
 impl Told {
     async fn tell(
         mut self,
-        heard: oneshot::Receiver<mpsc::Receiver<Event>>,
+        mut heard: mpsc::Receiver<Event>,
         outgoing: Outgoing,
     ) -> Result<(), Gone> {
-        let Ok(mut heard) = heard.await else { return Ok(()) };
         loop {
             let insight = async {
                 match &mut self.insights {

@@ -11,6 +11,8 @@ use crate::service::live::{Encoding, Options, Turns};
 
 /// Longest padding or silence, in milliseconds.
 const MAX_MS: u64 = 30_000;
+/// What the name of a model that tells speakers ends with, as OpenAI's `gpt-4o-transcribe-diarize`.
+const DIARIZES: &str = "-diarize";
 /// Sample rates of PCM; OpenAI's is 24 kHz.
 const RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
@@ -56,6 +58,8 @@ struct Transcription {
     model: Option<String>,
     language: Option<String>,
     prompt: Option<String>,
+    /// This server's own: OpenAI tells speakers where the model is one that does.
+    diarize: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,6 +81,8 @@ pub(super) struct Config {
     pub id: String,
     pub options: Options,
     pub encoding: Encoding,
+    /// Whether sentences say who speaks.
+    pub diarize: bool,
     /// Whether the client is told in the older, flat form.
     pub flat: bool,
 }
@@ -85,10 +91,12 @@ impl Config {
     /// OpenAI's defaults.
     pub fn new(state: &State, model: Option<String>, flat: bool) -> Config {
         let model = model.or_else(|| state.settings().default_asr.clone()).unwrap_or_default();
+        let diarize = model.ends_with(DIARIZES);
         Config {
             id: format!("sess_{}", uuid::Uuid::new_v4().simple()),
             options: Options::new(model),
             encoding: Encoding::Pcm16 { rate: 24_000 },
+            diarize,
             flat,
         }
     }
@@ -118,9 +126,36 @@ impl Config {
             config.options.turns = detection.map(|detection| turns(&detection)).transpose()?;
         }
         if let Some(transcription) = input.transcription.or(update.input_audio_transcription) {
-            transcribe(&mut config.options, transcription)?;
+            config.transcribe(transcription)?;
         }
         Ok(config)
+    }
+
+    fn transcribe(&mut self, transcription: Transcription) -> Result<(), ApiError> {
+        if let Some(model) = transcription.model {
+            self.diarize = model.ends_with(DIARIZES);
+            self.options.model = model_name(model)?;
+        }
+        if let Some(diarize) = transcription.diarize {
+            self.diarize = diarize;
+        }
+        if let Some(language) = transcription.language {
+            self.options.language = language_code(&language)?;
+        }
+        if let Some(prompt) = transcription.prompt {
+            if prompt.len() > MAX_PROMPT {
+                let message = format!("`prompt` has more than {MAX_PROMPT} bytes");
+                return Err(ApiError::invalid("session.audio.input.transcription.prompt", message));
+            }
+            self.options.prompt = Some(prompt).filter(|prompt| !prompt.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Whether audio is heard by the same models, in the same format.
+    pub fn hears_like(&self, other: &Config) -> bool {
+        let heard = |config: &Config| (config.options.model.clone(), config.encoding, config.diarize);
+        heard(self) == heard(other)
     }
 
     /// As the client is told.
@@ -131,7 +166,7 @@ impl Config {
         });
         let options = &self.options;
         let transcription =
-            json!({"model": options.model, "language": options.language, "prompt": options.prompt});
+            json!({"model": options.model, "language": options.language, "prompt": options.prompt, "diarize": self.diarize});
         let object = "realtime.transcription_session";
         if self.flat {
             let format = match self.encoding {
@@ -198,23 +233,6 @@ fn turns(detection: &Detection) -> Result<Turns, ApiError> {
     Ok(Turns { threshold, padding, silence })
 }
 
-fn transcribe(options: &mut Options, transcription: Transcription) -> Result<(), ApiError> {
-    if let Some(model) = transcription.model {
-        options.model = model_name(model)?;
-    }
-    if let Some(language) = transcription.language {
-        options.language = language_code(&language)?;
-    }
-    if let Some(prompt) = transcription.prompt {
-        if prompt.len() > MAX_PROMPT {
-            let message = format!("`prompt` has more than {MAX_PROMPT} bytes");
-            return Err(ApiError::invalid("session.audio.input.transcription.prompt", message));
-        }
-        options.prompt = Some(prompt).filter(|prompt| !prompt.is_empty());
-    }
-    Ok(())
-}
-
 /// A model's name as a client gives it.
 pub(super) fn model_name(name: String) -> Result<String, ApiError> {
     if name.is_empty() || name.len() > 256 || name.chars().any(char::is_control) {
@@ -242,7 +260,7 @@ mod tests {
 
     fn config() -> Config {
         let (options, encoding) = (Options::new("ears"), Encoding::Pcm16 { rate: 24_000 });
-        Config { id: "sess_1".into(), options, encoding, flat: false }
+        Config { id: "sess_1".into(), options, encoding, diarize: false, flat: false }
     }
 
     fn update(value: Value) -> Result<Config, ApiError> {

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-
 use super::socket::{Gone, Outgoing, close};
 use crate::http::ApiError;
-use crate::service::live::{Decoder, Encoding, Event, Input, Over, Session};
+use crate::service::live::{Decoder, Encoding, Input, Over};
 use crate::service::voices::Company;
 
 /// For the last words of a session that is being closed.
@@ -42,20 +40,9 @@ pub(super) struct Microphone {
 }
 
 impl Microphone {
-    /// Of a session that has begun; its events go to the other half.
-    pub fn new(
-        encoding: Encoding,
-        session: Session,
-        begun: oneshot::Sender<mpsc::Receiver<Event>>,
-    ) -> Result<Microphone, ApiError> {
-        let decoder = Decoder::new(encoding)?;
-        let _ = begun.send(session.events);
-        Ok(Microphone { decoder, input: session.input, company: None })
-    }
-
-    /// Has another one listen to the same audio.
-    pub fn with(self, company: Option<Company>) -> Microphone {
-        Microphone { company, ..self }
+    /// Of a session that has begun.
+    pub fn new(encoding: Encoding, input: Input, company: Option<Company>) -> Result<Microphone, ApiError> {
+        Ok(Microphone { decoder: Decoder::new(encoding)?, input, company })
     }
 
     async fn push(&mut self, samples: &[f32]) -> Result<(), Over> {

@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::http::realtime::events::logged;
-use crate::http::{State, cast};
-use crate::service::Context;
-use crate::service::voices::{Company, spoken};
+use crate::http::realtime::company::Listener;
+use crate::service::voices::spoken;
 use crate::types::asr::{Segment, Word};
 
 /// Batches between two updates.
@@ -15,18 +13,15 @@ const WORDS: usize = 100_000;
 
 /// What was said in a session, and who listens for its speakers.
 pub(super) struct Conversation {
-    state: State,
-    ctx: Context,
-    company: Company,
+    listener: Listener,
     said: Vec<Segment>,
     words: usize,
     batches: usize,
 }
 
 impl Conversation {
-    pub fn new(state: &State, ctx: &Context, company: Company) -> Conversation {
-        let (state, ctx) = (state.clone(), ctx.clone());
-        Conversation { state, ctx, company, said: Vec::new(), words: 0, batches: 0 }
+    pub fn new(listener: Listener) -> Conversation {
+        Conversation { listener, said: Vec::new(), words: 0, batches: 0 }
     }
 
     /// What was said next; the update that it is time for.
@@ -47,11 +42,8 @@ impl Conversation {
         self.told("final_diarization", None).await
     }
 
-    /// One that fails is left out, and the log says why: what was said is told without it.
     async fn told(&self, event: &str, batch: Option<usize>) -> Option<Value> {
-        let found = self.company.so_far().await.map_err(logged).ok()?;
-        let cast = cast::name(&self.state, &self.ctx, found, Vec::new()).await;
-        let cast = cast.inspect_err(|error| tracing::warn!(error.message, "speakers have no names")).ok()?;
+        let cast = self.listener.cast().await?;
         let mut messages: Vec<(String, String)> = Vec::new();
         for run in self.said.iter().flat_map(|segment| spoken(segment, &cast.turns)) {
             let speaker = cast.name(run.speaker);
