@@ -1,7 +1,7 @@
 //! The thread that owns a device.
 //!
-//! It loads, steps and drops every model of the device; nothing of candle leaves it. Loaded models take turns,
-//! a step each, so a long job of one delays another by one step at most. With nothing to compute it sleeps.
+//! It loads, steps and drops every model of the device; nothing of candle leaves it. Whose step is next is
+//! [`turns`](super::sched::turns)' decision. With nothing to compute it sleeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use candle_core::Device;
 use tokio::sync::{oneshot, watch};
 
 use super::job::{Event, Failure, Job};
-use super::lane::{AnyLane, Turn};
+use super::lane::{AnyLane, Look, Turn};
+use super::sched::turns::{Offer, Turns};
 use crate::device;
 use crate::model;
 use crate::model::asr::Asr;
@@ -30,6 +31,9 @@ const RETRY: Duration = Duration::from_millis(2);
 
 /// Idle for so long, memory of past work is given back; work that comes at once takes it over as it is.
 const REST: Duration = Duration::from_secs(2);
+
+/// The longest that a lane with something to do has no step at all, whatever the others have.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names a loaded model on its worker; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +180,7 @@ impl Worker {
             };
             let _ = opened.send(Ok(()));
             let _pool = join_pool(threads);
-            State { device, open, lanes: BTreeMap::new() }.serve(&commands);
+            State { device, open, lanes: BTreeMap::new(), turns: Turns::default() }.serve(&commands);
         })?;
         match outcome.recv() {
             Ok(Ok(())) => Ok(Worker { inbox, alive, thread: Some(thread) }),
@@ -224,7 +228,15 @@ fn join_pool(threads: usize) -> Option<rayon::ThreadPool> {
 struct State {
     device: Device,
     open: Box<Opener>,
-    lanes: BTreeMap<ModelKey, Box<dyn AnyLane>>,
+    lanes: BTreeMap<ModelKey, Shared>,
+    turns: Turns<ModelKey>,
+}
+
+/// A lane among those that share the device.
+struct Shared {
+    lane: Box<dyn AnyLane>,
+    /// Since when it has had something to do and no step.
+    since: Option<Instant>,
 }
 
 impl State {
@@ -262,7 +274,7 @@ impl State {
     fn wait(&mut self, commands: &Receiver<Command>) -> Option<Command> {
         match commands.recv_timeout(REST) {
             Err(RecvTimeoutError::Timeout) => {
-                self.lanes.values_mut().for_each(|lane| lane.rest());
+                self.lanes.values_mut().for_each(|shared| shared.lane.rest());
                 device::return_freed_memory(&self.device);
                 commands.recv().ok()
             }
@@ -270,17 +282,42 @@ impl State {
         }
     }
 
-    /// One step of every lane that has one.
+    /// One step of the lane whose turn it is.
     fn turn(&mut self) -> Turn {
-        let mut turn = Turn::Idle;
-        for lane in self.lanes.values_mut() {
-            match lane.step(Instant::now()) {
-                Turn::Worked => turn = Turn::Worked,
-                Turn::Blocked if turn == Turn::Idle => turn = Turn::Blocked,
-                _ => {}
+        let now = Instant::now();
+        let (mut offers, mut blocked) = self.look(now);
+        while let Some(turn) = self.turns.next(&offers) {
+            let offered =
+                offers.iter().position(|offer| offer.key == turn.key).map(|at| offers.swap_remove(at));
+            let (Some(offer), Some(shared)) = (offered, self.lanes.get_mut(&turn.key)) else { break };
+            match shared.lane.step(now, turn.room) {
+                Turn::Worked => {
+                    shared.since = None;
+                    self.turns.took(offer.key, offer.kind, now.elapsed());
+                    return Turn::Worked;
+                }
+                // It could not tell without planning.
+                Turn::Blocked => blocked = true,
+                Turn::Idle => {}
             }
         }
-        turn
+        if blocked { Turn::Blocked } else { Turn::Idle }
+    }
+
+    /// The lanes that have a step, and whether one waits for its readers.
+    fn look(&mut self, now: Instant) -> (Vec<Offer<ModelKey>>, bool) {
+        let (mut offers, mut blocked) = (Vec::with_capacity(self.lanes.len()), false);
+        for (key, shared) in &mut self.lanes {
+            let look = shared.lane.look(now);
+            blocked |= look == Look::Blocked;
+            let Look::Ready { kind, overdue } = look else {
+                shared.since = None;
+                continue;
+            };
+            let since = *shared.since.get_or_insert(now);
+            offers.push(Offer { key: *key, kind, overdue: overdue || now - since >= PATIENCE });
+        }
+        (offers, blocked)
     }
 
     /// False when the worker is to stop.
@@ -289,7 +326,7 @@ impl State {
             Command::Load { key, installed, reply } => {
                 let start = Instant::now();
                 let result = (self.open)(&installed, &self.device).map(|opened| {
-                    self.lanes.insert(key, opened.lane);
+                    self.lanes.insert(key, Shared { lane: opened.lane, since: None });
                     Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
                 });
                 device::return_freed_memory(&self.device);
@@ -298,15 +335,16 @@ impl State {
                 }
             }
             Command::Unload { key, reply } => {
-                if let Some(mut lane) = self.lanes.remove(&key) {
-                    lane.fail_all(&Failure::Stopped);
-                    drop(lane);
+                if let Some(mut shared) = self.lanes.remove(&key) {
+                    shared.lane.fail_all(&Failure::Stopped);
+                    drop(shared);
+                    self.turns.forget(key);
                     device::return_freed_memory(&self.device);
                 }
                 let _ = reply.send(());
             }
             Command::Submit(key, job) => match self.lanes.get_mut(&key) {
-                Some(lane) => lane.submit(*job),
+                Some(shared) => shared.lane.submit(*job),
                 None => job.fail(Failure::Stopped),
             },
             Command::Stop => return false,
@@ -315,8 +353,8 @@ impl State {
     }
 
     fn stop(&mut self) {
-        for lane in self.lanes.values_mut() {
-            lane.fail_all(&Failure::Stopped);
+        for shared in self.lanes.values_mut() {
+            shared.lane.fail_all(&Failure::Stopped);
         }
         self.lanes.clear();
     }

@@ -156,8 +156,10 @@ async fn sentences_say_who_speaks() {
     let server = start(settings()).await;
     let mut client = connect(&server, REALTIME, &[]).await.unwrap_or_else(|e| panic!("{e}"));
     client.event("session.created").await;
-    let diarize = |on: bool| json!({"type": "session.update", "session": {"audio": {"input": {"turn_detection": null,
-        "transcription": {"model": "whisper-1", "diarize": on}}}}});
+    let diarize = |on: bool| {
+        json!({"type": "session.update", "session": {"audio": {"input": {"turn_detection": null,
+        "transcription": {"model": "whisper-1", "diarize": on}}}}})
+    };
     client.send(diarize(true)).await;
     let updated = client.event("session.updated").await;
     assert_eq!(updated["session"]["audio"]["input"]["transcription"]["diarize"], true);
@@ -182,7 +184,11 @@ async fn sentences_say_who_speaks() {
     client.send(diarize(true)).await;
     client.event("session.updated").await;
     client.append(0.5).await;
-    assert_eq!(client.event("error").await["error"]["code"], "service_unavailable", "there is no speaker model");
+    assert_eq!(
+        client.event("error").await["error"]["code"],
+        "service_unavailable",
+        "there is no speaker model"
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use stentor::service::speakers::Options;
 
 use super::fake::{delete, form, get, patch, post, send};
 use super::jobs::{host, id as job_id, outcome};
+use super::socket::until;
 use super::speakers::{desk, desk_with};
 
 #[tokio::test]
@@ -96,7 +97,7 @@ async fn pmx_clients_need_not_wait() {
     let job = outcome(&desk.app, &format!("/speakers/jobs/{}", job_id(&queued))).await;
     assert_eq!(job["status"], "error");
     assert!(job["error"].as_str().unwrap().contains("too short"), "{job}");
-    assert_eq!(desk.kept_files(), 0, "the files of jobs that are over go");
+    until("the files of jobs that are over go", || desk.kept_files() == 0).await;
     for (path, body) in [
         ("/identify/async", json!({"file_url": "http://127.0.0.1/a"})),
         ("/speakers/enroll/async", json!({"file_urls": ["http://127.0.0.1/a"], "name": "A"})),

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::Lane;
+use super::{Lane, Look};
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::asr::Scheduler;
 use crate::engine::sched::queue::{Claim, FairQueue};
+use crate::engine::sched::turns::Kind;
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::asr::output::{Considered, Cut, Options, Parent, Recording, Setting, Window};
@@ -24,10 +25,12 @@ use crate::model::asr::{Asr, Batch, Decode, Front, Row, RowOutput};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
 use crate::types::Usage;
 use crate::types::asr::{Ending, LogMel, Segment};
-use crate::types::model::Kind;
+use crate::types::model;
 
 /// Windows that a step encodes: more do not go faster on a CPU, and what waits for the device waits longer.
 const ENCODED: usize = 1;
+/// How long a recording of one window waits beside text that another model writes, unless it is urgent.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Steps between two looks over the books of the blocks.
 const AUDIT: u64 = 64;
 
@@ -41,7 +44,7 @@ pub struct Input {
 }
 
 impl Modality for Asr {
-    const KIND: Kind = Kind::Asr;
+    const KIND: model::Kind = model::Kind::Asr;
     type Input = Input;
     type Delta = Segment;
     type Done = Ending;
@@ -75,6 +78,14 @@ struct Active {
     /// Windows that hold a slot.
     windows: usize,
     waits: bool,
+}
+
+impl Active {
+    /// Whether somebody waits for it for longer than they should: for a few words, not a long recording.
+    fn is_late(&self, now: Instant) -> bool {
+        let patience = if self.claim.priority < 0 { Duration::ZERO } else { PATIENCE };
+        self.job.input.mel.frames() <= WINDOW && now >= self.job.queued + patience
+    }
 }
 
 /// A window in its slot.
@@ -230,6 +241,28 @@ impl AsrLane {
         self.draining.add(active.job.events);
     }
 
+    /// What the next step computes.
+    fn choose(&self) -> Option<Plan> {
+        let (mut fresh, mut ready) = (Vec::new(), Vec::new());
+        let mut urgent = i32::MAX;
+        for (slot, heard) in self.windows.iter().enumerate() {
+            let Some(heard) = heard.as_ref().filter(|h| !self.is_behind(h)) else { continue };
+            if heard.encoded {
+                ready.push(slot);
+                urgent = urgent.min(heard.claim.priority);
+            } else {
+                fresh.push((heard.claim.priority, heard.turn, slot));
+            }
+        }
+        fresh.sort_unstable();
+        // Text that is urgent does not wait for windows that are less so.
+        fresh.retain(|(priority, ..)| *priority <= urgent);
+        if !fresh.is_empty() {
+            return Some(Plan::Encode(fresh.into_iter().take(ENCODED).map(|(.., slot)| slot).collect()));
+        }
+        (!ready.is_empty()).then_some(Plan::Decode(ready))
+    }
+
     fn is_behind(&self, heard: &Heard) -> bool {
         self.recordings.get(&heard.recording).is_none_or(|a| a.job.events.is_behind())
     }
@@ -357,26 +390,20 @@ impl Lane for AsrLane {
         job.events.send(Event::Failed(Failure::Rejected(rejected)));
     }
 
-    fn plan(&mut self, now: Instant) -> Option<Plan> {
+    fn look(&mut self, now: Instant) -> Look {
         self.settle(now);
-        let (mut fresh, mut ready) = (Vec::new(), Vec::new());
-        let mut urgent = i32::MAX;
-        for (slot, heard) in self.windows.iter().enumerate() {
-            let Some(heard) = heard.as_ref().filter(|h| !self.is_behind(h)) else { continue };
-            if heard.encoded {
-                ready.push(slot);
-                urgent = urgent.min(heard.claim.priority);
-            } else {
-                fresh.push((heard.claim.priority, heard.turn, slot));
-            }
-        }
-        fresh.sort_unstable();
-        // Text that is urgent does not wait for windows that are less so.
-        fresh.retain(|(priority, ..)| *priority <= urgent);
-        if !fresh.is_empty() {
-            return Some(Plan::Encode(fresh.into_iter().take(ENCODED).map(|(.., slot)| slot).collect()));
-        }
-        (!ready.is_empty()).then_some(Plan::Decode(ready))
+        let kind = match self.choose() {
+            Some(Plan::Encode(_)) => Kind::Encode,
+            Some(Plan::Decode(_)) => Kind::Decode,
+            None if self.num_jobs() == 0 => return Look::Idle,
+            None => return Look::Blocked,
+        };
+        let mut heard = self.recordings.values().filter(|active| active.windows > 0 || active.waits);
+        Look::Ready { kind, overdue: heard.any(|active| active.is_late(now)) }
+    }
+
+    fn plan(&mut self, _now: Instant, _room: Option<Duration>) -> Option<Plan> {
+        self.choose()
     }
 
     fn run(&mut self, plan: &Plan) -> Result<Output, Failure> {

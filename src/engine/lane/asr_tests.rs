@@ -94,7 +94,7 @@ impl Watched {
     }
 
     fn step(&mut self) -> Option<Step> {
-        match AnyLane::step(&mut self.lane, Instant::now()) {
+        match AnyLane::step(&mut self.lane, Instant::now(), None) {
             Turn::Worked => self.steps.lock().unwrap().last().cloned(),
             _ => None,
         }

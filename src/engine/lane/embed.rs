@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Lane;
+use super::{Lane, Look, Rate};
 use crate::engine::job::{Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::embed::{Plan, Scheduler};
+use crate::engine::sched::turns;
 use crate::engine::worker::AnyJob;
 use crate::model::embed::{self, Embed};
 use crate::model::rerank::{self, Pair, Rerank};
@@ -17,6 +18,11 @@ use crate::model::{Model, Network};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
 use crate::types::asr::HOP;
 use crate::types::model::Kind;
+
+/// Rows of a job that somebody waits for: a question, not a library.
+const FEW: usize = 4;
+/// How long they wait beside text that is being written.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Rows framed as the model wants them; each has at least one token.
 #[derive(Debug, Clone)]
@@ -33,6 +39,9 @@ pub trait ByRow:
     type Row: Clone + Send;
     /// What a row comes to.
     type Value: Clone + Default + Send;
+
+    /// How long a job of a few rows waits beside text that is being written; for ever where nobody waits for one.
+    const PATIENCE: Option<Duration>;
 
     /// Tokens of a row, or frames of 10 ms.
     fn tokens(row: &Self::Row) -> usize;
@@ -59,6 +68,7 @@ impl Modality for Embed {
 impl ByRow for Embed {
     type Row = Vec<u32>;
     type Value = Vec<f32>;
+    const PATIENCE: Option<Duration> = Some(PATIENCE);
 
     fn tokens(row: &Vec<u32>) -> usize {
         row.len()
@@ -87,6 +97,7 @@ impl Modality for Rerank {
 impl ByRow for Rerank {
     type Row = Pair;
     type Value = f32;
+    const PATIENCE: Option<Duration> = Some(PATIENCE);
 
     fn tokens(row: &Pair) -> usize {
         row.ids().len()
@@ -111,6 +122,8 @@ impl Modality for Speaker {
 impl ByRow for Speaker {
     type Row = Arc<[f32]>;
     type Value = Vec<f32>;
+    /// Whoever asks who speaks waits for all of a recording.
+    const PATIENCE: Option<Duration> = None;
 
     fn tokens(row: &Arc<[f32]>) -> usize {
         row.len() / speaker::BINS
@@ -135,6 +148,8 @@ impl Modality for Segment {
 impl ByRow for Segment {
     type Row = Arc<[f32]>;
     type Value = Vec<f32>;
+    /// Whoever asks who speaks waits for all of a recording.
+    const PATIENCE: Option<Duration> = None;
 
     fn tokens(row: &Arc<[f32]>) -> usize {
         row.len() / HOP
@@ -152,6 +167,7 @@ pub struct RowLane<M: ByRow> {
     scheduler: Scheduler,
     jobs: HashMap<JobId, Active<M>>,
     next: u64,
+    rate: Rate,
 }
 
 struct Active<M: ByRow> {
@@ -163,7 +179,7 @@ struct Active<M: ByRow> {
 impl<M: ByRow> RowLane<M> {
     /// A lane without jobs.
     pub fn new(metrics: ModelMetrics, model: Box<dyn Model<M>>, scheduler: Scheduler) -> Self {
-        RowLane { metrics, model, scheduler, jobs: HashMap::new(), next: 0 }
+        RowLane { metrics, model, scheduler, jobs: HashMap::new(), next: 0, rate: Rate::default() }
     }
 
     fn end(&mut self, id: JobId) -> Option<Active<M>> {
@@ -197,13 +213,26 @@ impl<M: ByRow> Lane for RowLane<M> {
         self.jobs.insert(id, Active { job, values, timer });
     }
 
-    fn plan(&mut self, now: Instant) -> Option<Plan> {
+    fn look(&mut self, now: Instant) -> Look {
         let over: Vec<JobId> =
             self.jobs.iter_mut().filter_map(|(id, a)| a.job.is_over(now).then_some(*id)).collect();
         for id in over {
             self.end(id);
         }
-        let plan = self.scheduler.plan();
+        let late = |job: &Job<M>| {
+            job.input.rows.len() <= FEW && M::PATIENCE.is_some_and(|patience| now >= job.queued + patience)
+        };
+        match self.jobs.is_empty() {
+            true => Look::Idle,
+            false => {
+                let overdue = self.jobs.values().any(|active| late(&active.job));
+                Look::Ready { kind: turns::Kind::Rows, overdue }
+            }
+        }
+    }
+
+    fn plan(&mut self, now: Instant, room: Option<Duration>) -> Option<Plan> {
+        let plan = self.scheduler.plan(self.rate.fit(room));
         let mut running = 0;
         for row in plan.iter().flat_map(|p| &p.rows).filter(|r| r.index == 0) {
             if let Some(active) = self.jobs.get_mut(&row.id) {
@@ -227,7 +256,10 @@ impl<M: ByRow> Lane for RowLane<M> {
         let tokens = rows.iter().map(M::tokens).sum::<usize>();
         self.metrics.step(tokens);
         M::count(&self.metrics, rows.len(), tokens as u32);
-        self.model.step(&rows).map_err(|e| Failure::Step(e.to_string()))
+        let begun = Instant::now();
+        let values = self.model.step(&rows).map_err(|e| Failure::Step(e.to_string()))?;
+        self.rate.note(tokens, begun.elapsed());
+        Ok(values)
     }
 
     fn commit(&mut self, plan: Plan, values: Vec<M::Value>) {

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Lane;
 use super::draft::Drafter;
+use super::{Lane, Look, Rate};
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, Start};
@@ -110,14 +110,20 @@ pub struct LlmLane {
     preemptions: u64,
     speculated: Speculated,
     steps: u64,
+    /// At which prompts are computed while nothing is written.
+    rate: Rate,
 }
 
 /// Steps between two looks over the books of the cache, which take as long as a small part of one.
 const AUDIT: u64 = 64;
+/// How long a prompt waits beside text that another model writes.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 struct Active {
     job: Job<Llm>,
     prompt_tokens: u32,
+    /// Whether it has said something.
+    begun: bool,
     /// Counts the job as cancelled if it is dropped before it is finished.
     timer: RequestTimer,
 }
@@ -143,6 +149,7 @@ impl LlmLane {
             preemptions: 0,
             speculated: Speculated::default(),
             steps: 0,
+            rate: Rate::default(),
         }
     }
 
@@ -195,6 +202,7 @@ impl LlmLane {
         let Some(active) = self.jobs.get_mut(&outcome.id) else { return };
         active.timer.token(now);
         let cached_tokens = outcome.cached as u32;
+        active.begun = true;
         if outcome.generated == 1 {
             self.metrics.prefix_cache(active.prompt_tokens, cached_tokens);
             active.timer.prompt(active.prompt_tokens);
@@ -386,16 +394,30 @@ impl Lane for LlmLane {
         match self.scheduler.submit(id, start) {
             Ok(()) => {
                 let timer = self.metrics.request(job.queued);
-                self.jobs.insert(id, Active { job, prompt_tokens: tokens as u32, timer });
+                self.jobs.insert(id, Active { job, prompt_tokens: tokens as u32, begun: false, timer });
             }
             Err(limit) => job.events.send(Event::Failed(Failure::TooLong { tokens, limit })),
         }
     }
 
-    fn plan(&mut self, now: Instant) -> Option<Plan> {
+    fn look(&mut self, now: Instant) -> Look {
         self.sweep(now);
+        let stalled = |id| self.jobs.get(&id).is_none_or(|a| a.job.events.is_behind());
+        match self.scheduler.next(stalled) {
+            Some(kind) => {
+                let late = |active: &Active| !active.begun && now >= active.job.queued + PATIENCE;
+                Look::Ready { kind, overdue: self.jobs.values().any(late) }
+            }
+            None if self.num_jobs() == 0 => Look::Idle,
+            None => Look::Blocked,
+        }
+    }
+
+    fn plan(&mut self, now: Instant, room: Option<Duration>) -> Option<Plan> {
         let jobs = &mut self.jobs;
-        let plan = self.scheduler.plan(|id| jobs.get(&id).is_none_or(|a| a.job.events.is_behind()));
+        let plan = self
+            .scheduler
+            .plan(self.rate.fit(room), |id| jobs.get(&id).is_none_or(|a| a.job.events.is_behind()));
         for row in plan.iter().flat_map(|p| &p.rows) {
             if let Some(active) = jobs.get_mut(&row.id) {
                 active.timer.start(now);
@@ -423,7 +445,11 @@ impl Lane for LlmLane {
         let failed: HashMap<JobId, String> =
             guides.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
         let said = self.say(plan, logits, &failed);
-        self.scheduler.took(plan, begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        self.scheduler.took(plan, took.as_secs_f64());
+        if plan.rows.iter().all(|row| row.len > 1) {
+            self.rate.note(batch.tokens.len(), took);
+        }
         Ok(said)
     }
 

@@ -68,11 +68,11 @@ impl Measured {
     }
 
     fn step(&mut self) {
-        assert_eq!(AnyLane::step(&mut self.lane, Instant::now()), Turn::Worked);
+        assert_eq!(AnyLane::step(&mut self.lane, Instant::now(), None), Turn::Worked);
     }
 
     fn finish(&mut self) {
-        while AnyLane::step(&mut self.lane, Instant::now()) == Turn::Worked {}
+        while AnyLane::step(&mut self.lane, Instant::now(), None) == Turn::Worked {}
         assert_eq!(self.lane.num_jobs(), 0);
     }
 
@@ -208,7 +208,7 @@ fn a_small_model_guesses_and_the_answers_stay_what_they_are() {
         let mut m = Measured::guessing(model, 64, guesses);
         let mut readers = [10, 30].map(|token| m.submit(input(&[token; 6], 40)));
         let mut steps = 0;
-        while AnyLane::step(&mut m.lane, Instant::now()) == Turn::Worked {
+        while AnyLane::step(&mut m.lane, Instant::now(), None) == Turn::Worked {
             steps += 1;
             m.lane.scheduler.check_integrity().unwrap();
         }

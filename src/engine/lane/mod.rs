@@ -1,8 +1,9 @@
 //! A loaded model on its device's thread, with its scheduler and its jobs: the three verbs.
 //!
 //! [`Lane::plan`] decides what the next step computes, [`Lane::run`] computes it, [`Lane::commit`] applies the
-//! result and sends events. [`Lane::step`] is the only place that calls them, so failures are handled once: a
-//! step that fails or panics fails the jobs in it and no other.
+//! result and sends events. [`AnyLane::step`] is the only place that calls them, so failures are handled once: a
+//! step that fails or panics fails the jobs in it and no other. Before, [`Lane::look`] tells whoever shares the device out
+//! among lanes what the step would be.
 
 pub mod asr;
 pub mod draft;
@@ -12,9 +13,10 @@ pub mod vad;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::Failure;
+use super::sched::turns::Kind;
 use super::worker::AnyJob;
 
 /// What a turn came to.
@@ -28,6 +30,17 @@ pub enum Turn {
     Idle,
 }
 
+/// What a lane has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// A step of this kind; `overdue` if somebody has waited for longer than they should.
+    Ready { kind: Kind, overdue: bool },
+    /// There are jobs, and every one of them waits for its reader.
+    Blocked,
+    /// There are no jobs.
+    Idle,
+}
+
 /// One model's work.
 pub trait Lane {
     /// What a step computes.
@@ -35,8 +48,12 @@ pub trait Lane {
     /// What it gave.
     type Output;
 
-    /// Forgets jobs that are over, then decides on a step. `None`: nothing can be computed now.
-    fn plan(&mut self, now: Instant) -> Option<Self::Plan>;
+    /// Forgets jobs that are over, delivers what readers were behind on, and says what the next step would be as far as can
+    /// be told without planning it.
+    fn look(&mut self, now: Instant) -> Look;
+
+    /// Decides on a step, which takes `room` at most if it can be cut to size. `None`: nothing can be computed now.
+    fn plan(&mut self, now: Instant, room: Option<Duration>) -> Option<Self::Plan>;
 
     /// Computes the step. The only part that touches tensors.
     fn run(&mut self, plan: &Self::Plan) -> Result<Self::Output, Failure>;
@@ -62,8 +79,10 @@ pub trait Lane {
 
 /// [`Lane`] as the worker keeps it, whatever its plans look like.
 pub trait AnyLane {
-    /// Plans, runs and commits one step.
-    fn step(&mut self, now: Instant) -> Turn;
+    /// See [`Lane::look`].
+    fn look(&mut self, now: Instant) -> Look;
+    /// Plans, runs and commits one step, of `room` at most if it can be cut to size.
+    fn step(&mut self, now: Instant, room: Option<Duration>) -> Turn;
     /// See [`Lane::submit`].
     fn submit(&mut self, job: AnyJob);
     /// See [`Lane::fail_all`].
@@ -73,8 +92,14 @@ pub trait AnyLane {
 }
 
 impl<L: Lane> AnyLane for L {
-    fn step(&mut self, now: Instant) -> Turn {
-        let Some(plan) = self.plan(now) else {
+    fn look(&mut self, now: Instant) -> Look {
+        Lane::look(self, now)
+    }
+
+    fn step(&mut self, now: Instant, room: Option<Duration>) -> Turn {
+        // Nothing that is over is planned, whoever looked before.
+        Lane::look(self, now);
+        let Some(plan) = self.plan(now, room) else {
             return if self.num_jobs() == 0 { Turn::Idle } else { Turn::Blocked };
         };
         // A panic leaves the lane usable: `run` changes nothing that `plan` or `commit` reads except the
@@ -105,6 +130,29 @@ impl<L: Lane> AnyLane for L {
 
     fn rest(&mut self) {
         Lane::rest(self);
+    }
+}
+
+/// How much a lane computes in a second, by its last steps: what fits into the room it is given.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// Weight of the last step.
+    const NEWEST: f64 = 0.25;
+
+    /// A step of so many tokens took so long.
+    pub fn note(&mut self, tokens: usize, took: Duration) {
+        let rate = tokens as f64 / took.as_secs_f64().max(1e-9);
+        self.0 = if self.0 > 0.0 { self.0 + (rate - self.0) * Self::NEWEST } else { rate };
+    }
+
+    /// Tokens that fit; all where nothing is known, or nothing is asked.
+    pub fn fit(self, room: Option<Duration>) -> usize {
+        match room {
+            Some(room) if self.0 > 0.0 => (self.0 * room.as_secs_f64()) as usize,
+            _ => usize::MAX,
+        }
     }
 }
 

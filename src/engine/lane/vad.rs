@@ -4,15 +4,16 @@
 //! served.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Lane;
+use super::{Lane, Look};
 use crate::engine::job::{Event, Failure, Job, Modality};
+use crate::engine::sched::turns::Kind;
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
 use crate::model::vad::{Row, Vad, VadState};
 use crate::obs::{ModelMetrics, Outcome, RequestTimer};
-use crate::types::model::Kind;
+use crate::types::model;
 
 /// What a job starts from.
 pub use crate::model::vad::Row as Input;
@@ -20,9 +21,11 @@ pub use crate::model::vad::Row as Input;
 /// Frames of a step, and the most that a job may have: two minutes of audio. More does not make a step faster, and
 /// delays other models.
 pub const MAX_FRAMES: usize = 4096;
+/// How long a piece waits beside text that a model writes: live sessions send ten a second.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Modality for Vad {
-    const KIND: Kind = Kind::Vad;
+    const KIND: model::Kind = model::Kind::Vad;
     type Input = Input;
     /// Nothing is known before the end.
     type Delta = std::convert::Infallible;
@@ -88,8 +91,15 @@ impl Lane for VadLane {
         }
     }
 
-    fn plan(&mut self, now: Instant) -> Option<Plan> {
+    fn look(&mut self, now: Instant) -> Look {
         self.waiting.retain_mut(|w| !w.job.is_over(now));
+        match self.waiting.front() {
+            Some(first) => Look::Ready { kind: Kind::Rows, overdue: now >= first.job.queued + PATIENCE },
+            None => Look::Idle,
+        }
+    }
+
+    fn plan(&mut self, now: Instant, _room: Option<Duration>) -> Option<Plan> {
         let mut frames = 0;
         let fit = self.waiting.iter().take_while(|w| {
             frames += w.job.input.frames();
@@ -169,7 +179,7 @@ mod tests {
     }
 
     fn step(lane: &mut VadLane) -> Turn {
-        AnyLane::step(lane, Instant::now())
+        AnyLane::step(lane, Instant::now(), None)
     }
 
     fn done(receiver: &mut mpsc::Receiver<Event<Vad>>) -> (Vec<f32>, VadState) {
@@ -240,7 +250,7 @@ mod tests {
         drop(submit(&mut lane, piece(1, 0.0)));
         let mut late = submit(&mut lane, piece(1, 0.0));
         let much_later = Instant::now() + Duration::from_secs(61);
-        assert_eq!(AnyLane::step(&mut lane, much_later), Turn::Idle);
+        assert_eq!(AnyLane::step(&mut lane, much_later, None), Turn::Idle);
         assert!(matches!(failure(&mut late), Failure::Deadline(_)));
         let mut left = submit(&mut lane, piece(1, 0.0));
         AnyLane::fail_all(&mut lane, &Failure::Stopped);

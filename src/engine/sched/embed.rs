@@ -60,8 +60,9 @@ impl Scheduler {
         self.jobs.len()
     }
 
-    /// The next batch, or `None` when there is nothing to do.
-    pub fn plan(&mut self) -> Option<Plan> {
+    /// The next batch, of `most` tokens if it may have more, or `None` when there is nothing to do.
+    pub fn plan(&mut self, most: usize) -> Option<Plan> {
+        let max_tokens = self.max_tokens.min(most);
         let mut rows = Vec::new();
         let mut tokens = 0;
         let mut passed = 0;
@@ -69,7 +70,7 @@ impl Scheduler {
         while passed < self.jobs.len() {
             let Some(mut job) = self.jobs.pop_front() else { break };
             match job.lens.get(job.next) {
-                Some(&len) if rows.is_empty() || tokens + len <= self.max_tokens => {
+                Some(&len) if rows.is_empty() || tokens + len <= max_tokens => {
                     rows.push(Row { id: job.id, index: job.next });
                     tokens += len;
                     job.next += 1;

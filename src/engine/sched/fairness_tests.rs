@@ -58,7 +58,7 @@ impl Crowd {
         let owner = |claim: &Claim| usize::from(*claim == self.owners[1]);
         let waited: BTreeMap<JobId, (usize, usize)> =
             self.scheduler.waiting().map(|s| (s.id, (owner(s.claim()), s.prompt_len))).collect();
-        let plan = self.scheduler.plan(|_| false).unwrap();
+        let plan = self.scheduler.plan(usize::MAX, |_| false).unwrap();
         let mut new = Vec::new();
         for row in &plan.rows {
             if let Some((owner, prompt)) = waited.get(&row.id).filter(|_| self.admitted.insert(row.id)) {

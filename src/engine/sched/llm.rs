@@ -20,6 +20,7 @@ use super::JobId;
 use super::blocks::{BlockId, BlockPool};
 use super::guess::{Lookup, Luck, Pace};
 use super::queue::{Claim, FairQueue};
+use super::turns::Kind;
 use crate::types::llm::{FinishReason, Sampling};
 pub use speculate::{Guesses, Speculated};
 
@@ -243,12 +244,24 @@ impl Scheduler {
         }
     }
 
-    /// The next step, or `None` when there is nothing to do. Rows for which `stalled` holds are left out: their
-    /// reader has not taken what it was sent.
-    pub fn plan(&mut self, stalled: impl Fn(JobId) -> bool) -> Option<Plan> {
+    /// What the next step would be, as far as can be told without planning it: `None` where nothing goes on, and
+    /// nothing waits.
+    pub fn next(&self, stalled: impl Fn(JobId) -> bool) -> Option<Kind> {
+        let mut going = self.running.iter().filter(|seq| !stalled(seq.id)).peekable();
+        let any = going.peek().is_some() || self.waiting.len() > 0;
+        match going.any(|seq| seq.pending() == 1) {
+            true => Some(Kind::Stream),
+            false => any.then_some(Kind::Prompt),
+        }
+    }
+
+    /// The next step, or `None` when there is nothing to do. Where nothing decodes, `most` tokens of prompts are in it
+    /// if there may be more. Rows for which `stalled` holds are left out: their reader has not taken what it was sent.
+    pub fn plan(&mut self, most: usize, stalled: impl Fn(JobId) -> bool) -> Option<Plan> {
         let mut rows = Vec::new();
         self.plan_decode(&stalled, &mut rows);
-        let budget = if rows.is_empty() { self.limits.prefill_tokens } else { self.limits.mixed_tokens };
+        let most = self.limits.prefill_tokens.min(most.max(1));
+        let budget = if rows.is_empty() { most } else { self.limits.mixed_tokens };
         let left = self.plan_prefill(&stalled, budget, &mut rows);
         self.admit(&stalled, left, &mut rows);
         self.plan_guesses(&mut rows);

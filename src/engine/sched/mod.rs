@@ -11,6 +11,7 @@ pub mod llm;
 pub mod queue;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 
 /// Names one sequence or one batch job within its lane; never reused while the lane lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

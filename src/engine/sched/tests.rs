@@ -75,15 +75,15 @@ pub(super) fn run(scheduler: &mut Scheduler, plan: &Plan) -> Vec<super::llm::Out
 fn a_prompt_is_computed_in_chunks_beside_decoding_rows() {
     let mut scheduler = Scheduler::new(limits(64));
     scheduler.submit(JobId(1), start(3, 50)).unwrap();
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     assert_eq!(plan.rows, [Row { id: JobId(1), start: 0, len: 3, samples: true, guesses: 0 }]);
     run(&mut scheduler, &plan);
     scheduler.submit(JobId(2), start(10, 5)).unwrap();
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     let decode = Row { id: JobId(1), start: 3, len: 1, samples: true, guesses: 0 };
     assert_eq!(plan.rows, [decode, Row { id: JobId(2), start: 0, len: 8, samples: false, guesses: 0 }]);
     run(&mut scheduler, &plan);
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     assert_eq!(plan.rows[1], Row { id: JobId(2), start: 8, len: 2, samples: true, guesses: 0 });
 }
 
@@ -92,11 +92,11 @@ fn a_stalled_reader_pauses_its_own_sequence_only() {
     let mut scheduler = Scheduler::new(limits(64));
     scheduler.submit(JobId(1), start(2, 9)).unwrap();
     scheduler.submit(JobId(2), start(2, 9)).unwrap();
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     run(&mut scheduler, &plan);
-    let plan = scheduler.plan(|id| id == JobId(1)).unwrap();
+    let plan = scheduler.plan(usize::MAX, |id| id == JobId(1)).unwrap();
     assert_eq!(plan.rows.iter().map(|r| r.id).collect::<Vec<_>>(), [JobId(2)]);
-    assert!(scheduler.plan(|_| true).is_none());
+    assert!(scheduler.plan(usize::MAX, |_| true).is_none());
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn a_cancelled_sequence_has_given_its_blocks_back_at_the_next_plan() {
     let mut scheduler = Scheduler::new(limits(2));
     scheduler.submit(JobId(1), start(7, 1)).unwrap();
     scheduler.submit(JobId(2), start(7, 1)).unwrap();
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     assert_eq!(plan.rows.len(), 1);
     scheduler.cancel(JobId(1));
-    assert_eq!(scheduler.plan(|_| false).unwrap().rows[0].id, JobId(2));
+    assert_eq!(scheduler.plan(usize::MAX, |_| false).unwrap().rows[0].id, JobId(2));
     // Committing the plan of a sequence that has gone does nothing.
     assert!(scheduler.commit(&plan, &[vec![5]]).is_empty());
     scheduler.check_integrity().unwrap();
@@ -120,7 +120,7 @@ fn what_cannot_ever_fit_is_refused_and_what_fits_is_cut() {
     assert_eq!(scheduler.submit(JobId(1), start(16, 1)), Err(15));
     assert_eq!(scheduler.submit(JobId(1), start(0, 1)), Err(15));
     scheduler.submit(JobId(1), start(15, 1000)).unwrap();
-    let plan = scheduler.plan(|_| false).unwrap();
+    let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
     let outcome = run(&mut scheduler, &plan)[0];
     assert_eq!((outcome.finish, outcome.generated), (Some(FinishReason::Length), 1));
     assert_eq!(scheduler.num_running() + scheduler.num_waiting(), 0);
@@ -129,7 +129,7 @@ fn what_cannot_ever_fit_is_refused_and_what_fits_is_cut() {
 /// Runs everything to its end; gives the prompt tokens that were computed and those that were found.
 fn finish(scheduler: &mut Scheduler) -> (usize, usize) {
     let (mut computed, mut found) = (0, 0);
-    while let Some(plan) = scheduler.plan(|_| false) {
+    while let Some(plan) = scheduler.plan(usize::MAX, |_| false) {
         computed += plan.rows.iter().map(|r| r.len).sum::<usize>();
         for outcome in run(scheduler, &plan) {
             found += if outcome.generated == 1 { outcome.cached } else { 0 };
@@ -164,7 +164,7 @@ fn what_repeats_itself_is_guessed_and_takes_fewer_steps() {
         let mut scheduler = Scheduler::new(Limits { guesses, ..limits(64) });
         scheduler.submit(JobId(0), Start { stop: Arc::default(), ..start(4, 50) }).unwrap();
         let mut steps = 0;
-        while let Some(plan) = scheduler.plan(|_| false) {
+        while let Some(plan) = scheduler.plan(usize::MAX, |_| false) {
             run(&mut scheduler, &plan);
             scheduler.took(&plan, 1.0 + 0.1 * plan.rows[0].guesses as f64);
             steps += 1;
@@ -226,12 +226,12 @@ fn the_least_urgent_is_preempted_and_of_equals_the_newest() {
         let mut scheduler = Scheduler::new(limits(6));
         scheduler.submit(JobId(1), Start { claim: claim(1, old), ..start(7, 12) }).unwrap();
         for _ in 0..2 {
-            let plan = scheduler.plan(|_| false).unwrap();
+            let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
             run(&mut scheduler, &plan);
         }
         scheduler.submit(JobId(2), Start { claim: claim(2, 0), ..start(7, 12) }).unwrap();
         while scheduler.preemptions() == 0 {
-            let plan = scheduler.plan(|_| false).unwrap();
+            let plan = scheduler.plan(usize::MAX, |_| false).unwrap();
             run(&mut scheduler, &plan);
         }
         assert_eq!(scheduler.waiting().map(|s| s.id).collect::<Vec<_>>(), [first_out]);
@@ -374,7 +374,7 @@ proptest! {
             let before = Before::new(scheduler, alive);
             let paused: Vec<JobId> = stalled.iter().copied().filter(|id| before.ran.contains_key(id)).collect();
             let preemptions = scheduler.preemptions();
-            let Some(plan) = scheduler.plan(|id| stalled.contains(&id)) else { return false };
+            let Some(plan) = scheduler.plan(usize::MAX, |id| stalled.contains(&id)) else { return false };
             check_plan(scheduler, &plan, limits, &mut cells);
             before.check_turns(scheduler, &plan, &mut known);
             assert!(plan.rows.iter().all(|r| alive.contains(&r.id)));
@@ -432,7 +432,7 @@ proptest! {
         }
         scheduler.cancel(JobId(cancelled));
         let (mut seen, mut complete) = (BTreeSet::new(), BTreeSet::new());
-        while let Some(plan) = scheduler.plan() {
+        while let Some(plan) = scheduler.plan(usize::MAX) {
             let tokens: usize = plan.rows.iter().map(|r| jobs[r.id.0 as usize][r.index]).sum();
             prop_assert!(tokens <= budget || plan.rows.len() == 1);
             for row in &plan.rows {
@@ -453,9 +453,9 @@ proptest! {
 fn one_query_does_not_wait_for_a_bulk_job() {
     let mut scheduler = super::embed::Scheduler::new(100);
     scheduler.submit(JobId(0), vec![50; 1000]);
-    let first = scheduler.plan().unwrap();
+    let first = scheduler.plan(usize::MAX).unwrap();
     scheduler.submit(JobId(1), vec![10]);
     scheduler.commit(&first);
-    let second = scheduler.plan().unwrap();
+    let second = scheduler.plan(usize::MAX).unwrap();
     assert_eq!(scheduler.commit(&second), [JobId(1)]);
 }

@@ -164,7 +164,8 @@ fn sentences(words: &[Word], cast: Option<&Cast>) -> Vec<Segment> {
 }
 
 fn by_speaker(sentence: asr::Segment, cast: Option<&Cast>) -> Vec<Segment> {
-    let segment = |text: &str, start, end, speaker| Segment { text: text.trim().to_owned(), start, end, speaker };
+    let segment =
+        |text: &str, start, end, speaker| Segment { text: text.trim().to_owned(), start, end, speaker };
     let Some(cast) = cast else { return vec![segment(&sentence.text, sentence.start, sentence.end, None)] };
     let name = |speaker| Some(cast.name(speaker).to_owned());
     let runs = spoken(&sentence, &cast.turns).into_iter();

@@ -97,11 +97,7 @@ struct Begun {
 }
 
 /// Tells what is heard, once there is a session.
-async fn tell(
-    session: oneshot::Receiver<Begun>,
-    names: Names,
-    outgoing: Outgoing,
-) -> Result<(), Gone> {
+async fn tell(session: oneshot::Receiver<Begun>, names: Names, outgoing: Outgoing) -> Result<(), Gone> {
     // The other half ended before a session began.
     let Ok(Begun { mut heard, listener }) = session.await else { return Ok(()) };
     while let Some(event) = heard.recv().await {

@@ -25,9 +25,9 @@ use super::stream::{End, Microphone, both};
 use crate::http::body::parse;
 use crate::http::dialect::DetailBody;
 use crate::http::{ApiError, State};
+use crate::service::Context;
 use crate::service::live::{Encoding, Event, Options, Session};
 use crate::service::voices::Company;
-use crate::service::Context;
 use conversation::Conversation;
 use insight::Insights;
 use start::Start;
@@ -244,11 +244,7 @@ struct Told {
 }
 
 impl Told {
-    async fn tell(
-        mut self,
-        mut heard: mpsc::Receiver<Event>,
-        outgoing: Outgoing,
-    ) -> Result<(), Gone> {
+    async fn tell(mut self, mut heard: mpsc::Receiver<Event>, outgoing: Outgoing) -> Result<(), Gone> {
         loop {
             let insight = async {
                 match &mut self.insights {

@@ -165,8 +165,7 @@ impl Config {
                 "silence_duration_ms": turns.silence.as_millis() as u64})
         });
         let options = &self.options;
-        let transcription =
-            json!({"model": options.model, "language": options.language, "prompt": options.prompt, "diarize": self.diarize});
+        let transcription = json!({"model": options.model, "language": options.language, "prompt": options.prompt, "diarize": self.diarize});
         let object = "realtime.transcription_session";
         if self.flat {
             let format = match self.encoding {
