@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -10,6 +11,7 @@ use tokio::net::TcpListener;
 use crate::config::{Config, DeviceKind, KvCache, LogFormat};
 use crate::device;
 pub use crate::device::Info as Device;
+use crate::engine::placement::Fleet;
 use crate::engine::{self, Engine};
 use crate::fetch::{self, Library};
 use crate::http;
@@ -120,26 +122,35 @@ pub async fn serve(
 
     let loading = tokio::spawn(load(engine.clone(), state.clone(), preload, ready));
     let upkeep = tokio::spawn(upkeep(engine.clone(), state.clone(), metrics));
-    let stop = {
-        let (engine, state) = (engine.clone(), state.clone());
-        async move {
-            if let Err(error) = stop_signal().await {
-                tracing::error!(%error, "stop signals cannot be caught; only a kill stops this process");
-                std::future::pending::<()>().await;
-            }
-            state.begin_stop();
-            engine.begin_stop();
-        }
-    };
-    let served = tokio::select! {
-        served = http::serve(listener, state, stop) => {
-            served.map_err(|source| Error::Io { action: "serve", source })
-        }
-        () = engine.lost() => Err(Error::DeviceLost),
-    };
+    let lost = Arc::new(AtomicBool::new(false));
+    let stop = stop(engine, state.clone(), lost.clone());
+    let served = http::serve(listener, state, stop).await;
     loading.abort();
     upkeep.abort();
-    served
+    match lost.load(Ordering::Acquire) {
+        true => Err(Error::DeviceLost),
+        false => served.map_err(|source| Error::Io { action: "serve", source }),
+    }
+}
+
+/// Resolves when no new work is to begin: at a stop signal, or when a device is `lost`. What runs then, on the devices that
+/// are left, may end.
+async fn stop(engine: Engine, state: http::State, lost: Arc<AtomicBool>) {
+    let signal = async {
+        if let Err(error) = stop_signal().await {
+            tracing::error!(%error, "stop signals cannot be caught; only a kill stops this process");
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = signal => {}
+        () = engine.lost() => {
+            tracing::error!("a device is lost: what runs elsewhere may end, then the server stops");
+            lost.store(true, Ordering::Release);
+        }
+    }
+    state.begin_stop();
+    engine.begin_stop();
 }
 
 /// Loads models, and goes on with the jobs that were not over.
@@ -191,6 +202,7 @@ pub fn engine_options(config: &Config) -> engine::Options {
         cache_bytes: config.models.kv_cache_bytes,
         guesses: config.models.speculate,
         drafts: config.models.drafts.clone(),
+        devices: config.models.devices.clone(),
         cache: match config.models.kv_cache {
             KvCache::F32 => KvType::F32,
             KvCache::F16 => KvType::F16,
@@ -205,21 +217,45 @@ pub fn engine_options(config: &Config) -> engine::Options {
 /// What the server would compute with.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Every device; the server takes the first.
+    /// Every device, those that the server takes before the others.
     pub devices: Vec<Device>,
-    /// Bytes of the first that loaded models may take together.
-    pub budget: u64,
+    /// Bytes that loaded models may take together on each device that the server takes.
+    pub budgets: Vec<u64>,
+    /// Why there are no more GPUs: a line each.
+    pub left_out: Vec<String>,
+}
+
+impl Machine {
+    /// Bytes that loaded models may take together.
+    pub fn budget(&self) -> u64 {
+        self.budgets.iter().fold(0, |sum, budget| sum.saturating_add(*budget))
+    }
+
+    /// Whether models that need so many bytes each can be loaded at once: the largest is placed first.
+    pub fn has_room(&self, needs: &[u64]) -> bool {
+        let mut needs = needs.to_vec();
+        needs.sort_unstable_by_key(|needs| std::cmp::Reverse(*needs));
+        let mut fleet = Fleet::new(self.budgets.iter().copied());
+        needs.into_iter().enumerate().all(|(at, needs)| {
+            let placed = fleet.place("", &vec![Some(needs); self.budgets.len()], |_, _| true);
+            let ledger = placed.ok().and_then(|placed| fleet.ledger(placed.device));
+            ledger.map(|ledger| ledger.insert(&at.to_string(), needs, 0, true)).is_some()
+        })
+    }
 }
 
 /// This machine as the server would use it if it started now.
 pub fn machine(config: &Config) -> Machine {
     let options = engine_options(config);
-    let mut devices = device::all();
-    if let Ok(chosen) = device::choose(options.device) {
-        devices.sort_by_key(|device| device.id != chosen.id);
-    }
-    let budget = devices.first().map_or(0, |first| options.budget(first));
-    Machine { devices, budget }
+    let found = device::gpus();
+    let mut devices = found.gpus;
+    devices.push(device::cpu());
+    let wanted = device::wanted(options.device).unwrap_or_default();
+    devices.sort_by_key(|device| !wanted.iter().any(|one| one.id == device.id));
+    // Without what is wanted the server does not start; then it is the first that is told of.
+    let taken = devices.iter().take(wanted.len().max(1));
+    let budgets = taken.map(|device| options.budget(device)).collect();
+    Machine { devices, budgets, left_out: found.left_out }
 }
 
 /// Bytes that a model takes of the budget, as the server reckons before it loads one.
@@ -230,7 +266,7 @@ pub struct Needs {
     pub cache: u64,
 }
 
-/// What loading `model` takes of a budget; `None`: requests name no models of this kind, so none is loaded.
+/// What loading `model` takes of a device's budget; `None`: requests name no models of this kind, so none is loaded.
 pub fn needs(config: &Config, budget: u64, model: &Installed) -> Option<Needs> {
     if !service::is_served(model.kind) {
         return None;

@@ -34,11 +34,11 @@ pub enum Kind {
 /// Which device is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// The first of [`all`].
+    /// Every GPU, and the CPU where there is none.
     #[default]
     Auto,
     Cpu,
-    /// A GPU, or nothing.
+    /// GPUs, or nothing.
     Cuda,
 }
 
@@ -49,42 +49,94 @@ pub struct NoGpu {
     reason: String,
 }
 
-/// The device to run on.
+/// What a look for GPUs came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In the driver's order.
+    pub gpus: Vec<Info>,
+    /// Why there are no more: a line each, with the remedy.
+    pub left_out: Vec<String>,
+}
+
+/// The devices to run on, at least one: every GPU, or the CPU.
+///
+/// # Errors
+/// A GPU is wanted and none can be used.
+pub fn wanted(choice: Choice) -> Result<Vec<Info>, NoGpu> {
+    if choice == Choice::Cpu {
+        return Ok(vec![cpu()]);
+    }
+    let Found { gpus, left_out } = gpus();
+    if !gpus.is_empty() {
+        left_out.iter().for_each(|why| tracing::warn!("{why}"));
+        return Ok(gpus);
+    }
+    let no_gpu = NoGpu { reason: left_out.join("; ") };
+    if choice == Choice::Cuda {
+        return Err(no_gpu);
+    }
+    if cfg!(feature = "cuda") {
+        tracing::info!("{no_gpu}; the CPU computes");
+    }
+    Ok(vec![cpu()])
+}
+
+/// The first of [`wanted`].
 ///
 /// # Errors
 /// A GPU is wanted and none can be used.
 pub fn choose(choice: Choice) -> Result<Info, NoGpu> {
-    let gpu = match choice {
-        Choice::Cpu => return Ok(cpu()),
-        _ => gpus().map(|gpus| gpus.into_iter().next()),
-    };
-    match (gpu, choice) {
-        (Ok(Some(gpu)), _) => Ok(gpu),
-        (Err(why), Choice::Cuda) => Err(why),
-        (Ok(None), Choice::Cuda) => Err(NoGpu { reason: "there is none".to_owned() }),
-        (Err(why), _) => {
-            tracing::info!("{why}; the CPU computes");
-            Ok(cpu())
-        }
-        (Ok(None), _) => Ok(cpu()),
-    }
-}
-
-/// Every device, the preferred one first: GPUs in the driver's order, then the CPU.
-pub fn all() -> Vec<Info> {
-    let mut all = gpus().unwrap_or_default();
-    all.push(cpu());
-    all
+    Ok(wanted(choice)?.into_iter().next().unwrap_or_else(cpu))
 }
 
 #[cfg(feature = "cuda")]
-use cuda::gpus;
+pub use cuda::gpus;
 
 /// No GPU is looked for in this build.
 #[cfg(not(feature = "cuda"))]
-#[allow(clippy::unnecessary_wraps)]
-fn gpus() -> Result<Vec<Info>, NoGpu> {
-    Ok(Vec::new())
+pub fn gpus() -> Found {
+    let why = "this build computes on the CPU; build with `--features cuda` for GPUs";
+    Found { gpus: Vec::new(), left_out: vec![why.to_owned()] }
+}
+
+/// The oldest driver, by the CUDA version it speaks for: that of the toolkit's libraries.
+#[cfg(any(feature = "cuda", test))]
+const LEAST_DRIVER: i32 = 13_000;
+/// The oldest cards that the toolkit compiles for, Turing, and the least memory that a model fits into beside the driver's
+/// own share.
+#[cfg(any(feature = "cuda", test))]
+const LEAST_CAPABILITY: (i32, i32) = (7, 5);
+#[cfg(any(feature = "cuda", test))]
+const LEAST_MEMORY: u64 = 2_000_000_000;
+
+/// Why a driver cannot be used that says to be of this version.
+#[cfg(any(feature = "cuda", test))]
+fn too_old(version: i32) -> Option<String> {
+    let spoken = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+    (version < LEAST_DRIVER).then(|| {
+        let (has, needs) = (spoken(version), spoken(LEAST_DRIVER));
+        format!("the NVIDIA driver is for CUDA {has}, and {needs} is needed: install driver 580 or later")
+    })
+}
+
+/// Why a GPU cannot be used.
+#[cfg(any(feature = "cuda", test))]
+fn unfit(gpu: &Info) -> Option<String> {
+    let Info { id, name, kind: Kind::Cuda { capability: has @ (major, minor), .. }, memory, .. } = gpu else {
+        return None;
+    };
+    if *has < LEAST_CAPABILITY {
+        let (least, half) = LEAST_CAPABILITY;
+        return Some(format!(
+            "{id} ({name}) has compute capability {major}.{minor}, and {least}.{half} is needed: use another card, or the CPU"
+        ));
+    }
+    (*memory < LEAST_MEMORY).then(|| {
+        let (has, needs) = (memory / 1_000_000, LEAST_MEMORY / 1_000_000);
+        format!(
+            "{id} ({name}) has {has} MB of memory, and {needs} MB is the least: use another card, or the CPU"
+        )
+    })
 }
 
 /// Opens a device for the thread that will own it, which must be the calling one.
@@ -103,6 +155,30 @@ pub fn open(info: &Info) -> candle_core::Result<Device> {
         #[cfg(not(feature = "cuda"))]
         Kind::Cuda { .. } => candle_core::bail!("this build computes on the CPU only"),
     }
+}
+
+/// Whether a device still answers: whatever was asked of it has ended, and memory can be had and written. What a GPU meets
+/// that is lost (a fault in its memory, a kernel out of bounds, a cable) fails every later call.
+///
+/// # Errors
+/// What the driver says.
+pub fn answers(device: &Device) -> candle_core::Result<()> {
+    device.synchronize()?;
+    let written = || candle_core::Tensor::ones(1, candle_core::DType::F32, device)?.to_vec1::<f32>();
+    match written() {
+        Ok(read) if read == [1.0] => Ok(()),
+        Ok(_) => candle_core::bail!("a one that was written is not read back"),
+        // That is an answer.
+        Err(error) if is_out_of_memory(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a device had too little memory for what failed. By the names of the driver's and cuBLAS' codes, which is all
+/// that candle hands on of them.
+pub fn is_out_of_memory(error: &dyn std::fmt::Display) -> bool {
+    let text = error.to_string();
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|code| text.contains(code))
 }
 
 /// The CPU as it is now.
@@ -217,32 +293,44 @@ mod cuda {
     #![allow(unsafe_code)]
 
     use candle_core::Device;
-    use cudarc::driver::sys::{CUmemPool_attribute, CUresult};
+    use cudarc::driver::sys::{self, CUmemPool_attribute, CUresult};
     use cudarc::driver::{CudaContext, DriverError, result};
 
-    use super::{Info, Kind, NoGpu};
+    use super::{Found, Info, Kind, too_old, unfit};
 
-    /// The GPUs in the driver's order; those that cannot be used are left out with a word.
-    ///
-    /// # Errors
-    /// No driver, or none of the GPUs can be used.
-    pub(super) fn gpus() -> Result<Vec<Info>, NoGpu> {
-        let count = CudaContext::device_count().map_err(no_gpu)?;
-        let mut gpus = Vec::new();
-        let mut last = None;
-        for ordinal in 0..usize::try_from(count).unwrap_or(0) {
+    /// The GPUs that can be used, and why others cannot.
+    pub fn gpus() -> Found {
+        let mut found = Found::default();
+        let count = match driver() {
+            Ok(count) => count,
+            Err(why) => {
+                found.left_out.push(why);
+                return found;
+            }
+        };
+        for ordinal in 0..count {
             match info(ordinal) {
-                Ok(info) => gpus.push(info),
-                Err(error) => {
-                    let why = no_gpu(error);
-                    tracing::warn!(ordinal, "{why}");
-                    last = Some(why);
-                }
+                Ok(info) => match unfit(&info) {
+                    Some(why) => found.left_out.push(why),
+                    None => found.gpus.push(info),
+                },
+                Err(error) => found.left_out.push(format!("cuda:{ordinal}: {}", reason(error))),
             }
         }
-        match last {
-            Some(why) if gpus.is_empty() => Err(why),
-            _ => Ok(gpus),
+        found
+    }
+
+    /// How many GPUs the driver has, if it can be used.
+    fn driver() -> Result<usize, String> {
+        let count = CudaContext::device_count().map_err(reason)?;
+        let mut version = 0;
+        // SAFETY: writes one integer that is borrowed for the call; the driver is set up, since it has counted.
+        let code = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        code.result().map_err(reason)?;
+        match (too_old(version), usize::try_from(count)) {
+            (Some(why), _) => Err(why),
+            (None, Ok(count @ 1..)) => Ok(count),
+            _ => Err(reason(DriverError(CUresult::CUDA_ERROR_NO_DEVICE))),
         }
     }
 
@@ -260,17 +348,31 @@ mod cuda {
         })
     }
 
-    fn no_gpu(error: DriverError) -> NoGpu {
-        let reason = match error.0 {
-            CUresult::CUDA_ERROR_NO_DEVICE => "the driver sees none".to_owned(),
-            CUresult::CUDA_ERROR_STUB_LIBRARY => "the NVIDIA driver is not installed".to_owned(),
+    /// What a failure of the driver is, and what helps.
+    fn reason(error: DriverError) -> String {
+        let known = match error.0 {
+            CUresult::CUDA_ERROR_NO_DEVICE => {
+                "the driver sees no GPU: see whether `nvidia-smi` does, and start a container with `--gpus all`"
+            }
+            CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                "the NVIDIA driver is not installed: install driver 580 or later"
+            }
             CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
-                "the NVIDIA driver does not match its kernel module; restart the machine".to_owned()
+                "the NVIDIA driver does not match its kernel module: restart the machine"
+            }
+            CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+                "the NVIDIA driver is too old for CUDA 13 on this card: install driver 580 or later"
+            }
+            CUresult::CUDA_ERROR_SYSTEM_NOT_READY => {
+                "the GPUs are not set up yet: start the service `nvidia-fabricmanager`"
+            }
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                "other programs have all of its memory: see `nvidia-smi` for which"
             }
             // Not the error's own text: that asks the library that has just failed.
-            code => format!("the driver answers {code:?}"),
+            code => return format!("the driver answers {code:?}: see the kernel's log (`dmesg`)"),
         };
-        NoGpu { reason }
+        known.to_owned()
     }
 
     pub(super) fn open(ordinal: usize) -> candle_core::Result<Device> {
@@ -321,13 +423,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_is_always_there_and_last() {
-        let all = all();
-        let last = all.last().unwrap();
-        assert_eq!((last.id.as_str(), last.kind), ("cpu", Kind::Cpu));
-        assert!(last.memory >= last.available && last.cores > 0);
+    fn the_cpu_is_always_there() {
+        let cpu = cpu();
+        assert_eq!((cpu.id.as_str(), cpu.kind), ("cpu", Kind::Cpu));
+        assert!(cpu.memory >= cpu.available && cpu.cores > 0);
         assert_eq!(choose(Choice::Cpu).unwrap().kind, Kind::Cpu);
-        assert_eq!(choose(Choice::Auto).unwrap().id, all[0].id);
+        assert!(!wanted(Choice::Auto).unwrap().is_empty());
+        answers(&Device::Cpu).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_with_what_helps() {
+        let card = |capability, memory| {
+            let kind = Kind::Cuda { ordinal: 1, capability };
+            unfit(&Info { id: "cuda:1".into(), name: "Card".into(), kind, memory, ..cpu() })
+        };
+        assert_eq!((card((7, 5), 4 << 30), card((9, 0), 80 << 30), unfit(&cpu())), (None, None, None));
+        let old = card((6, 1), 8 << 30).unwrap();
+        assert!(old.starts_with("cuda:1 (Card) has compute capability 6.1, and 7.5 is needed: "), "{old}");
+        assert!(card((8, 6), 1 << 30).unwrap().contains("has 1073 MB of memory"));
+        assert_eq!((too_old(13_000), too_old(13_010)), (None, None));
+        assert!(
+            too_old(12_040).unwrap().contains("is for CUDA 12.4, and 13.0 is needed: install driver 580")
+        );
+    }
+
+    #[test]
+    fn too_little_memory_is_known_by_its_codes() {
+        let error = |text: &str| candle_core::Error::Msg(text.to_owned());
+        assert!(is_out_of_memory(&error("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")));
+        assert!(!is_out_of_memory(&error("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"memory\")")));
     }
 
     #[test]

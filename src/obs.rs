@@ -106,8 +106,8 @@ pub fn init_logs(json: bool, filter: &str) -> Result<(), Error> {
     done.map_err(|e| Error::Logs(e.to_string()))
 }
 
-fn labels(model: &SharedString) -> Vec<Label> {
-    vec![Label::new("model_name", model.clone()), Label::from_static_parts("engine", "0")]
+fn labels(model: &SharedString, engine: &SharedString) -> Vec<Label> {
+    vec![Label::new("model_name", model.clone()), Label::new("engine", engine.clone())]
 }
 
 fn counter(metric: Metric, labels: Vec<Label>, value: u64) {
@@ -202,6 +202,7 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
     model: SharedString,
+    engine: SharedString,
     hot: Arc<Hot>,
 }
 
@@ -222,12 +223,13 @@ impl std::fmt::Debug for Hot {
 }
 
 impl ModelMetrics {
-    /// For the model with this id. Call it after [`install_metrics`]: what is recorded through it goes to the
+    /// For the model with this id on the device at this place among the server's. Call it after [`install_metrics`]: what is recorded through it goes to the
     /// collection there is now. Only ids of installed models may come here: each makes new time series.
     /// The gauges and counters that gateways read appear at once, at zero.
-    pub fn new(model: &str) -> ModelMetrics {
+    pub fn new(model: &str, engine: usize) -> ModelMetrics {
         let model = SharedString::from_shared(Arc::from(model));
-        let labels = || labels(&model);
+        let engine = SharedString::from_owned(engine.to_string());
+        let labels = || labels(&model, &engine);
         for metric in [names::RUNNING, names::WAITING, names::KV_USAGE, names::MODEL_LOADED] {
             gauge(metric, labels(), 0.0);
         }
@@ -256,11 +258,11 @@ impl ModelMetrics {
             generated: metrics::counter!(names::GENERATION_TOKENS.name, labels()),
             token_latency: metrics::histogram!(names::TOKEN_LATENCY.name, labels()),
         };
-        ModelMetrics { model, hot: Arc::new(hot) }
+        ModelMetrics { model, engine, hot: Arc::new(hot) }
     }
 
     fn labels(&self) -> Vec<Label> {
-        labels(&self.model)
+        labels(&self.model, &self.engine)
     }
 
     fn labels_and(&self, name: &'static str, value: &'static str) -> Vec<Label> {

@@ -127,6 +127,8 @@ pub struct Models {
     pub speculate: bool,
     /// From a chat model's id to that of the smaller one that guesses for it instead.
     pub drafts: BTreeMap<String, String>,
+    /// From a model's id to those of the devices that it may be on.
+    pub devices: BTreeMap<String, Vec<String>>,
     /// What the matrices of chat models are rounded to that are floats in their files.
     pub quantise: Quantise,
     /// How the decoders of speech models are kept.
@@ -335,6 +337,7 @@ impl Config {
                 kv_cache: KvCache::F16,
                 speculate: true,
                 drafts: BTreeMap::new(),
+                devices: BTreeMap::new(),
                 quantise: Quantise::Q8_0,
                 precision: Precision::F16,
                 chat: None,

@@ -188,6 +188,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "smaller chat models that guess for larger ones of the same vocabulary: large = \"small\"",
         set: |c, v| { c.models.drafts = map(v)?; Ok(()) },
         get: |c| Some(table(&c.models.drafts)) },
+    Setting { name: "models.devices", shape: Shape::Map,
+        help: "devices that a model may be on, as `stentor doctor` lists them; one copy on each: id = \"cuda:0 cuda:1\"",
+        set: |c, v| { c.models.devices = lists(v)?; Ok(()) },
+        get: |c| Some(table(&c.models.devices.iter().map(|(id, on)| (id.clone(), on.join(" "))).collect())) },
     Setting { name: "models.quantise", shape: Shape::Text,
         help: "what chat models of safetensors folders are rounded to as they are loaded: q8_0, or none (halves)",
         set: |c, v| { c.models.quantise = Quantise::parse(&text(v)?).ok_or("must be q8_0 or none")?; Ok(()) },
@@ -301,6 +305,20 @@ fn map(value: Value) -> Result<BTreeMap<String, String>, String> {
             Err(message) => Err(format!("has the entry `{name}`, which {message}")),
         })
         .collect()
+}
+
+/// Names behind each name, apart by spaces; each once.
+fn lists(value: Value) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let split = |(name, text): (String, String)| {
+        let mut list: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        list.sort();
+        list.dedup();
+        match list.is_empty() {
+            true => Err(format!("has the entry `{name}`, which names none")),
+            false => Ok((name, list)),
+        }
+    };
+    map(value)?.into_iter().map(split).collect()
 }
 
 fn table(map: &BTreeMap<String, String>) -> Value {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::handle::Ticket;
 use crate::types::key::Owner;
 use crate::types::model::Kind;
+use crate::{device, model};
 
 /// What sets one kind of work apart. Every kind has the same life: queued, planned into steps, run, committed.
 pub trait Modality: Sized + Send + 'static {
@@ -39,9 +40,22 @@ pub enum Failure {
     /// The model's step failed; other jobs go on.
     #[error("{0}")]
     Step(String),
+    /// The smallest step that it could be part of does not fit into the device's memory; other jobs go on.
+    #[error("the device has too little memory left for it")]
+    OutOfMemory,
     /// The worker is gone or going.
     #[error("the device's worker has stopped")]
     Stopped,
+}
+
+impl Failure {
+    /// What a model's step failed by.
+    pub fn of(error: &model::Error) -> Failure {
+        match device::is_out_of_memory(error) {
+            true => Failure::OutOfMemory,
+            false => Failure::Step(error.to_string()),
+        }
+    }
 }
 
 /// What a caller hears of its job, over a bounded channel. `Done` or `Failed` is always the last.

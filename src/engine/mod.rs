@@ -4,23 +4,25 @@
 //! memory budget, and hands out [`Handle`]s. The [`worker`] thread owns the device. A job goes from a handle
 //! through the worker's inbox to a [`lane`], whose scheduler in [`sched`] decides when its model steps.
 
+#[cfg(test)]
+mod devices_tests;
 pub mod handle;
 pub mod job;
 pub mod lane;
 pub mod open;
 pub mod placement;
 pub mod sched;
+mod site;
 #[cfg(test)]
 mod tests;
 pub mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::device;
 use crate::model::asr::Asr;
@@ -36,15 +38,19 @@ use crate::types::key::Owner;
 use crate::types::model::{Installed, Kind, Precision, Quantise};
 use handle::{Gate, Handle};
 use job::Modality;
-use placement::{DoesNotFit, Ledger};
-use worker::{AnyFront, Command, Loaded, ModelKey, Worker};
+use placement::{DoesNotFit, Fleet};
+use site::Site;
+use worker::{AnyFront, ModelKey, Setup};
 
 /// What bounds the engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which device models run on.
+    /// Which devices models run on.
     pub device: device::Choice,
-    /// Bytes that loaded models may take together; `None`: nine tenths of what is available at start.
+    /// From a model's id to the devices that it may be on, on each of which a copy of it is loaded; where it is not said,
+    /// one copy goes where there is room.
+    pub devices: BTreeMap<String, Vec<String>>,
+    /// Bytes that loaded models may take together on each device; `None`: nine tenths of what is available at start.
     pub memory_budget: Option<u64>,
     /// Jobs under way per model, waiting and running.
     pub queue: usize,
@@ -72,6 +78,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             device: device::Choice::Auto,
+            devices: BTreeMap::new(),
             memory_budget: None,
             queue: 256,
             keep_alive: None,
@@ -111,6 +118,8 @@ pub enum Error {
     DoesNotFit(#[from] DoesNotFit),
     #[error("{model} could not be loaded: {reason}")]
     Load { model: String, reason: String },
+    #[error("`{model}` is to be on {wanted}, and there is only {there}")]
+    NoDevice { model: String, wanted: String, there: String },
     #[error("the device's worker has stopped")]
     Stopped,
 }
@@ -133,14 +142,21 @@ pub struct Engine {
 struct Inner {
     options: Options,
     models: Vec<Installed>,
-    loaded: Mutex<HashMap<String, Entry>>,
+    loaded: Mutex<BTreeMap<Place, Entry>>,
     /// Held across a load, so that loads and evictions happen one at a time.
-    ledger: tokio::sync::Mutex<Ledger>,
-    worker: Worker,
-    inbox: Mutex<Sender<Command>>,
+    fleet: tokio::sync::Mutex<Fleet>,
+    /// At least one.
+    sites: Vec<Site>,
     state: watch::Sender<State>,
     keys: AtomicU64,
     start: Instant,
+}
+
+/// A copy of a model: its id, and the place of its device among the engine's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    model: String,
+    site: usize,
 }
 
 struct Entry {
@@ -207,21 +223,23 @@ fn no_device(reason: &dyn std::fmt::Display) -> Error {
 }
 
 impl Engine {
-    /// Starts the worker of the chosen device. No model is loaded yet.
+    /// Starts a worker a device. No model is loaded yet.
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
-        let info = Self::choose(&options)?;
-        let cache_bytes = options.cache(options.budget(&info));
+        let drafts = drafts(&models, &options)?;
         let limits = open::Limits {
             context: options.context,
-            cache_bytes,
+            cache_bytes: 0,
             cache: options.cache,
             guesses: options.guesses,
             quantise: options.quantise,
             precision: options.precision,
         };
-        let drafts = drafts(&models, &options)?;
-        let open: Box<worker::Opener> = Box::new(move |m, d| open::open(m, drafts.get(&m.id), d, limits));
-        Self::start_on(info, models, options, open)
+        let setup = |site: usize, cache_bytes: u64| {
+            let (drafts, limits) = (drafts.clone(), open::Limits { cache_bytes, ..limits });
+            Setup::new(Box::new(move |m, d| open::open(m, drafts.get(&m.id), d, site, limits)))
+        };
+        let devices = Self::choose(&options)?;
+        Self::start_on(devices, models, options, setup)
     }
 
     /// [`start`](Self::start) with models built in another way.
@@ -231,35 +249,57 @@ impl Engine {
         options: Options,
         opener: Box<worker::Opener>,
     ) -> Result<Engine, Error> {
-        Self::start_on(Self::choose(&options)?, models, options, opener)
+        let mut opener = Some(opener);
+        let none = || -> Box<worker::Opener> {
+            Box::new(|_, _| Err(crate::model::Error::config("device", "is one")))
+        };
+        let devices = Self::choose(&options)?.into_iter().take(1).collect();
+        Self::start_on(devices, models, options, |_, _| Setup::new(opener.take().unwrap_or_else(none)))
     }
 
-    fn choose(options: &Options) -> Result<device::Info, Error> {
-        let info = device::choose(options.device)
+    fn choose(options: &Options) -> Result<Vec<device::Info>, Error> {
+        let devices = device::wanted(options.device)
             .map_err(|e| no_device(&format!("{e}; to go without one, set `device.kind` to auto or cpu")))?;
-        if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
-            tracing::info!(id = info.id, name = info.name, capability = %format!("{major}.{minor}"), "models run on a GPU");
+        for info in &devices {
+            if let device::Kind::Cuda { capability: (major, minor), .. } = info.kind {
+                let (id, name) = (&info.id, &info.name);
+                tracing::info!(id, name, capability = %format!("{major}.{minor}"), "models run on a GPU");
+            }
         }
-        Ok(info)
+        Ok(devices)
     }
 
+    /// The engine on these devices; those that cannot be opened are left out while there are others.
     fn start_on(
-        info: device::Info,
+        devices: Vec<device::Info>,
         models: Vec<Installed>,
         options: Options,
-        opener: Box<worker::Opener>,
+        mut setup: impl FnMut(usize, u64) -> Setup,
     ) -> Result<Engine, Error> {
-        let budget = options.budget(&info);
-        // Beside a GPU they prepare weights and inputs.
-        let threads = options.threads.unwrap_or_else(device::cores);
-        let worker = Worker::spawn(info, threads, opener).map_err(|e| no_device(&e))?;
+        // Beside GPUs they prepare weights and inputs.
+        let threads = options.threads.unwrap_or_else(device::cores).div_ceil(devices.len().max(1));
+        let (mut sites, mut failed) = (Vec::new(), None);
+        for info in devices {
+            let budget = options.budget(&info);
+            match Site::start(info, budget, threads, setup(sites.len(), options.cache(budget))) {
+                Ok(site) => sites.push(site),
+                Err(error) => {
+                    tracing::error!(%error, "a device is left out");
+                    failed = Some(error);
+                }
+            }
+        }
+        if sites.is_empty() {
+            let error = failed.unwrap_or_else(|| std::io::Error::other("there is none"));
+            return Err(no_device(&error));
+        }
+        site::check(&options.devices, &models, &sites)?;
         let inner = Inner {
             options,
             models,
             loaded: Mutex::default(),
-            ledger: tokio::sync::Mutex::new(Ledger::new(budget)),
-            inbox: Mutex::new(worker.inbox()),
-            worker,
+            fleet: tokio::sync::Mutex::new(Fleet::new(sites.iter().map(|site| site.budget))),
+            sites,
             state: watch::Sender::new(State::Loading("starting".to_owned())),
             keys: AtomicU64::new(0),
             start: Instant::now(),
@@ -274,8 +314,8 @@ impl Engine {
 
     /// Ids of the models in memory.
     pub fn loaded(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.entries().keys().cloned().collect();
-        ids.sort();
+        let mut ids: Vec<String> = self.entries().keys().map(|place| place.model.clone()).collect();
+        ids.dedup();
         ids
     }
 
@@ -289,10 +329,12 @@ impl Engine {
         self.inner.state.send_replace(State::Stopping);
     }
 
-    /// Resolves when the device's worker has ended, which only a fault or the engine's end makes it do.
+    /// Resolves when a device's worker has ended, which only a fault of the device or the engine's end makes it do. From then
+    /// on the engine says that it stops: what runs on other devices may end, and nothing new begins.
     pub async fn lost(&self) {
-        let mut alive = self.inner.worker.alive();
-        while alive.changed().await.is_ok() {}
+        let ended = self.inner.sites.iter().map(|site| Box::pin(site.ended()));
+        futures::future::select_all(ended).await;
+        self.begin_stop();
     }
 
     /// Loads `ids` for good, then reports ready. The first failure is the state's and the result.
@@ -326,18 +368,18 @@ impl Engine {
     /// Unloads models that nobody has used for the keep-alive time. Call it every few seconds.
     pub async fn sweep(&self) {
         let Some(keep_alive) = self.inner.options.keep_alive else { return };
-        let mut ledger = self.inner.ledger.lock().await;
-        let idle: Vec<String> = {
+        let mut fleet = self.inner.fleet.lock().await;
+        let idle: Vec<Place> = {
             let mut entries = self.entries();
             let now = Instant::now();
             for entry in entries.values_mut().filter(|e| e.handle.is_busy()) {
                 entry.used = now;
             }
             let idle = entries.iter().filter(|(_, e)| !e.pinned && now - e.used >= keep_alive);
-            idle.map(|(id, _)| id.clone()).collect()
+            idle.map(|(place, _)| place.clone()).collect()
         };
-        for id in idle {
-            self.unload(&mut ledger, &id).await;
+        for place in idle {
+            self.unload(&mut fleet, &place).await;
         }
     }
 
@@ -345,115 +387,153 @@ impl Engine {
         self.inner.models.iter().find(|m| m.id == id).map_or(Kind::Chat, |m| m.kind)
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Place, Entry>> {
         // The map is valid after a panic elsewhere: every change to it is a single insert or remove.
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of the copies of a model the one with the fewest jobs under way.
     fn find(&self, id: &str) -> Option<AnyHandle> {
         let mut entries = self.entries();
-        let entry = entries.get_mut(id)?;
+        let copies = entries.iter_mut().filter(|(place, _)| place.model == id);
+        let entry = copies.map(|(_, entry)| entry).min_by_key(|entry| entry.handle.gate().under_way())?;
         entry.used = Instant::now();
         Some(entry.handle.clone())
     }
 
+    /// Loads a model on every device that it is to be on, or on one of them all. It is loaded if one copy is.
     async fn load(&self, id: &str, pinned: bool) -> Result<AnyHandle, Error> {
         let Some(installed) = self.inner.models.iter().find(|m| m.id == id) else {
             return Err(Error::Unknown(id.to_owned()));
         };
-        let mut ledger = self.inner.ledger.lock().await;
+        let mut fleet = self.inner.fleet.lock().await;
         // Another caller may have loaded it while this one waited for the lock.
         if let Some(handle) = self.find(id) {
-            if pinned && let Some(entry) = self.entries().get_mut(id) {
-                entry.pinned = true;
+            if pinned {
+                let mut entries = self.entries();
+                let copies = entries.iter_mut().filter(|(place, _)| place.model == id);
+                copies.for_each(|(_, entry)| entry.pinned = true);
             }
             return Ok(handle);
         }
-        let (cache, quantise) = (self.inner.options.cache(ledger.budget()), self.inner.options.quantise);
-        let draft = self.inner.options.drafts.get(id);
-        let draft = self.inner.models.iter().find(|m| Some(&m.id) == draft);
-        // The small model's cache has as many blocks, of fewer and smaller layers.
-        let draft = draft.map_or(0, |draft| open::estimate(draft, quantise, cache / 4));
-        let needs = open::estimate(installed, quantise, cache).saturating_add(draft);
-        self.make_room(&mut ledger, id, needs).await?;
-        let metrics = ModelMetrics::new(id);
+        let copies = self.inner.options.devices.get(id).map_or(1, Vec::len);
+        let first = self.load_copy(&mut fleet, installed, pinned).await?;
+        for _ in 1..copies {
+            if let Err(error) = self.load_copy(&mut fleet, installed, pinned).await {
+                tracing::warn!(model = id, %error, "a further copy of a model is left out");
+                break;
+            }
+        }
+        Ok(first)
+    }
+
+    async fn load_copy(
+        &self,
+        fleet: &mut Fleet,
+        installed: &Installed,
+        pinned: bool,
+    ) -> Result<AnyHandle, Error> {
+        let id = installed.id.as_str();
+        let at = self.make_room(fleet, id, &self.needs(installed)).await?;
+        let site = self.inner.sites.get(at).ok_or(Error::Stopped)?;
+        let metrics = ModelMetrics::new(id, at);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));
-        let loaded = self.ask_worker(key, installed).await.inspect_err(|error| {
-            tracing::error!(model = id, %error, "a model could not be loaded");
+        let loaded = site.load(key, installed).await.inspect_err(|error| {
+            tracing::error!(model = id, device = site.id, %error, "a model could not be loaded");
             metrics.load_failed();
         })?;
-        tracing::info!(
-            model = id,
-            ms = loaded.took.as_millis() as u64,
-            mb = loaded.bytes >> 20,
-            "model loaded"
-        );
+        let (ms, mb) = (loaded.took.as_millis() as u64, loaded.bytes >> 20);
+        tracing::info!(model = id, device = site.id, ms, mb, "model loaded");
         // The estimate knew the file's size only.
-        if let Err(error) = self.make_room(&mut ledger, id, loaded.bytes).await {
+        let mut there = vec![None; self.inner.sites.len()];
+        there[at] = Some(loaded.bytes);
+        if let Err(error) = self.make_room(fleet, id, &there).await {
             tracing::error!(model = id, %error, "a model is larger than was estimated, and leaves again");
-            self.drop_model(key).await;
+            site.unload(key).await;
             metrics.load_failed();
             return Err(error.into());
         }
         metrics.loaded(loaded.took, loaded.bytes);
-        ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
-        let handle = self.handle(key, id, loaded.front, metrics.clone());
+        if let Some(ledger) = fleet.ledger(at) {
+            ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
+        }
+        let handle = self.handle(key, id, site, loaded.front, metrics.clone());
         let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
-        self.entries().insert(id.to_owned(), entry);
+        self.entries().insert(Place { model: id.to_owned(), site: at }, entry);
         Ok(handle)
     }
 
-    /// Unloads models until `needs` bytes are free for `id`. One that someone came to use meanwhile stays, and
-    /// others are looked for.
-    async fn make_room(&self, ledger: &mut Ledger, id: &str, needs: u64) -> Result<(), DoesNotFit> {
+    /// What a model is reckoned to take of each device; `None` where it may not be, or is.
+    fn needs(&self, installed: &Installed) -> Vec<Option<u64>> {
+        let (options, models) = (&self.inner.options, &self.inner.models);
+        let draft = options.drafts.get(&installed.id);
+        let draft = models.iter().find(|m| Some(&m.id) == draft);
+        let pins = options.devices.get(&installed.id);
+        let entries = self.entries();
+        let needs = |(at, site): (usize, &Site)| {
+            let is_there = entries.contains_key(&Place { model: installed.id.clone(), site: at });
+            let may_be = pins.is_none_or(|pins| pins.contains(&site.id));
+            let cache = options.cache(site.budget);
+            let needs = |model: &Installed, cache| open::estimate(model, options.quantise, cache);
+            // The small model's cache has as many blocks, of fewer and smaller layers.
+            let draft = draft.map_or(0, |draft| needs(draft, cache / 4));
+            (may_be && !is_there).then(|| needs(installed, cache).saturating_add(draft))
+        };
+        self.inner.sites.iter().enumerate().map(needs).collect()
+    }
+
+    /// Unloads models until a device has room for one that needs so much of each. One that someone came to use meanwhile
+    /// stays, and others are looked for. Gives the device.
+    async fn make_room(
+        &self,
+        fleet: &mut Fleet,
+        id: &str,
+        needs: &[Option<u64>],
+    ) -> Result<usize, DoesNotFit> {
         loop {
-            self.note_uses(ledger);
-            let busy = |other: &str| self.entries().get(other).is_some_and(|e| e.handle.is_busy());
-            let leave = ledger.make_room(id, needs, busy)?;
-            if leave.is_empty() {
-                return Ok(());
+            self.note_uses(fleet);
+            let busy = |site: usize, other: &str| {
+                let place = Place { model: other.to_owned(), site };
+                self.entries().get(&place).is_some_and(|e| e.handle.is_busy())
+            };
+            let placed = fleet.place(id, needs, busy)?;
+            if placed.leave.is_empty() {
+                return Ok(placed.device);
             }
-            for other in leave {
-                self.unload(ledger, &other).await;
+            for model in placed.leave {
+                self.unload(fleet, &Place { model, site: placed.device }).await;
             }
         }
     }
 
-    /// Has the worker drop a model, and waits until it is gone.
-    async fn drop_model(&self, key: ModelKey) {
-        let (reply, gone) = oneshot::channel();
-        if self.inbox().send(Command::Unload { key, reply }).is_ok() {
-            let _ = gone.await;
-        }
-    }
-
-    async fn ask_worker(&self, key: ModelKey, installed: &Installed) -> Result<Loaded, Error> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Load { key, installed: Box::new(installed.clone()), reply };
-        self.inbox().send(command).map_err(|_| Error::Stopped)?;
-        let loaded = answer.await.map_err(|_| Error::Stopped)?;
-        loaded.map_err(|e| Error::Load { model: installed.id.clone(), reason: e.to_string() })
-    }
-
-    /// Takes a model out of memory unless someone has come to use it since.
-    async fn unload(&self, ledger: &mut Ledger, id: &str) {
+    /// Takes a copy out of memory unless someone has come to use it since.
+    async fn unload(&self, fleet: &mut Fleet, place: &Place) {
         let entry = {
             let mut entries = self.entries();
-            if entries.get(id).is_none_or(|e| e.handle.is_busy()) {
+            if entries.get(place).is_none_or(|e| e.handle.is_busy()) {
                 return;
             }
-            entries.remove(id)
+            entries.remove(place)
         };
-        let Some(entry) = entry else { return };
-        self.drop_model(entry.handle.key()).await;
-        ledger.remove(id);
+        let (Some(entry), Some(site)) = (entry, self.inner.sites.get(place.site)) else { return };
+        site.unload(entry.handle.key()).await;
+        if let Some(ledger) = fleet.ledger(place.site) {
+            ledger.remove(&place.model);
+        }
         entry.metrics.unloaded();
-        tracing::info!(model = id, "model unloaded");
+        tracing::info!(model = place.model, device = site.id, "model unloaded");
     }
 
-    fn handle(&self, key: ModelKey, id: &str, front: AnyFront, metrics: ModelMetrics) -> AnyHandle {
+    fn handle(
+        &self,
+        key: ModelKey,
+        id: &str,
+        site: &Site,
+        front: AnyFront,
+        metrics: ModelMetrics,
+    ) -> AnyHandle {
         let gate = Gate::new(self.inner.options.queue);
-        let (id, inbox, owner) = (Arc::from(id), self.inbox(), Owner::default());
+        let (id, inbox, owner) = (Arc::from(id), site.inbox(), Owner::default());
         macro_rules! handle {
             ($kind:ident, $front:expr) => {
                 AnyHandle::$kind(Handle { key, id, front: $front, gate, inbox, metrics, owner })
@@ -470,17 +550,15 @@ impl Engine {
         }
     }
 
-    fn note_uses(&self, ledger: &mut Ledger) {
-        for (id, entry) in self.entries().iter() {
-            ledger.touch(id, self.tick(entry.used));
+    fn note_uses(&self, fleet: &mut Fleet) {
+        for (place, entry) in self.entries().iter() {
+            if let Some(ledger) = fleet.ledger(place.site) {
+                ledger.touch(&place.model, self.tick(entry.used));
+            }
         }
     }
 
     fn tick(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.inner.start).as_millis() as u64
-    }
-
-    fn inbox(&self) -> Sender<Command> {
-        self.inner.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

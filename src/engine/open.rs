@@ -54,14 +54,15 @@ pub struct Limits {
 }
 
 /// Loads the model, and for a chat model the one that guesses for it, and builds its lane. Runs on the device's
-/// thread.
+/// thread; `site` is the device's place among the engine's.
 pub fn open(
     installed: &Installed,
     draft: Option<&Installed>,
     device: &Device,
+    site: usize,
     limits: Limits,
 ) -> Result<Opened, Error> {
-    let metrics = ModelMetrics::new(&installed.id);
+    let metrics = ModelMetrics::new(&installed.id, site);
     match installed.kind {
         Kind::Chat => open_llm(installed, draft, device, limits, metrics),
         Kind::Embed => {

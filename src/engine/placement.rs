@@ -1,5 +1,6 @@
-//! Which models fit on a device, and which must leave for another. Pure: time and sizes are passed in.
+//! On which device a model goes, and which must leave for it. Pure: time and sizes are passed in.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// What is resident on one device and how much it may be.
@@ -18,6 +19,18 @@ struct Resident {
     pinned: bool,
 }
 
+/// The books of all devices, by their places among the engine's.
+#[derive(Debug)]
+pub struct Fleet(Vec<Ledger>);
+
+/// Where a model goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    pub device: usize,
+    /// The models that must leave before.
+    pub leave: Vec<String>,
+}
+
 /// A model that cannot be made to fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -30,6 +43,59 @@ pub struct DoesNotFit {
     pub needs: u64,
     pub budget: u64,
     pub held: u64,
+}
+
+impl Fleet {
+    /// Empty devices of so many bytes each.
+    pub fn new(budgets: impl IntoIterator<Item = u64>) -> Self {
+        Fleet(budgets.into_iter().map(Ledger::new).collect())
+    }
+
+    /// The books of one device.
+    pub fn ledger(&mut self, device: usize) -> Option<&mut Ledger> {
+        self.0.get_mut(device)
+    }
+
+    /// The books of all.
+    pub fn ledgers(&self) -> &[Ledger] {
+        &self.0
+    }
+
+    /// Where a model goes that needs so many bytes on each device; `None` where it may not be. That is where nobody has
+    /// to leave for it, else where those who leave were not used for longest; of several such the device with the most
+    /// room. Changes nothing.
+    ///
+    /// # Errors
+    /// It fits nowhere: said of the device where it came nearest.
+    pub fn place(
+        &self,
+        model: &str,
+        needs: &[Option<u64>],
+        busy: impl Fn(usize, &str) -> bool,
+    ) -> Result<Placed, DoesNotFit> {
+        let (mut best, mut nearest) = (None, None);
+        for (device, (ledger, needs)) in self.0.iter().zip(needs).enumerate() {
+            let Some(needs) = *needs else { continue };
+            match ledger.make_room(model, needs, |id| busy(device, id)) {
+                Ok(leave) => {
+                    let latest = leave.iter().filter_map(|id| Some(ledger.resident.get(id)?.used)).max();
+                    let free = ledger.budget.saturating_sub(ledger.used());
+                    let rank = (latest, Reverse(free));
+                    if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                        best = Some((rank, Placed { device, leave }));
+                    }
+                }
+                Err(refused) => {
+                    let lacks = refused.held.saturating_add(needs).saturating_sub(refused.budget);
+                    if nearest.as_ref().is_none_or(|(least, _)| lacks < *least) {
+                        nearest = Some((lacks, refused));
+                    }
+                }
+            }
+        }
+        let nowhere = || DoesNotFit { model: model.to_owned(), needs: 0, budget: 0, held: 0 };
+        best.map(|(_, placed)| placed).ok_or_else(|| nearest.map_or_else(nowhere, |(_, refused)| refused))
+    }
 }
 
 impl Ledger {
@@ -110,6 +176,27 @@ mod tests {
         assert_eq!(ledger.make_room("x", 40, |id| id == "new"), Ok(vec!["old".to_owned()]));
         let refused = ledger.make_room("x", 80, |_| false).unwrap_err();
         assert_eq!((refused.needs, refused.held), (80, 30));
+    }
+
+    #[test]
+    fn a_model_goes_where_there_is_room_and_else_where_it_is_missed_least() {
+        let mut fleet = Fleet::new([100, 100, 50]);
+        let anywhere = |needs: u64| [Some(needs); 3];
+        let place = |fleet: &Fleet, needs: &[Option<u64>]| fleet.place("x", needs, |_, _| false);
+        let at = |device, leave: &[&str]| {
+            Ok(Placed { device, leave: leave.iter().map(|id| (*id).to_owned()).collect() })
+        };
+        assert_eq!(place(&fleet, &anywhere(60)), at(0, &[]));
+        fleet.ledger(0).unwrap().insert("a", 60, 5, false);
+        assert_eq!(place(&fleet, &anywhere(60)), at(1, &[]));
+        fleet.ledger(1).unwrap().insert("b", 80, 3, false);
+        assert_eq!(place(&fleet, &anywhere(50)), at(2, &[]), "nobody leaves where there is room");
+        assert_eq!(place(&fleet, &anywhere(60)), at(1, &["b"]), "it was not used for longer than a");
+        assert_eq!(place(&fleet, &[Some(60), None, None]), at(0, &["a"]), "it may be nowhere else");
+        assert_eq!(fleet.place("x", &anywhere(60), |_, id| id == "b"), at(0, &["a"]));
+        let refused = place(&fleet, &anywhere(120)).unwrap_err();
+        assert_eq!((refused.needs, refused.budget), (120, 100), "the device that came nearest");
+        assert!(place(&fleet, &[None; 3]).is_err());
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use crate::types::model::Format;
 const STEP: Duration = Duration::from_millis(2);
 const BLOCK: usize = 32;
 
-fn installed(id: &str, kind: Kind) -> Installed {
+pub(super) fn installed(id: &str, kind: Kind) -> Installed {
     Installed {
         id: id.to_owned(),
         aliases: Vec::new(),
@@ -34,7 +34,7 @@ fn installed(id: &str, kind: Kind) -> Installed {
     }
 }
 
-fn front() -> model::llm::Front {
+pub(super) fn front() -> model::llm::Front {
     // A character each, '0' + id, but the one that ends.
     let name = |i: u8| if i == 0 { "<end>".to_owned() } else { char::from(b'0' + i).to_string() };
     let names: Vec<String> = (0..VOCABULARY as u8).map(name).collect();
@@ -70,7 +70,7 @@ fn engine(options: Options) -> Engine {
                 guesses: sched::llm::Guesses::Lookup,
             });
             let lane = LlmLane::new(
-                ModelMetrics::new("chat"),
+                ModelMetrics::new("chat", 0),
                 Box::new(FakeLlm { step: STEP }),
                 scheduler,
                 None,
@@ -81,7 +81,7 @@ fn engine(options: Options) -> Engine {
         "broken" => Err(model::Error::config("field", "cannot be")),
         _ => {
             let scheduler = sched::embed::Scheduler::new(100);
-            let lane = RowLane::<Embed>::new(ModelMetrics::new("embed"), Box::new(FakeEmbed), scheduler);
+            let lane = RowLane::<Embed>::new(ModelMetrics::new("embed", 0), Box::new(FakeEmbed), scheduler);
             let tokenizer = crate::model::embed::input::tests::tiny();
             let front =
                 Arc::new(model::embed::Front { tokenizer, prompts: Default::default(), dimensions: 2 });
@@ -91,17 +91,17 @@ fn engine(options: Options) -> Engine {
     Engine::start_with(models, options, Box::new(opener)).unwrap()
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options { memory_budget: Some(1 << 30), queue: 4, cache_bytes: Some(1 << 20), ..Options::default() }
 }
 
-fn input(prompt: &[u32], max_new: usize) -> Input {
+pub(super) fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     Input { prompt: prompt.to_vec(), max_new, sampling, ..Input::default() }
 }
 
 /// Everything a job said: its tokens, and how it ended.
-async fn drain(
+pub(super) async fn drain(
     mut events: tokio::sync::mpsc::Receiver<Event<Llm>>,
 ) -> (Vec<u32>, Result<FinishReason, Failure>) {
     let mut tokens = Vec::new();
@@ -118,7 +118,7 @@ async fn drain(
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");

@@ -145,6 +145,20 @@ pub struct Loaded {
 /// How models are built on the worker's thread.
 pub type Opener = dyn Fn(&Installed, &Device) -> Result<Opened, model::Error> + Send;
 
+/// What a worker does its work with.
+pub struct Setup {
+    pub open: Box<Opener>,
+    /// Whether the device still answers; asked where a step has failed.
+    pub answers: fn(&Device) -> candle_core::Result<()>,
+}
+
+impl Setup {
+    /// A worker of a real device.
+    pub fn new(open: Box<Opener>) -> Setup {
+        Setup { open, answers: device::answers }
+    }
+}
+
 /// What the worker is told. Submissions are bounded by their models' gates, the rest by placement, which waits
 /// for each reply: so the channel needs no bound of its own.
 pub enum Command {
@@ -166,13 +180,15 @@ impl Worker {
     ///
     /// # Errors
     /// No thread can be had, or the device cannot be opened.
-    pub fn spawn(info: device::Info, threads: usize, open: Box<Opener>) -> std::io::Result<Self> {
+    pub fn spawn(info: device::Info, threads: usize, setup: Setup) -> std::io::Result<Self> {
         let (inbox, commands) = channel();
         let (opened, outcome) = channel();
         let (living, alive) = watch::channel(true);
-        let thread = std::thread::Builder::new().name("stentor-device".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(format!("stentor-{}", info.id)).spawn(move || {
             // Dropped last, also when the thread unwinds: whoever watches learns that the device is lost.
             let _living = living;
+            // Before that: nobody who has learned so can submit.
+            let commands = commands;
             let ready = device::open(&info).and_then(|device| crate::ops::prepare(&device).map(|()| device));
             let device = match ready {
                 Ok(device) => device,
@@ -180,7 +196,7 @@ impl Worker {
             };
             let _ = opened.send(Ok(()));
             let _pool = join_pool(threads);
-            State { device, open, lanes: BTreeMap::new(), turns: Turns::default() }.serve(&commands);
+            State { device, setup, lanes: BTreeMap::new(), turns: Turns::default() }.serve(&commands);
         })?;
         match outcome.recv() {
             Ok(Ok(())) => Ok(Worker { inbox, alive, thread: Some(thread) }),
@@ -227,7 +243,7 @@ fn join_pool(threads: usize) -> Option<rayon::ThreadPool> {
 
 struct State {
     device: Device,
-    open: Box<Opener>,
+    setup: Setup,
     lanes: BTreeMap<ModelKey, Shared>,
     turns: Turns<ModelKey>,
 }
@@ -256,6 +272,17 @@ impl State {
                 Turn::Idle => match self.wait(commands) {
                     Some(command) => Some(command),
                     None => break,
+                },
+                Turn::Starved => {
+                    device::return_freed_memory(&self.device);
+                    None
+                }
+                Turn::Failed => match (self.setup.answers)(&self.device) {
+                    Ok(()) => None,
+                    Err(error) => {
+                        tracing::error!(%error, "the device is lost, and its worker ends");
+                        break;
+                    }
                 },
             };
             let mut command = command;
@@ -291,10 +318,10 @@ impl State {
                 offers.iter().position(|offer| offer.key == turn.key).map(|at| offers.swap_remove(at));
             let (Some(offer), Some(shared)) = (offered, self.lanes.get_mut(&turn.key)) else { break };
             match shared.lane.step(now, turn.room) {
-                Turn::Worked => {
+                done @ (Turn::Worked | Turn::Failed | Turn::Starved) => {
                     shared.since = None;
                     self.turns.took(offer.key, offer.kind, now.elapsed());
-                    return Turn::Worked;
+                    return done;
                 }
                 // It could not tell without planning.
                 Turn::Blocked => blocked = true,
@@ -325,7 +352,7 @@ impl State {
         match command {
             Command::Load { key, installed, reply } => {
                 let start = Instant::now();
-                let result = (self.open)(&installed, &self.device).map(|opened| {
+                let result = (self.setup.open)(&installed, &self.device).map(|opened| {
                     self.lanes.insert(key, Shared { lane: opened.lane, since: None });
                     Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
                 });

@@ -18,6 +18,16 @@ pub const SAY_STOP: u32 = 1;
 pub const FAIL: u32 = 2;
 /// In a batch: the step panics.
 pub const PANIC: u32 = 3;
+/// In a batch of more than [`FEW`] tokens: there is too little memory for the step.
+pub const HUNGRY: u32 = 4;
+pub const FEW: usize = 8;
+
+fn feed(tokens: usize, hungry: bool) -> Result<(), Error> {
+    match hungry && tokens > FEW {
+        true => Err(Error::Batch("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".to_owned())),
+        false => Ok(()),
+    }
+}
 
 /// Answers each token with the next one of the vocabulary.
 pub struct FakeLlm {
@@ -31,6 +41,7 @@ impl Model<Llm> for FakeLlm {
         if batch.tokens.contains(&FAIL) {
             return Err(Error::Batch("asked to fail".to_owned()));
         }
+        feed(batch.tokens.len(), batch.tokens.contains(&HUNGRY))?;
         assert!(!batch.tokens.contains(&PANIC), "asked to panic");
         let (mut data, mut best) = (Vec::new(), Vec::new());
         let mut end = 0;
@@ -62,6 +73,7 @@ pub struct FakeEmbed;
 impl Model<Embed> for FakeEmbed {
     fn step(&mut self, rows: &Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
         assert!(!rows.iter().any(|r| r.contains(&PANIC)), "asked to panic");
+        feed(rows.iter().map(Vec::len).sum(), rows.iter().any(|r| r.contains(&HUNGRY)))?;
         Ok(rows.iter().map(|r| vec![r.len() as f32, r[0] as f32]).collect())
     }
 

@@ -9,7 +9,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 }
 
 fn record_everything(model: &str) {
-    let metrics = ModelMetrics::new(model);
+    let metrics = ModelMetrics::new(model, 0);
     metrics.set_load(2, 3);
     metrics.set_kv_usage(1.5);
     metrics.set_cache_config(16, 100);

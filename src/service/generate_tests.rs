@@ -70,7 +70,7 @@ fn service() -> Service {
         };
         let fake = Box::new(FakeLlm { step: std::time::Duration::ZERO });
         let scheduler = sched::llm::Scheduler::new(limits);
-        let lane = LlmLane::new(ModelMetrics::new("thinker"), fake, scheduler, None, front.stop.clone());
+        let lane = LlmLane::new(ModelMetrics::new("thinker", 0), fake, scheduler, None, front.stop.clone());
         Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), bytes: 1 << 20 })
     };
     let options =

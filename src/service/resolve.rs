@@ -38,10 +38,12 @@ impl Service {
                 engine::Error::Kind { model, kind } => self.wrong_kind(model, kind, M::KIND),
                 engine::Error::DoesNotFit(e) => Error::Unavailable { reason: e.to_string() },
                 engine::Error::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
-                // The reason names files; the log has it.
-                engine::Error::Load { model, .. } => Error::Unavailable {
-                    reason: format!("the model `{model}` could not be loaded; the server's log says why"),
-                },
+                // The reason names files or devices; the log has it.
+                engine::Error::Load { model, .. } | engine::Error::NoDevice { model, .. } => {
+                    Error::Unavailable {
+                        reason: format!("the model `{model}` could not be loaded; the server's log says why"),
+                    }
+                }
             }
         })
     }
@@ -109,6 +111,9 @@ impl From<Failure> for Error {
             Failure::TooLong { tokens, limit } => Error::ContextLength { tokens, limit },
             Failure::Deadline(after) => Error::Timeout { after },
             Failure::Step(detail) => Error::Internal { detail },
+            Failure::OutOfMemory => Error::Unavailable {
+                reason: format!("{}: try again, or a shorter input", Failure::OutOfMemory),
+            },
             Failure::Stopped => Error::Unavailable { reason: "the server is stopping".to_owned() },
         }
     }

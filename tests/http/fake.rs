@@ -200,7 +200,7 @@ impl Fake {
     fn words(&self, words: Vec<Result<Delta, Error>>, pause: Duration) -> Generation {
         self.running.fetch_add(1, Ordering::SeqCst);
         let guard = Running { dropped: self.dropped.clone(), running: self.running.clone(), ended: false };
-        let timer = Some(ModelMetrics::new(ENDLESS).request(Instant::now()));
+        let timer = Some(ModelMetrics::new(ENDLESS, 0).request(Instant::now()));
         let state = (words.into_iter(), guard, timer);
         let deltas = stream::unfold(state, move |(mut words, mut guard, mut timer)| async move {
             let word = words.next();

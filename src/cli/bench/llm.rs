@@ -216,6 +216,22 @@ pub(super) async fn decode(
     Ok(start.elapsed())
 }
 
+/// From each token of an answer of so many to the next: in order of length.
+pub(super) async fn waits(handle: &Handle<Llm>, tokens: usize) -> anyhow::Result<Vec<Duration>> {
+    let vocabulary = handle.front().tokenizer.vocab_size().max(1);
+    let prompt = (0..SHORT_PROMPT).map(|i| ((100 + i) % vocabulary) as u32).collect();
+    let mut events = handle.submit(input(prompt, tokens + 2, 0.0), None)?;
+    next(&mut events).await?;
+    let (mut waits, mut last) = (Vec::with_capacity(tokens), Instant::now());
+    for _ in 0..tokens {
+        next(&mut events).await?;
+        waits.push(last.elapsed());
+        last = Instant::now();
+    }
+    waits.sort_unstable();
+    Ok(waits)
+}
+
 fn input(prompt: Vec<u32>, max_new: usize, temperature: f32) -> Input {
     let sampling = Sampling { temperature, ..Sampling::default() };
     Input { prompt, max_new, sampling, ignore_stop: true, ..Input::default() }

@@ -11,6 +11,7 @@ mod diarize;
 mod embed;
 mod gpu;
 mod llm;
+mod mixed;
 mod speakers;
 mod store;
 mod words;
@@ -50,6 +51,8 @@ pub enum What {
     Ann(ann::Args),
     /// The store: durable writes, opening, searches
     Store(store::Args),
+    /// What an answer waits for while the same device transcribes and embeds
+    Mixed(mixed::Args),
     /// A GPU: whether it computes what the CPU does, and how near its limits chat models come
     Gpu(gpu::Args),
 }
@@ -79,6 +82,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
         What::Speakers(args) => speakers::run(config, &args),
         What::Ann(args) => ann::run(&args),
         What::Store(args) => store::run(&args),
+        What::Mixed(args) => mixed::run(config, &args),
         What::Gpu(args) => gpu::run(config, &args),
     }
 }

@@ -17,7 +17,9 @@ pub struct Ledger {
     pub of: String,
     pub models: Vec<Line>,
     pub needs_bytes: u64,
+    /// Of all devices that the server takes, and of the largest of them.
     pub budget_bytes: u64,
+    pub largest_bytes: u64,
     pub fits: bool,
 }
 
@@ -65,11 +67,24 @@ impl Books<'_> {
         self.ledger("installed", self.installed.iter().map(|m| m.id.clone()).collect())
     }
 
+    fn largest(&self) -> u64 {
+        self.machine.budgets.iter().copied().max().unwrap_or(0)
+    }
+
     fn ledger(&self, of: &str, ids: Vec<String>) -> Ledger {
         let models: Vec<Line> = ids.iter().filter_map(|id| self.line(id)).collect();
         let needs_bytes = models.iter().map(Line::needs).fold(0, u64::saturating_add);
-        let budget_bytes = self.machine.budget;
-        Ledger { of: of.to_owned(), models, needs_bytes, budget_bytes, fits: needs_bytes <= budget_bytes }
+        let each: Vec<u64> = models.iter().map(Line::needs).collect();
+        let fits = self.machine.has_room(&each);
+        let largest_bytes = self.largest();
+        Ledger {
+            of: of.to_owned(),
+            models,
+            needs_bytes,
+            budget_bytes: self.machine.budget(),
+            largest_bytes,
+            fits,
+        }
     }
 
     /// What the server reckons of a model whose files' sizes are known; what its manifest says of another.
@@ -86,7 +101,7 @@ impl Books<'_> {
             weights_bytes: None,
             cache_bytes: None,
         };
-        if let Some(needs) = app::needs(self.config, self.machine.budget, &model) {
+        if let Some(needs) = app::needs(self.config, self.largest(), &model) {
             match said {
                 Some((_, bytes)) if model.bytes == 0 => line.weights_bytes = Some(bytes),
                 _ => {
@@ -135,7 +150,7 @@ mod tests {
         // By itself it would grow with the budget.
         config.models.kv_cache_bytes = Some(1 << 29);
         let library = Library::open(home.path()).unwrap();
-        let machine = Machine { budget, ..app::machine(&config) };
+        let machine = Machine { budgets: vec![budget], ..app::machine(&config) };
         act(&Books { config: &config, machine: &machine, library: &library, installed: &[] })
     }
 

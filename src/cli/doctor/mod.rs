@@ -36,6 +36,8 @@ struct Report {
     /// The server takes the first.
     devices: Vec<Device>,
     /// Bytes of the first device that loaded models may take together.
+    /// Why there are no more GPUs.
+    gpus_left_out: Vec<String>,
     budget_bytes: u64,
     /// Where the budget comes from: `default` (nine tenths of what is available), or a file, variable or flag.
     budget_origin: String,
@@ -145,7 +147,7 @@ pub fn run(config: &Config, args: Args) -> anyhow::Result<()> {
 fn examine(config: &Config, profile: Option<&str>) -> Result<Report, fetch::Error> {
     let mut problems = Vec::new();
     let machine = app::machine(config);
-    if machine.budget == 0 {
+    if machine.budget() == 0 {
         problems
             .push("the memory that is available cannot be told; set device.memory_budget_bytes".to_owned());
     }
@@ -155,7 +157,8 @@ fn examine(config: &Config, profile: Option<&str>) -> Result<Report, fetch::Erro
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         devices: machine.devices.iter().map(device).collect(),
-        budget_bytes: machine.budget,
+        gpus_left_out: machine.left_out.clone(),
+        budget_bytes: machine.budget(),
         budget_origin: config.origin("device.memory_budget_bytes").to_string(),
         home: None,
         config_file: config.file().is_file().then(|| config.file().to_owned()),
@@ -343,13 +346,14 @@ fn names_without_model(config: &Config, library: &Library, installed: &[Installe
 /// alone.
 fn too_large(memory: &Ledger, asked: bool) -> Vec<String> {
     let remedy = "use a smaller one, or raise device.memory_budget_bytes if there is more memory";
-    let budget = bytes_text(memory.budget_bytes);
     if asked && !memory.fits {
+        let budget = bytes_text(memory.budget_bytes);
         let needs = bytes_text(memory.needs_bytes);
         return vec![format!("{} needs {needs} of memory and may take {budget}: {remedy}", memory.of)];
     }
     let large =
-        memory.models.iter().filter(|line| memory.of == "installed" && line.needs() > memory.budget_bytes);
+        memory.models.iter().filter(|line| memory.of == "installed" && line.needs() > memory.largest_bytes);
+    let budget = bytes_text(memory.largest_bytes);
     let problem = |line: &ledger::Line| {
         format!("{} needs {} of memory and may take {budget}: {remedy}", line.id, bytes_text(line.needs()))
     };

@@ -13,6 +13,9 @@ pub fn text(report: &Report) -> String {
     for (i, device) in report.devices.iter().enumerate() {
         row(&mut text, if i == 0 { "device" } else { "" }, &device_text(device));
     }
+    for why in &report.gpus_left_out {
+        row(&mut text, "no GPU", why);
+    }
     row(&mut text, "memory", &memory(report));
     row(&mut text, "home", &home(report));
     row(&mut text, "settings", &settings(report));
@@ -168,7 +171,13 @@ fn ledger(text: &mut String, ledger: &Ledger) {
     }
     let (needs, budget) = (bytes_text(ledger.needs_bytes), bytes_text(ledger.budget_bytes));
     let _ = match ledger.budget_bytes.checked_sub(ledger.needs_bytes) {
-        Some(left) => writeln!(text, "Together {needs} of {budget}: they fit, {} remain.", bytes_text(left)),
+        Some(left) if ledger.fits => {
+            writeln!(text, "Together {needs} of {budget}: they fit, {} remain.", bytes_text(left))
+        }
+        Some(_) => writeln!(
+            text,
+            "Together {needs} of {budget}: that is enough, and no way to lay them out over the devices is found."
+        ),
         None => writeln!(
             text,
             "Together {needs}, {} more than {budget}: they do not fit at once. Models not in use make room.",

@@ -279,11 +279,12 @@ impl AsrLane {
             batch.push((slot, values));
         }
         let done = self.model.step(&Batch::Encode(batch));
-        done.map(drop).map_err(|e| Failure::Step(e.to_string()))
+        done.map(drop).map_err(|e| Failure::of(&e))
     }
 
     fn decode(&mut self, slots: &[usize]) -> Result<Output, Failure> {
-        let mut step = Decode { copies: self.scheduler.take_copies(), rows: Vec::new() };
+        let copies = self.scheduler.take_copies();
+        let mut step = Decode { copies: copies.clone(), rows: Vec::new() };
         let mut counts = Vec::with_capacity(slots.len());
         for &slot in slots {
             let Some(heard) = self.windows[slot].as_ref() else {
@@ -298,7 +299,9 @@ impl AsrLane {
                 step.rows.push(Row { slot, tokens, position, table, want });
             }
         }
-        let outputs = self.model.step(&Batch::Decode(step)).map_err(|e| Failure::Step(e.to_string()))?;
+        let outputs = self.model.step(&Batch::Decode(step)).map_err(|e| Failure::of(&e));
+        // A step that is tried again makes them again.
+        let outputs = outputs.inspect_err(|_| self.scheduler.put_back_copies(copies))?;
         let mut outputs = outputs.into_iter();
         let rows: Vec<Vec<RowOutput>> =
             counts.iter().map(|&count| outputs.by_ref().take(count).collect()).collect();
@@ -446,6 +449,20 @@ impl Lane for AsrLane {
                 self.break_off(id, failure);
             }
         }
+    }
+
+    fn shrink(&mut self, plan: Plan) -> Option<Plan> {
+        let (Plan::Encode(slots) | Plan::Decode(slots)) = &plan;
+        let heard = |slot: &usize| self.windows.get(*slot)?.as_ref().map(|heard| heard.recording);
+        let recordings: Vec<JobId> = slots.iter().filter_map(heard).collect();
+        let (first, last) = (recordings.iter().min()?, recordings.iter().max()?);
+        // The one that came last ends, and the others are tried without it.
+        if first == last {
+            return Some(plan);
+        }
+        let last = *last;
+        self.break_off(last, &Failure::OutOfMemory);
+        None
     }
 
     fn num_jobs(&self) -> usize {

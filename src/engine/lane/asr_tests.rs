@@ -67,7 +67,7 @@ impl Watched {
         let scheduler = Scheduler::new(windows, rows, blocks, 16);
         let model = Box::new(Scripted(steps.clone()));
         Watched {
-            lane: AsrLane::new(ModelMetrics::new("scripted"), model, Arc::new(front), scheduler),
+            lane: AsrLane::new(ModelMetrics::new("scripted", 0), model, Arc::new(front), scheduler),
             steps,
         }
     }

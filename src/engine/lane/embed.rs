@@ -257,7 +257,7 @@ impl<M: ByRow> Lane for RowLane<M> {
         self.metrics.step(tokens);
         M::count(&self.metrics, rows.len(), tokens as u32);
         let begun = Instant::now();
-        let values = self.model.step(&rows).map_err(|e| Failure::Step(e.to_string()))?;
+        let values = self.model.step(&rows).map_err(|e| Failure::of(&e))?;
         self.rate.note(tokens, begun.elapsed());
         Ok(values)
     }
@@ -281,6 +281,16 @@ impl<M: ByRow> Lane for RowLane<M> {
     fn fail(&mut self, plan: Plan, failure: &Failure) {
         for row in plan.rows {
             self.break_off(row.id, failure);
+        }
+    }
+
+    fn shrink(&mut self, plan: Plan) -> Option<Plan> {
+        match plan.rows.len() {
+            0 | 1 => Some(plan),
+            _ => {
+                self.scheduler.shrink(&plan);
+                None
+            }
         }
     }
 

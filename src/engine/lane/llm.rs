@@ -429,7 +429,7 @@ impl Lane for LlmLane {
 
     fn run(&mut self, plan: &Plan) -> Result<Said, Failure> {
         if let Some(drafter) = &mut self.drafter {
-            drafter.guess(&mut self.scheduler, plan).map_err(|e| Failure::Step(e.to_string()))?;
+            drafter.guess(&mut self.scheduler, plan).map_err(|e| Failure::of(&e))?;
         }
         let batch = self.batch(plan)?;
         let mut guides = guides(&mut self.jobs, plan);
@@ -441,7 +441,7 @@ impl Lane for LlmLane {
             }
             self.model.step(&batch)
         })
-        .map_err(|e| Failure::Step(e.to_string()))?;
+        .map_err(|e| Failure::of(&e))?;
         let failed: HashMap<JobId, String> =
             guides.into_iter().filter_map(|(id, _, failed)| failed.map(|why| (id, why))).collect();
         let said = self.say(plan, logits, &failed);
@@ -482,6 +482,21 @@ impl Lane for LlmLane {
     fn fail(&mut self, plan: Plan, failure: &Failure) {
         for row in plan.rows {
             self.break_off(row.id, failure);
+        }
+    }
+
+    fn shrink(&mut self, plan: Plan) -> Option<Plan> {
+        if plan.rows.iter().any(|row| row.len > 1) {
+            self.scheduler.shrink(&plan);
+            return None;
+        }
+        // The one that came last ends, and the others are tried without it.
+        match plan.rows.last() {
+            Some(last) if plan.rows.len() > 1 => {
+                self.break_off(last.id, &Failure::OutOfMemory);
+                None
+            }
+            _ => Some(plan),
         }
     }
 

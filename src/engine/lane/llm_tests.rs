@@ -43,8 +43,13 @@ impl Measured {
         let fake = Box::new(FakeLlm { step: Duration::from_millis(1) });
         let small = Box::new(FakeLlm { step: Duration::ZERO });
         let drafter = (guesses == Guesses::Model).then(|| Drafter::new(small, 30));
-        let lane =
-            LlmLane::new(ModelMetrics::new(model), fake, Scheduler::new(limits), drafter, Arc::from([STOP]));
+        let lane = LlmLane::new(
+            ModelMetrics::new(model, 0),
+            fake,
+            Scheduler::new(limits),
+            drafter,
+            Arc::from([STOP]),
+        );
         Measured { lane, model, exposition }
     }
 

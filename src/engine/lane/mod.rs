@@ -24,6 +24,10 @@ use super::worker::AnyJob;
 pub enum Turn {
     /// A step was computed.
     Worked,
+    /// A step failed, and its jobs are over.
+    Failed,
+    /// There was too little memory for a step; the next ones are smaller.
+    Starved,
     /// There are jobs, and every one of them waits for its reader.
     Blocked,
     /// There are no jobs.
@@ -63,6 +67,10 @@ pub trait Lane {
 
     /// Ends the jobs of a step that failed.
     fn fail(&mut self, plan: Self::Plan, failure: &Failure);
+
+    /// There was too little memory for a step: steps to come are smaller, or one job less is in them. Gives the plan back
+    /// where it cannot be made smaller; else what is in it is planned anew.
+    fn shrink(&mut self, plan: Self::Plan) -> Option<Self::Plan>;
 
     /// Takes a job. One of another kind is a wiring error and fails.
     fn submit(&mut self, job: AnyJob);
@@ -106,7 +114,20 @@ impl<L: Lane> AnyLane for L {
         // model's caches, and the jobs whose cache entries may be half-written are ended by `fail`.
         let result = catch_unwind(AssertUnwindSafe(|| self.run(&plan)));
         match result {
-            Ok(Ok(output)) => self.commit(plan, output),
+            Ok(Ok(output)) => {
+                self.commit(plan, output);
+                return Turn::Worked;
+            }
+            Ok(Err(failure @ Failure::OutOfMemory)) => match self.shrink(plan) {
+                None => {
+                    tracing::warn!("a step does not fit into the device's memory: smaller ones are tried");
+                    return Turn::Starved;
+                }
+                Some(plan) => {
+                    tracing::error!(%failure, "a step failed");
+                    self.fail(plan, &failure);
+                }
+            },
             Ok(Err(failure)) => {
                 tracing::error!(%failure, "a step failed");
                 self.fail(plan, &failure);
@@ -117,7 +138,7 @@ impl<L: Lane> AnyLane for L {
                 self.fail(plan, &Failure::Step(format!("the step panicked: {detail}")));
             }
         }
-        Turn::Worked
+        Turn::Failed
     }
 
     fn submit(&mut self, job: AnyJob) {

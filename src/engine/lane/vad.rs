@@ -115,7 +115,7 @@ impl Lane for VadLane {
 
     fn run(&mut self, plan: &Plan) -> Result<Vec<(Vec<f32>, VadState)>, Failure> {
         self.metrics.listened(plan.rows.iter().map(Row::frames).sum());
-        self.model.step(&plan.rows).map_err(|e| Failure::Step(e.to_string()))
+        self.model.step(&plan.rows).map_err(|e| Failure::of(&e))
     }
 
     fn commit(&mut self, plan: Plan, output: Vec<(Vec<f32>, VadState)>) {
@@ -128,6 +128,11 @@ impl Lane for VadLane {
 
     fn fail(&mut self, plan: Plan, failure: &Failure) {
         plan.jobs.into_iter().for_each(|w| break_off(w, failure));
+    }
+
+    fn shrink(&mut self, plan: Plan) -> Option<Plan> {
+        // It computes on the CPU.
+        Some(plan)
     }
 
     fn num_jobs(&self) -> usize {
@@ -154,7 +159,7 @@ mod tests {
     use crate::types::key::Owner;
 
     fn lane(model: &str) -> VadLane {
-        VadLane::new(ModelMetrics::new(model), Box::new(FakeVad))
+        VadLane::new(ModelMetrics::new(model, 0), Box::new(FakeVad))
     }
 
     fn submit(lane: &mut VadLane, input: Input) -> mpsc::Receiver<Event<Vad>> {

@@ -136,6 +136,11 @@ impl Scheduler {
         std::mem::take(&mut self.copies)
     }
 
+    /// Copies that were taken and not made.
+    pub fn put_back_copies(&mut self, copies: Vec<BlockCopy>) {
+        self.copies.splice(..0, copies);
+    }
+
     /// Share of the blocks that are held.
     pub fn usage(&self) -> f64 {
         1.0 - self.pool.num_available() as f64 / self.pool.total().max(1) as f64

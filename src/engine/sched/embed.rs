@@ -83,6 +83,19 @@ impl Scheduler {
         (!rows.is_empty()).then_some(Plan { rows })
     }
 
+    /// A batch was too large: its rows are planned anew, in batches of half as many tokens.
+    pub fn shrink(&mut self, plan: &Plan) {
+        let mut tokens = 0;
+        for row in &plan.rows {
+            if let Some(job) = self.jobs.iter_mut().find(|j| j.id == row.id) {
+                tokens += job.lens.get(row.index).copied().unwrap_or(0);
+                // Rows of a job are planned in order: all from the first of the batch on are to be planned.
+                job.next = job.next.min(row.index);
+            }
+        }
+        self.max_tokens = (tokens / 2).clamp(1, self.max_tokens);
+    }
+
     /// Applies a batch; gives the jobs whose last row it held, which are gone from the scheduler then.
     pub fn commit(&mut self, plan: &Plan) -> Vec<JobId> {
         let mut complete = Vec::new();

@@ -389,6 +389,15 @@ impl Scheduler {
         }
     }
 
+    /// A step was too large: those to come have half as many tokens of prompts. What was in it is planned anew, over the
+    /// same blocks.
+    pub fn shrink(&mut self, plan: &Plan) {
+        let tokens = plan.rows.iter().filter(|row| row.len > 1).map(|row| row.len).sum::<usize>();
+        let most = (tokens / 2).max(1);
+        self.limits.prefill_tokens = self.limits.prefill_tokens.min(most);
+        self.limits.mixed_tokens = self.limits.mixed_tokens.min(most);
+    }
+
     /// Applies a step. `said` has, for each row that samples, in order, what the sequence said: those of the checked
     /// guesses that came true, and one token more.
     pub fn commit(&mut self, plan: &Plan, said: &[Vec<u32>]) -> Vec<Outcome> {
