@@ -38,6 +38,7 @@ mod quant;
 pub mod replay;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod simd;
 pub mod softmax;
 pub mod time;
@@ -62,6 +63,7 @@ pub use qlinear::{Input, Packer, QEmbedding, QLinear, QWeight};
 pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
+pub use sample::sample_rows;
 pub use softmax::softmax;
 pub use time::{
     Affine, Variance, affine, instance_norm, joined_relu, max_pool, mean_and_deviation, run_means, scale_runs,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Device;
 
-use super::{Batch, Limits, Llm, Row, load_gguf};
+use super::{Batch, Choice, Limits, Llm, Row, load_gguf};
 use crate::model::{Error, Model};
 use crate::ops::KvType;
 use crate::types::model::Quantise;
@@ -83,10 +83,10 @@ fn compare_choices(
     deviation: f64,
     found: &mut Agreement,
 ) -> Result<(), Error> {
-    batch.rows.iter_mut().for_each(|row| row.greedy = true);
+    batch.rows.iter_mut().for_each(|row| row.choice = Choice::Largest);
     let (a, b) = (one.step(&batch)?, other.step(&batch)?);
-    let width = logits.len() / a.best.len().max(1);
-    for ((logits, a), b) in logits.chunks_exact(width.max(1)).zip(a.best).zip(b.best) {
+    let both = a.chosen.iter().flatten().zip(b.chosen.iter().flatten());
+    for ((&a, &b), logits) in both.zip(logits.chunks_exact(a.vocabulary.max(1))) {
         let of = |at: u32| logits.get(at as usize).map_or(f64::NEG_INFINITY, |v| f64::from(*v));
         found.choices += 1;
         found.wrong += usize::from((of(a) - of(b)) / deviation > 2.0 * found.worst);
@@ -100,7 +100,7 @@ fn batch(rows: &Rows, vocabulary: usize) -> Batch {
         let token = |p: usize| ((p * 7919 + r * 104_729 + 11) % vocabulary) as u32;
         batch.tokens.extend((*start..start + len).map(token));
         let table = (0..BLOCKS_A_ROW).map(|b| (b * rows.len() + r) as u32).collect();
-        batch.rows.push(Row { len: *len, start: *start, table, logits: 1, greedy: false });
+        batch.rows.push(Row { len: *len, start: *start, table, logits: 1, choice: Choice::Logits });
     }
     batch
 }
