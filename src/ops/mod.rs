@@ -101,6 +101,7 @@ pub(crate) mod testing {
     thread_local! {
         static COMPOSED: Cell<bool> = const { Cell::new(false) };
         static WITHOUT_TILES: Cell<bool> = const { Cell::new(false) };
+        static SAMPLING: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Whether this thread is within [`composed`].
@@ -122,6 +123,16 @@ pub(crate) mod testing {
     /// Runs `f` as if the processor had no [tile unit](super::amx).
     pub(crate) fn without_tiles<R>(f: impl FnOnce() -> R) -> R {
         within(&WITHOUT_TILES, f)
+    }
+
+    /// Whether this thread is within [`sampling`].
+    pub(crate) fn is_sampling() -> bool {
+        SAMPLING.get()
+    }
+
+    /// Runs `f` as if the CPU chose from logits where they lie, as a GPU does, by the kernel of a GPU.
+    pub(crate) fn sampling<R>(f: impl FnOnce() -> R) -> R {
+        within(&SAMPLING, f)
     }
 
     /// Runs `f` with `flag` up.

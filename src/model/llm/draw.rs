@@ -108,3 +108,52 @@ impl Drawing {
         edits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawing(sampling: Sampling) -> Drawing {
+        let tokens = Tokens::new(&sampling, &[5, 2, 5], &[2, 9]);
+        Drawing { sampling, seed: 7, prompt_len: 1, tokens, ends: [8, 2, 8].into(), least: 4 }
+    }
+
+    #[test]
+    fn edits_are_one_a_token_by_what_came_before_the_place() {
+        let drawing = drawing(Sampling {
+            repetition_penalty: 1.5,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            logit_bias: vec![(5, 2.0), (40, 1.0), (5, -0.5)],
+            ..Sampling::default()
+        });
+        let none = Edit::default();
+        let five = Edit { token: 5, bias: 1.5, repeated: true, less: 0.75, ..none };
+        let two = |less| Edit { token: 2, repeated: true, less, ..none };
+        let forbidden = |edit| Edit { forbidden: true, ..edit };
+        let eight = Edit { token: 8, ..none };
+        assert_eq!(drawing.at(0, 40).edits, [forbidden(two(0.75)), five, forbidden(eight)]);
+        // With the guess before it the answer is long enough to end.
+        assert_eq!(drawing.at(1, 40).edits, [two(1.0), five]);
+        let nine = Edit { token: 9, repeated: true, less: 0.75, ..none };
+        assert_eq!(drawing.at(2, 40).edits, [two(1.0), five, nine]);
+        // What the vocabulary has not is passed over.
+        assert_eq!(drawing.at(2, 6).edits, [two(1.0), five]);
+    }
+
+    #[test]
+    fn the_number_is_that_of_the_position() {
+        let drawing = drawing(Sampling::default());
+        for place in 0..3 {
+            let draw = drawing.at(place, 40);
+            assert_eq!(draw.number >> 11, number(7, 3 + place));
+            assert_eq!(draw.number % (1 << 11), 0);
+        }
+    }
+
+    #[test]
+    fn only_what_keeps_all_that_is_typical_suits_devices() {
+        let suits = |typical_p| drawing(Sampling { typical_p, ..Sampling::default() }).suits_devices();
+        assert!(suits(1.0) && suits(f32::NAN) && !suits(0.99));
+    }
+}

@@ -62,3 +62,81 @@ impl Decoder {
         draws
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::load;
+    use super::*;
+    use crate::model::Model;
+    use crate::model::llm::draw::{Drawing, Tokens};
+    use crate::model::llm::output::{argmax, sample};
+    use crate::model::llm::{Batch, Limits, Llm};
+    use crate::model::weights::{gguf::Gguf, synthetic};
+    use crate::ops::KvType;
+    use crate::ops::testing::sampling;
+    use crate::types::llm::Sampling;
+    use crate::types::model::Quantise;
+
+    const LENGTHS: [usize; 4] = [3, 1, 5, 4];
+
+    fn model(folder: &std::path::Path) -> Box<dyn Model<Llm>> {
+        let file = folder.join("tiny.gguf");
+        synthetic::write(&synthetic::spec("tiny-qwen2:q4_k_m").unwrap(), &file, 0).unwrap();
+        let limits = Limits {
+            context: 64,
+            cache_bytes: 0,
+            cache: KvType::F16,
+            quantise: Quantise::None,
+            blocks: Some(LENGTHS.len()),
+        };
+        load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0
+    }
+
+    /// Rows of these choices, each with the last two logits where it has so many tokens.
+    fn batch(choices: [Choice; 4]) -> Batch {
+        let mut batch = Batch::default();
+        for ((i, len), choice) in (0..).zip(LENGTHS).zip(choices) {
+            batch.tokens.extend((0..len as u32).map(|t| 5 + 7 * t + i));
+            batch.rows.push(Row { len, start: 0, table: vec![i], logits: 2, choice });
+        }
+        batch
+    }
+
+    fn drawn(sampling: &Sampling, tokens: &[u32], guess: u32) -> Choice {
+        Choice::Drawn(Box::new(Drawing {
+            sampling: sampling.clone(),
+            seed: 11,
+            prompt_len: 1,
+            tokens: Tokens::new(sampling, tokens, &[guess]),
+            ends: [].into(),
+            least: 0,
+        }))
+    }
+
+    #[test]
+    fn what_a_device_draws_is_chosen_and_the_rest_are_logits() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut model = model(folder.path());
+        let all = model.step(&batch(Default::default())).unwrap();
+        assert_eq!(all.chosen, [None; 7]);
+        let places: Vec<&[f32]> = all.data.chunks_exact(all.vocabulary).collect();
+        let plain = Sampling { temperature: 3.0, repetition_penalty: 1.2, ..Sampling::default() };
+        let typical = Sampling { typical_p: 0.5, ..plain.clone() };
+        let choices =
+            || [drawn(&typical, &[9], 8), Choice::Largest, drawn(&plain, &[9, 4], 8), Choice::Logits];
+        let want =
+            |place: usize, tokens: &[u32]| Some(sample(&mut places[place].to_vec(), &plain, 11, tokens, 1));
+        let largest = Some(argmax(places[2]));
+        let (first, second) = (want(3, &[9, 4]), want(4, &[9, 4, 8]));
+        assert!(first != second && first != Some(argmax(places[3])), "draws are told from one another");
+        let got = sampling(|| model.step(&batch(choices())).unwrap());
+        assert_eq!(got.chosen, [None, None, largest, first, second, None, None]);
+        assert_eq!(got.data, [places[0], places[1], places[5], places[6]].concat());
+        // A CPU leaves the draws to whoever asks.
+        let got = model.step(&batch(choices())).unwrap();
+        assert_eq!(got.chosen, [None, None, largest, None, None, None, None]);
+        assert_eq!(got.data.len(), 6 * all.vocabulary);
+    }
+}
