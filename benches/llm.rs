@@ -14,7 +14,7 @@ use candle_transformers::models::quantized_llama::ModelWeights as Stock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stentor::model::Model;
 use stentor::model::llm::decoder;
-use stentor::model::llm::{Batch, Limits, Llm, Row};
+use stentor::model::llm::{Batch, Choice, Limits, Llm, Row};
 use stentor::model::weights::gguf::Gguf;
 use stentor::ops::{KvCache, KvType};
 use stentor::types::model::Quantise;
@@ -36,7 +36,7 @@ fn tokens(len: usize) -> Vec<u32> {
 /// Logits after the last of `tokens`, which begin at `start`.
 fn ours(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize) -> Vec<f32> {
     let table = (0..(start + tokens.len()).div_ceil(KvCache::BLOCK) as u32).collect();
-    let row = Row { len: tokens.len(), start, table, logits: 1, greedy: false };
+    let row = Row { len: tokens.len(), start, table, logits: 1, choice: Choice::Logits };
     model.step(&Batch { tokens: tokens.to_vec(), rows: vec![row] }).unwrap().data
 }
 

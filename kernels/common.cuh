@@ -83,10 +83,25 @@ DEVICE int dot4(u32 a, u32 b, int c) { return __dp4a(int(a), int(b), c); }
 
 DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 DEVICE u32 shuffle_xor(u32 value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+DEVICE u64 shuffle_xor(u64 value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 DEVICE void barrier() { __syncthreads(); }
 DEVICE float inverse_root(float x) { return rsqrtf(x); }
 DEVICE float power_of_two(float x) { return exp2f(x); }
 DEVICE float natural_power(float x) { return __expf(x); }
+
+// Rounded once each, whatever the compiler is told of speed: what has to come out as on a CPU.
+DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
+DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
+DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
+DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
+
+// The upper half of a product.
+DEVICE u64 high_product(u64 a, u64 b) { return __umul64hi(a, b); }
+
+// Adds to what threads share, one after the other; what was there before.
+DEVICE u32 add_to(u32* at, u32 value) { return atomicAdd(at, value); }
 
 // Read once, kept out of the way of what is read again.
 DEVICE uint4 load_once(const uint4* from) { return __ldcs(from); }
@@ -94,7 +109,8 @@ DEVICE u32 load_once(const u32* from) { return __ldcs(from); }
 DEVICE uint2 load_once(const uint2* from) { return __ldcs(from); }
 #endif
 
-DEVICE float warp_sum(float value) {
+template <class T>
+DEVICE T warp_sum(T value) {
     for (int lanes = 16; lanes > 0; lanes /= 2) value += shuffle_xor(value, lanes);
     return value;
 }
@@ -109,4 +125,39 @@ DEVICE float block_sum(float value, float* scratch) {
     value = warp_sum(value);
     barrier();
     return value;
+}
+
+// A value and where it stands.
+struct Largest {
+    float value;
+    u32 at;
+};
+
+// Nothing: no value is lower, none stands behind it.
+DEVICE Largest nothing() { return {float_of(0xff800000), 0xffffffff}; }
+
+// The larger of both, of two that are alike the first; what is no number never wins.
+DEVICE Largest warp_largest(Largest best) {
+    for (u32 lanes = 16; lanes > 0; lanes /= 2) {
+        const Largest other = {shuffle_xor(best.value, lanes), shuffle_xor(best.at, lanes)};
+        if (other.value > best.value || (other.value == best.value && other.at < best.at)) best = other;
+    }
+    return best;
+}
+
+// The first of the largest of a row, for every thread of a block of whole warps; `nothing` where all is -infinity or no
+// number. `scratch` has room for 32.
+DEVICE Largest block_largest(const float* row, u32 width, Largest* scratch) {
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    Largest best = nothing();
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+        const float v = row[i];
+        if (v > best.value) best = {v, i};
+    }
+    best = warp_largest(best);
+    if (lane == 0) scratch[warp] = best;
+    barrier();
+    best = warp_largest(lane < blockDim.x / 32 ? scratch[lane] : nothing());
+    barrier();
+    return best;
 }

@@ -5,6 +5,7 @@
 #include "paged.cu"
 #include "qlinear.cu"
 #include "rms_norm.cu"
+#include "sample.cu"
 
 #define EXPORT(name)                                                                      \
     extern "C" void name##_host(const u32* grid, u32 threads, void** args) {              \
@@ -37,3 +38,4 @@ EXPORT(qlinear_unpack)
 EXPORT(qlinear_rows)
 EXPORT(qlinear_shrink)
 EXPORT(rms_norm)
+EXPORT(sample)

@@ -167,6 +167,25 @@ DEVICE void barrier() { host::block_gate.wait(blockDim.x); }
 DEVICE float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 DEVICE float power_of_two(float x) { return std::exp2(x); }
 DEVICE float natural_power(float x) { return std::exp(x); }
+DEVICE float product(float a, float b) { return a * b; }
+DEVICE float quotient(float a, float b) { return a / b; }
+DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
+DEVICE u32 bits_of(float x) {
+    u32 bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+DEVICE float float_of(u32 bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+DEVICE u64 high_product(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
+DEVICE u32 add_to(u32* at, u32 value) {
+    const u32 before = *at;
+    *at += value;
+    return before;
+}
 template <class T>
 DEVICE T load_once(const T* from) { return *from; }
 
@@ -175,9 +194,10 @@ DEVICE u32 own_word(u32 lane, u32 word) { return (threadIdx.x / 32 * 32 + lane) 
 template <class T>
 DEVICE T shuffle_xor(T value, int lanes) {
     const u32 lane = threadIdx.x % 32;
-    std::memcpy(&host::posted[own_word(lane, 0)], &value, 4);
+    static_assert(sizeof(T) <= 4 * host::WORDS, "a lane has no room for it");
+    std::memcpy(&host::posted[own_word(lane, 0)], &value, sizeof(T));
     host::meet_warp();
-    std::memcpy(&value, &host::posted[own_word(lane ^ u32(lanes), 0)], 4);
+    std::memcpy(&value, &host::posted[own_word(lane ^ u32(lanes), 0)], sizeof(T));
     host::meet_warp();
     return value;
 }

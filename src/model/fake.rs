@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::embed::Embed;
-use super::llm::{Batch, Llm, Logits};
+use super::llm::{Batch, Choice, Llm, Logits};
 use super::vad::{CONTEXT, FRAME, Row, Vad, VadState};
 use super::{Error, Model};
 
@@ -29,7 +29,7 @@ fn feed(tokens: usize, hungry: bool) -> Result<(), Error> {
     }
 }
 
-/// Answers each token with the next one of the vocabulary.
+/// Answers each token with the next one of the vocabulary. Draws are left to whoever asks.
 pub struct FakeLlm {
     /// How long a step takes.
     pub step: Duration,
@@ -43,7 +43,7 @@ impl Model<Llm> for FakeLlm {
         }
         feed(batch.tokens.len(), batch.tokens.contains(&HUNGRY))?;
         assert!(!batch.tokens.contains(&PANIC), "asked to panic");
-        let (mut data, mut best) = (Vec::new(), Vec::new());
+        let (mut chosen, mut data) = (Vec::new(), Vec::new());
         let mut end = 0;
         for row in &batch.rows {
             end += row.len;
@@ -52,14 +52,15 @@ impl Model<Llm> for FakeLlm {
                     SAY_STOP => STOP,
                     token => 8 + (token + 1) % 50,
                 };
-                if row.greedy {
-                    best.push(next);
+                let largest = matches!(row.choice, Choice::Largest);
+                chosen.push(largest.then_some(next));
+                if largest {
                     continue;
                 }
                 data.extend((0..VOCABULARY as u32).map(|t| if t == next { 9.0 } else { 0.0 }));
             }
         }
-        Ok(Logits { data, best, vocabulary: VOCABULARY })
+        Ok(Logits { chosen, data, vocabulary: VOCABULARY })
     }
 
     fn bytes(&self) -> u64 {

@@ -78,6 +78,8 @@ mod tests {
             values[width / 2] = 3.0;
             values[width..2 * width].fill(f32::NAN);
             values[2 * width..3 * width].fill(f32::NEG_INFINITY);
+            values[4 * width - 1] = f32::MIN;
+            values[3 * width..4 * width - 1].fill(f32::NEG_INFINITY);
             let mut got = vec![u32::MAX; 4];
             run(&[launch(at(&values), at_mut(&mut got), 4, width)]);
             let want: Vec<u32> = values.chunks_exact(width).map(argmax).collect();

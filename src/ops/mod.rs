@@ -38,6 +38,7 @@ mod quant;
 pub mod replay;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod simd;
 pub mod softmax;
 pub mod time;
@@ -62,6 +63,7 @@ pub use qlinear::{Input, Packer, QEmbedding, QLinear, QWeight};
 pub use replay::Replay;
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
+pub use sample::sample_rows;
 pub use softmax::softmax;
 pub use time::{
     Affine, Variance, affine, instance_norm, joined_relu, max_pool, mean_and_deviation, run_means, scale_runs,
@@ -99,6 +101,7 @@ pub(crate) mod testing {
     thread_local! {
         static COMPOSED: Cell<bool> = const { Cell::new(false) };
         static WITHOUT_TILES: Cell<bool> = const { Cell::new(false) };
+        static SAMPLING: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Whether this thread is within [`composed`].
@@ -120,6 +123,16 @@ pub(crate) mod testing {
     /// Runs `f` as if the processor had no [tile unit](super::amx).
     pub(crate) fn without_tiles<R>(f: impl FnOnce() -> R) -> R {
         within(&WITHOUT_TILES, f)
+    }
+
+    /// Whether this thread is within [`sampling`].
+    pub(crate) fn is_sampling() -> bool {
+        SAMPLING.get()
+    }
+
+    /// Runs `f` as if the CPU chose from logits where they lie, as a GPU does, by the kernel of a GPU.
+    pub(crate) fn sampling<R>(f: impl FnOnce() -> R) -> R {
+        within(&SAMPLING, f)
     }
 
     /// Runs `f` with `flag` up.

@@ -70,6 +70,8 @@ struct Checked {
     typical: f64,
     choices: usize,
     wrong: usize,
+    drawn: usize,
+    misdrawn: usize,
     ok: bool,
 }
 
@@ -139,7 +141,8 @@ fn check(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
         let file = folder.path().join("model.gguf");
         synthetic::write(&synthetic::spec(&name)?, &file, 1)?;
         let found = on_its_thread(info, |gpu| Ok(agree(&file, &device::open(&device::cpu())?, gpu)?))?;
-        let ok = found.worst <= WORST && found.typical <= TYPICAL && found.wrong == 0;
+        let chosen = found.wrong == 0 && found.drawn > 0 && found.misdrawn == 0;
+        let ok = found.worst <= WORST && found.typical <= TYPICAL && chosen;
         wrong += usize::from(!ok);
         let line = Checked {
             case: "check",
@@ -148,6 +151,8 @@ fn check(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
             typical: rounded(found.typical, 5),
             choices: found.choices,
             wrong: found.wrong,
+            drawn: found.drawn,
+            misdrawn: found.misdrawn,
             ok,
         };
         let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });

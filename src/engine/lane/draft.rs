@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::engine::sched::JobId;
 use crate::engine::sched::llm::{Plan, Scheduler};
-use crate::model::llm::{Batch, Llm, Row};
+use crate::model::llm::{Batch, Choice, Llm, Row};
 use crate::model::{Error, Model};
 
 /// Tokens that one plan has the small model catch up on: what a prompt adds to the others' next token stays small.
@@ -85,7 +85,7 @@ impl Drafter {
             batch.tokens.extend_from_slice(&wish.tokens[wish.next..]);
             let len = wish.tokens.len() - wish.next;
             let table = seq.table.clone();
-            batch.rows.push(Row { len, start: wish.next, table, logits: 1, greedy: true });
+            batch.rows.push(Row { len, start: wish.next, table, logits: 1, choice: Choice::Largest });
         }
         let begun = Instant::now();
         let logits = self.model.step(&batch)?;
@@ -93,7 +93,7 @@ impl Drafter {
             // The first may catch up on more than a token, which says nothing of the next.
             scheduler.guessing_took(batch.rows.len(), begun.elapsed().as_secs_f64());
         }
-        for (wish, best) in open.into_iter().zip(logits.best) {
+        for (wish, best) in open.into_iter().zip(logits.chosen.into_iter().flatten()) {
             wish.next = wish.tokens.len();
             wish.tokens.push(best);
         }
@@ -110,7 +110,13 @@ impl Drafter {
     ) -> Result<(), Error> {
         let Some(seq) = scheduler.running(id).filter(|_| budget > 0) else { return Ok(()) };
         let tokens = seq.tokens[next..next + budget].to_vec();
-        let rows = vec![Row { len: budget, start: next, table: seq.table.clone(), logits: 0, greedy: false }];
+        let rows = vec![Row {
+            len: budget,
+            start: next,
+            table: seq.table.clone(),
+            logits: 0,
+            choice: Choice::Logits,
+        }];
         self.model.step(&Batch { tokens, rows })?;
         self.computed.insert(id, next + budget);
         Ok(())

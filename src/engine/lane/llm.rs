@@ -13,10 +13,11 @@ use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, 
 use crate::engine::sched::queue::Claim;
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
+use crate::model::llm::draw::{Drawing, Tokens};
 use crate::model::llm::guide::Guide;
 use crate::model::llm::logprobs::Logprobs;
 use crate::model::llm::output::{forbid, sample, takes_largest};
-use crate::model::llm::{Batch, Front, Llm, Logits, Row};
+use crate::model::llm::{Batch, Choice, Front, Llm, Logits, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
 use crate::types::llm::{FinishReason, Sampling};
@@ -276,7 +277,10 @@ impl LlmLane {
                 start: row.start,
                 table: seq.table.clone(),
                 logits: if row.samples { 1 + guesses.len() } else { 0 },
-                greedy: self.jobs.get(&row.id).is_some_and(|active| is_greedy(seq, &active.job.input)),
+                choice: match self.jobs.get(&row.id).filter(|_| row.samples) {
+                    Some(active) => choice(seq, guesses, &active.job.input),
+                    None => Choice::Logits,
+                },
             });
         }
         Ok(batch)
@@ -284,8 +288,8 @@ impl LlmLane {
 
     /// What the rows that sample say.
     fn say(&self, plan: &Plan, logits: Logits, failed: &HashMap<JobId, String>) -> Said {
-        let Logits { mut data, best, vocabulary } = logits;
-        let (mut logits, mut best) = (data.chunks_exact_mut(vocabulary.max(1)), best.into_iter());
+        let Logits { chosen, mut data, vocabulary } = logits;
+        let (mut chosen, mut logits) = (chosen.into_iter(), data.chunks_exact_mut(vocabulary.max(1)));
         let mut said = Vec::with_capacity(plan.rows.len());
         for row in plan.rows.iter().filter(|r| r.samples) {
             let (Some(seq), Some(active)) = (self.scheduler.running(row.id), self.jobs.get(&row.id)) else {
@@ -294,9 +298,10 @@ impl LlmLane {
                 continue;
             };
             let guesses = seq.checked(row);
-            if is_greedy(seq, &active.job.input) {
-                let best = best.by_ref().take(1 + guesses.len());
-                said.push(Ok(keep_while_true(best, guesses)));
+            // All are taken, so that the next row finds its own.
+            let chosen: Vec<Option<u32>> = chosen.by_ref().take(1 + guesses.len()).collect();
+            if let Some(chosen) = chosen.into_iter().collect() {
+                said.push(Ok(keep_while_true(chosen, guesses)));
                 continue;
             }
             let logits = logits.by_ref().take(1 + guesses.len());
@@ -312,18 +317,30 @@ impl LlmLane {
 /// What each row that samples said, the guesses that came true among it, or why it said nothing.
 type Said = Vec<Result<Vec<Sampled>, Failure>>;
 
-/// Whether the largest logit, as the model gives it, decides what the sequence says next.
-fn is_greedy(seq: &Sequence, input: &Input) -> bool {
-    let free = input.guide.is_none() && seq.tokens.len() >= seq.prompt_len + input.min_new;
-    free && input.logprobs.is_none() && takes_largest(&seq.sampling)
+/// What the sequence's next logits are wanted for, with those behind each guess. Forms of answers and log-probabilities are
+/// worked out here, from the logits.
+fn choice(seq: &Sequence, guesses: &[u32], input: &Input) -> Choice {
+    if input.guide.is_some() || input.logprobs.is_some() {
+        return Choice::Logits;
+    }
+    let least = seq.prompt_len + input.min_new;
+    if seq.tokens.len() >= least && takes_largest(&seq.sampling) {
+        return Choice::Largest;
+    }
+    Choice::Drawn(Box::new(Drawing {
+        sampling: seq.sampling.clone(),
+        seed: seq.seed,
+        prompt_len: seq.prompt_len,
+        tokens: Tokens::new(&seq.sampling, &seq.tokens, guesses),
+        ends: seq.stop().clone(),
+        least,
+    }))
 }
 
-/// The largest of each as long as it is what was guessed, and one that is not, or is behind all guesses.
-fn keep_while_true(best: impl Iterator<Item = u32>, guesses: &[u32]) -> Vec<Sampled> {
-    // All are taken, so that the next row finds its own.
-    let best: Vec<u32> = best.collect();
-    let true_ones = best.iter().zip(guesses).take_while(|(best, guess)| best == guess).count();
-    best.into_iter().take(1 + true_ones).map(|token| Sampled { token, logprobs: None }).collect()
+/// What was chosen at each place as long as it is what was guessed, and one that is not, or is behind all guesses.
+fn keep_while_true(chosen: Vec<u32>, guesses: &[u32]) -> Vec<Sampled> {
+    let true_ones = chosen.iter().zip(guesses).take_while(|(token, guess)| token == guess).count();
+    chosen.into_iter().take(1 + true_ones).map(|token| Sampled { token, logprobs: None }).collect()
 }
 
 /// One token for each logits as long as it is what was guessed, and one that is not, or is behind all guesses.

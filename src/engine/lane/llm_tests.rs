@@ -8,8 +8,11 @@ use super::*;
 use crate::engine::job::Outbox;
 use crate::engine::lane::{AnyLane, Turn};
 use crate::engine::sched::llm::{Guesses, Limits};
+use crate::model::Error;
 use crate::model::fake::{FAIL, FakeLlm, SAY_STOP, STOP};
 use crate::obs::{Exposition, install_metrics};
+use crate::ops::sample_rows;
+use crate::ops::testing::sampling;
 use crate::types::key::Owner;
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
@@ -30,6 +33,11 @@ impl Measured {
     }
 
     fn guessing(model: &'static str, blocks: usize, guesses: Guesses) -> Measured {
+        let fake = Box::new(FakeLlm { step: Duration::from_millis(1) });
+        Measured::of(fake, model, blocks, guesses)
+    }
+
+    fn of(fake: Box<dyn Model<Llm>>, model: &'static str, blocks: usize, guesses: Guesses) -> Measured {
         let exposition = install_metrics().unwrap();
         let limits = Limits {
             max_running: 4,
@@ -40,7 +48,6 @@ impl Measured {
             block_size: 4,
             guesses,
         };
-        let fake = Box::new(FakeLlm { step: Duration::from_millis(1) });
         let small = Box::new(FakeLlm { step: Duration::ZERO });
         let drafter = (guesses == Guesses::Model).then(|| Drafter::new(small, 30));
         let lane = LlmLane::new(
@@ -207,6 +214,84 @@ fn turns_are_those_of_owners_and_priorities() {
     assert_eq!(order, ["urgent", "flood 1", "other", "flood 2", "late"]);
 }
 
+/// A model that draws as a GPU does, by its kernel.
+struct Draws(FakeLlm);
+
+impl Model<Llm> for Draws {
+    fn step(&mut self, batch: &Batch) -> Result<Logits, Error> {
+        let Logits { mut chosen, data, vocabulary } = self.0.step(batch)?;
+        let mut given = data.chunks_exact(vocabulary);
+        let (mut left, mut first) = (Vec::new(), 0);
+        for row in &batch.rows {
+            for (place, chosen) in chosen[first..first + row.logits].iter_mut().enumerate() {
+                let Some(logits) = chosen.is_none().then(|| given.next()).flatten() else { continue };
+                match &row.choice {
+                    Choice::Drawn(drawing) => {
+                        let logits =
+                            candle_core::Tensor::new(logits, &candle_core::Device::Cpu)?.unsqueeze(0)?;
+                        let draw = [(0, drawing.at(place, vocabulary))];
+                        *chosen = Some(sampling(|| sample_rows(&logits, &draw))?[0]);
+                    }
+                    _ => left.extend_from_slice(logits),
+                }
+            }
+            first += row.logits;
+        }
+        Ok(Logits { chosen, data: left, vocabulary })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+}
+
+/// The tokens that readers were told of.
+fn said(events: &mut mpsc::Receiver<Event<Llm>>) -> Vec<u32> {
+    let mut said = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::Delta(Delta::Token(token, _)) = event {
+            said.push(token);
+        }
+    }
+    said
+}
+
+#[test]
+fn what_a_device_draws_is_what_is_drawn_here() {
+    let fake = || FakeLlm { step: Duration::ZERO };
+    let warm = Sampling { temperature: 1.5, ..Sampling::default() };
+    let jobs = || {
+        let penalised = Sampling {
+            repetition_penalty: 1.4,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.3,
+            logit_bias: vec![(20, 7.0), (STOP, 9.0)],
+            ..warm.clone()
+        };
+        let cold = Sampling { temperature: 0.0, ..penalised.clone() };
+        let narrow = Sampling { top_k: Some(9), top_p: 0.99, min_p: 1e-3, ..warm.clone() };
+        let list = [warm.clone(), penalised, cold, narrow, Sampling { typical_p: 0.9, ..warm.clone() }];
+        let mut jobs: Vec<Input> = (1..)
+            .zip(list)
+            .map(|(seed, sampling)| Input { sampling, seed, min_new: 9, ..input(&[10; 6], 20) })
+            .collect();
+        // Greedy at first only where no end is forbidden; logits are looked at.
+        jobs.push(Input { min_new: 5, ..input(&[10, 11, 10, 11, 10], 20) });
+        jobs.push(Input { logprobs: Some(2), ..jobs[0].clone() });
+        jobs
+    };
+    let answers = |fake: Box<dyn Model<Llm>>, model, guesses| {
+        let mut m = Measured::of(fake, model, 128, guesses);
+        let mut readers: Vec<_> = jobs().into_iter().map(|job| m.submit(job)).collect();
+        m.finish();
+        readers.iter_mut().map(said).collect::<Vec<_>>()
+    };
+    let here = answers(Box::new(fake()), "here", Guesses::Nobody);
+    assert!(here.iter().all(|said| said.len() >= 9), "{here:?}");
+    assert_eq!(answers(Box::new(Draws(fake())), "there", Guesses::Nobody), here);
+    assert_eq!(answers(Box::new(Draws(fake())), "guessing there", Guesses::Model), here);
+}
+
 #[test]
 fn a_small_model_guesses_and_the_answers_stay_what_they_are() {
     let answers = |model, guesses| {
@@ -217,15 +302,7 @@ fn a_small_model_guesses_and_the_answers_stay_what_they_are() {
             steps += 1;
             m.lane.scheduler.check_integrity().unwrap();
         }
-        let said = readers.each_mut().map(|events| {
-            let mut said = Vec::new();
-            while let Ok(event) = events.try_recv() {
-                if let Event::Delta(Delta::Token(token, _)) = event {
-                    said.push(token);
-                }
-            }
-            said
-        });
+        let said = readers.each_mut().map(said);
         let names = ["drafts", "draft_tokens", "accepted_tokens"];
         (said, steps, names.map(|name| m.value(&format!("spec_decode_num_{name}_total"), "")))
     };

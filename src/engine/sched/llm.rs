@@ -101,7 +101,7 @@ impl Sequence {
     }
 
     /// Tokens that end it.
-    pub fn stop(&self) -> &[u32] {
+    pub fn stop(&self) -> &Arc<[u32]> {
         &self.stop
     }
 

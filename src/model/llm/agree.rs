@@ -4,9 +4,12 @@ use std::path::Path;
 
 use candle_core::Device;
 
-use super::{Batch, Limits, Llm, Row, load_gguf};
+use super::draw::{Drawing, Tokens};
+use super::output::sample;
+use super::{Batch, Choice, Limits, Llm, Row, load_gguf};
 use crate::model::{Error, Model};
 use crate::ops::KvType;
+use crate::types::llm::Sampling;
 use crate::types::model::Quantise;
 
 /// How far apart they were.
@@ -20,6 +23,9 @@ pub struct Agreement {
     /// choice to be less likely by more than `worst`.
     pub choices: usize,
     pub wrong: usize,
+    /// Tokens that the second device drew itself, and of these the ones that are not what its own logits come to.
+    pub drawn: usize,
+    pub misdrawn: usize,
 }
 
 /// Rows of a step: tokens before, tokens now.
@@ -68,7 +74,8 @@ pub fn agree(path: &Path, one: &Device, other: &Device) -> Result<Agreement, Err
             squares += apart * apart;
         }
         count += a.data.len();
-        compare_choices(&mut *one.model, &mut *other.model, batch, &a.data, deviation, &mut found)?;
+        compare_choices(&mut *one.model, &mut *other.model, batch.clone(), &a.data, deviation, &mut found)?;
+        check_draws(&mut *other.model, batch, &b.data, &mut found)?;
     }
     found.typical = (squares / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))).sqrt();
     Ok(found)
@@ -83,13 +90,54 @@ fn compare_choices(
     deviation: f64,
     found: &mut Agreement,
 ) -> Result<(), Error> {
-    batch.rows.iter_mut().for_each(|row| row.greedy = true);
+    batch.rows.iter_mut().for_each(|row| row.choice = Choice::Largest);
     let (a, b) = (one.step(&batch)?, other.step(&batch)?);
-    let width = logits.len() / a.best.len().max(1);
-    for ((logits, a), b) in logits.chunks_exact(width.max(1)).zip(a.best).zip(b.best) {
+    let both = a.chosen.iter().flatten().zip(b.chosen.iter().flatten());
+    for ((&a, &b), logits) in both.zip(logits.chunks_exact(a.vocabulary.max(1))) {
         let of = |at: u32| logits.get(at as usize).map_or(f64::NEG_INFINITY, |v| f64::from(*v));
         found.choices += 1;
         found.wrong += usize::from((of(a) - of(b)) / deviation > 2.0 * found.worst);
+    }
+    Ok(())
+}
+
+/// The same step again, with draws.
+fn check_draws(
+    model: &mut dyn Model<Llm>,
+    mut batch: Batch,
+    logits: &[f32],
+    found: &mut Agreement,
+) -> Result<(), Error> {
+    let sampling = Sampling {
+        temperature: 0.8,
+        top_k: Some(40),
+        top_p: 0.95,
+        repetition_penalty: 1.1,
+        presence_penalty: 0.2,
+        ..Sampling::default()
+    };
+    let (mut first, mut rows) = (0, Vec::new());
+    for (row, seed) in batch.rows.iter_mut().zip(0..) {
+        let tokens = &batch.tokens[first..first + row.len];
+        first += row.len;
+        let prompt_len = row.len / 2;
+        row.choice = Choice::Drawn(Box::new(Drawing {
+            sampling: sampling.clone(),
+            seed,
+            prompt_len,
+            tokens: Tokens::new(&sampling, tokens, &[]),
+            ends: [].into(),
+            least: 0,
+        }));
+        rows.push((tokens, prompt_len, seed));
+    }
+    let got = model.step(&batch)?;
+    let rows = rows.into_iter().zip(logits.chunks_exact(got.vocabulary.max(1)));
+    for (((tokens, prompt_len, seed), logits), chosen) in rows.zip(&got.chosen) {
+        let Some(chosen) = chosen else { continue };
+        found.drawn += 1;
+        let expected = sample(&mut logits.to_vec(), &sampling, seed, tokens, prompt_len);
+        found.misdrawn += usize::from(*chosen != expected);
     }
     Ok(())
 }
@@ -100,7 +148,7 @@ fn batch(rows: &Rows, vocabulary: usize) -> Batch {
         let token = |p: usize| ((p * 7919 + r * 104_729 + 11) % vocabulary) as u32;
         batch.tokens.extend((*start..start + len).map(token));
         let table = (0..BLOCKS_A_ROW).map(|b| (b * rows.len() + r) as u32).collect();
-        batch.rows.push(Row { len: *len, start: *start, table, logits: 1, greedy: false });
+        batch.rows.push(Row { len: *len, start: *start, table, logits: 1, choice: Choice::Logits });
     }
     batch
 }
@@ -109,14 +157,16 @@ fn batch(rows: &Rows, vocabulary: usize) -> Batch {
 mod tests {
     use super::*;
     use crate::model::weights::synthetic;
+    use crate::ops::testing::sampling;
 
     #[test]
     fn a_device_agrees_with_itself() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tiny.gguf");
         synthetic::write(&synthetic::spec("tiny-qwen2:q4_k_m").unwrap(), &file, 0).unwrap();
-        let agreement = agree(&file, &Device::Cpu, &Device::Cpu).unwrap();
-        assert_eq!((agreement.worst, agreement.typical, agreement.wrong), (0.0, 0.0, 0));
-        assert_eq!(agreement.choices, 3 * STEPS.len());
+        // As a GPU: the draws that a CPU leaves to others are checked too.
+        let found = sampling(|| agree(&file, &Device::Cpu, &Device::Cpu)).unwrap();
+        let choices = 3 * STEPS.len();
+        assert_eq!(found, Agreement { choices, drawn: choices, ..Agreement::default() });
     }
 }

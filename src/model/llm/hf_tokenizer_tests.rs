@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use super::*;
-use crate::model::llm::{self, Batch, Limits, Row};
+use crate::model::llm::{self, Batch, Choice, Limits, Row};
 use crate::ops::KvType;
 use crate::text::RenderOptions;
 use crate::text::Special;
@@ -163,7 +163,7 @@ fn a_folder_is_loaded_whole() {
     assert_eq!(ids, [1, 3, 25, 4, 5, 29, 3, 0, 24, 0, 2]);
     assert_eq!(front.tokenizer.decode(&ids), "the hex s");
     assert_eq!(front.tokenizer.encode("he", Special::AsText, true), [1, 5]);
-    let row = Row { len: ids.len(), start: 0, table: vec![0, 1], logits: 1, greedy: false };
+    let row = Row { len: ids.len(), start: 0, table: vec![0, 1], logits: 1, choice: Choice::Logits };
     let logits = model.step(&Batch { tokens: ids, rows: vec![row] }).unwrap();
     assert!(logits.vocabulary == 96 && logits.data.iter().all(|l| l.is_finite()));
     // What is reckoned before is what it takes then, but for its vectors.

@@ -3,6 +3,7 @@
 pub mod agree;
 mod calls;
 pub mod decoder;
+pub mod draw;
 pub mod grammar;
 pub mod guide;
 mod hf_tokenizer;
@@ -14,6 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
+
+use draw::Drawing;
 
 use super::weights::gguf::Gguf;
 use super::weights::safetensors::SafetensorsFolder;
@@ -50,17 +53,29 @@ pub struct Row {
     pub table: Vec<u32>,
     /// Tokens at its end after which logits are wanted.
     pub logits: usize,
-    /// Of these only which is the largest: greedy decoding needs no more, and a device then keeps the rest.
-    pub greedy: bool,
+    /// What becomes of these.
+    pub choice: Choice,
+}
+
+/// What a row's logits are wanted for: a device keeps those that it chooses from itself.
+#[derive(Debug, Clone, Default)]
+pub enum Choice {
+    /// They are wanted themselves.
+    #[default]
+    Logits,
+    /// Which is the largest.
+    Largest,
+    /// A token that is drawn, or the logits where the model or its device does not draw.
+    Drawn(Box<Drawing>),
 }
 
 /// What was wanted of the tokens of a batch, in order.
 #[derive(Debug)]
 pub struct Logits {
-    /// Logits of the rows that are not greedy: (tokens, vocabulary) f32.
+    /// The token that was chosen at each place; `None` where the logits are given. Of one row all are the same.
+    pub chosen: Vec<Option<u32>>,
+    /// The logits at the other places: (places, vocabulary) f32.
     pub data: Vec<f32>,
-    /// The largest one's index for each token of the greedy rows.
-    pub best: Vec<u32>,
     pub vocabulary: usize,
 }
 

@@ -26,7 +26,7 @@ pub fn sample(logits: &mut [f32], sampling: &Sampling, seed: u64, tokens: &[u32]
     }
     let candidates = candidates(logits, sampling);
     let total: f64 = candidates.iter().map(|c| f64::from(c.1)).sum();
-    let mut left = uniform(seed, tokens.len()) * total;
+    let mut left = number(seed, tokens.len()) as f64 / (1u64 << 53) as f64 * total;
     for &(token, p) in &candidates {
         left -= f64::from(p);
         if left < 0.0 {
@@ -79,14 +79,19 @@ pub fn forbid(logits: &mut [f32], tokens: &[u32]) {
     }
 }
 
+/// The least weight of a token to draw from, where the likeliest has 1.
+pub(super) fn floor(sampling: &Sampling) -> f32 {
+    // What is below e^-20 of the likeliest could not be drawn in a million tries of a vocabulary of this size.
+    (-20.0f32).exp().max(sampling.min_p)
+}
+
 /// The tokens to draw from and their weights (not normalised): all of them, or what `min_p`, `top_k`, `top_p` and
 /// `typical_p` leave.
 fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let scale = sampling.temperature.recip();
     let weight = |&l: &f32| ((l - top) * scale).exp();
-    // What is below e^-20 of the likeliest could not be drawn in a million tries of a vocabulary of this size.
-    let floor = (-20.0f32).exp().max(sampling.min_p);
+    let floor = floor(sampling);
     let mut all: Vec<(u32, f32)> =
         logits.iter().enumerate().map(|(i, l)| (i as u32, weight(l))).filter(|c| c.1 >= floor).collect();
     let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -135,16 +140,15 @@ fn keep_typical(all: &mut Vec<(u32, f32)>, share: f32) {
     }
 }
 
-/// A number in [0, 1) that is a function of its arguments: two rounds of splitmix64 (Steele, Lea and Flood
-/// 2014), 53 bits kept.
-fn uniform(seed: u64, position: usize) -> f64 {
+/// A number below 2^53 that is a function of its arguments: two rounds of splitmix64 (Steele, Lea and Flood 2014).
+pub(super) fn number(seed: u64, position: usize) -> u64 {
     let mix = |mut z: u64| {
         z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     };
-    (mix(mix(seed) ^ position as u64) >> 11) as f64 / (1u64 << 53) as f64
+    mix(mix(seed) ^ position as u64) >> 11
 }
 
 #[cfg(test)]

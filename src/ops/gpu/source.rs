@@ -10,12 +10,13 @@ const COMMON: &str = include_str!("../../../kernels/common.cuh");
 const ROUND: &str = include_str!("../../../kernels/round.cuh");
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 5] = [
+pub(crate) const ALL: [Source; 6] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
     Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
+    Source { stem: "sample", text: include_str!("../../../kernels/sample.cu") },
 ];
 
 impl Source {

@@ -12,7 +12,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use serde::Deserialize;
 
 use crate::model::Model;
-use crate::model::llm::{Batch, Limits, Llm, Row};
+use crate::model::llm::{Batch, Choice, Limits, Llm, Row};
 use crate::model::weights::gguf::{Gguf, Value};
 use crate::model::weights::gguf_write::{TensorSpec, Writer};
 use crate::ops::KvType;
@@ -63,7 +63,7 @@ fn load(path: &Path, cache: KvType) -> Box<dyn Model<Llm>> {
 
 /// Rows of one token each, so that every one's logits come back, or of the whole prompt.
 fn step(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize, every: bool) -> Vec<Vec<f32>> {
-    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: 1, greedy: false };
+    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: 1, choice: Choice::Logits };
     let rows = match every {
         true => (0..tokens.len()).map(|i| row(start + i, 1)).collect(),
         false => vec![row(start, tokens.len())],

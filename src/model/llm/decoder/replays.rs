@@ -2,7 +2,7 @@
 //!
 //! A recording is of so many rows and of tables so long; a step is filled up to the next of both. Rows that fill it up
 //! write to a block of the cache that is nobody's. The first step of a size runs as any other does, which loads what it
-//! needs; the second records.
+//! needs; the second records. Tokens are [drawn](super::choose) behind the recording, by what each step says anew.
 
 use std::collections::HashMap;
 
@@ -73,9 +73,8 @@ impl Decoder {
         let tables: Vec<&[u32]> = batch.rows.iter().map(|r| &r.table[..]).collect();
         recorded.step.fill(&batch.tokens, &positions, &slots, &tables, &self.cache)?;
         recorded.replay.run()?;
-        let greedy: Vec<bool> = batch.rows.iter().map(|r| r.greedy).collect();
         let best = recorded.best.narrow(0, 0, count)?;
-        self.read(&recorded.logits.narrow(0, 0, count)?, Some(&best), &greedy).map(Some)
+        self.read(&recorded.logits.narrow(0, 0, count)?, Some(&best), &batch.rows).map(Some)
     }
 
     fn record(&self, (rows, width): (usize, usize)) -> Result<Option<Recorded>, Error> {
@@ -90,33 +89,5 @@ impl Decoder {
             logits.slice_set(&computed, 0, 0)
         })?;
         Ok(replay.map(|replay| Recorded { replay, step, logits, best }))
-    }
-
-    /// What is wanted of logits (tokens, vocabulary), each of them by a greedy row or not; `best` where it is known.
-    pub(super) fn read(
-        &self,
-        logits: &Tensor,
-        best: Option<&Tensor>,
-        greedy: &[bool],
-    ) -> Result<Logits, Error> {
-        let places = |wanted: bool| -> Vec<u32> {
-            (0u32..).zip(greedy).filter(|(_, greedy)| **greedy == wanted).map(|(i, _)| i).collect()
-        };
-        let (of_best, of_data) = (places(true), places(false));
-        let best = match (of_best.is_empty(), best) {
-            (true, _) => Vec::new(),
-            (false, Some(best)) => best.to_vec1()?,
-            (false, None) => argmax_rows(logits)?.to_vec1()?,
-        };
-        let best = of_best.iter().filter_map(|i| best.get(*i as usize).copied()).collect();
-        let data = match of_data.len() {
-            0 => Vec::new(),
-            count if count == greedy.len() => logits.flatten_all()?.to_vec1()?,
-            count => {
-                let at = Tensor::from_vec(of_data, count, &self.device)?;
-                logits.index_select(&at, 0)?.flatten_all()?.to_vec1()?
-            }
-        };
-        Ok(Logits { data, best, vocabulary: self.config.vocabulary })
     }
 }

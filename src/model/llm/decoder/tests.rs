@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::greedy_tests::requantise;
 use crate::model::Model;
-use crate::model::llm::{Batch, Limits, Llm, Row};
+use crate::model::llm::{Batch, Choice, Limits, Llm, Row};
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::ops::KvType;
@@ -47,7 +47,7 @@ fn cases() -> Vec<Case> {
 
 /// One sequence of a batch; its blocks begin at `block`.
 fn row(start: usize, len: usize, block: u32) -> Row {
-    Row { len, start, table: (block..block + 8).collect(), logits: 1, greedy: false }
+    Row { len, start, table: (block..block + 8).collect(), logits: 1, choice: Choice::Logits }
 }
 
 fn step(model: &mut dyn Model<Llm>, tokens: &[u32], rows: Vec<Row>) -> Vec<Vec<f32>> {
@@ -171,7 +171,7 @@ fn check_steps(name: &str, model: &mut dyn Model<Llm>, lengths: impl IntoIterato
     let want = reference(name);
     let mut at = 0;
     for len in lengths {
-        let row = Row { len, start: at, table: vec![1, 0], logits: 1, greedy: false };
+        let row = Row { len, start: at, table: vec![1, 0], logits: 1, choice: Choice::Logits };
         let logits = step(model, &want.tokens[at..at + len], vec![row]).remove(0);
         at += len;
         let largest = want.logits[at - 1].iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -218,8 +218,15 @@ fn rounded_weights_are_near_and_smaller() {
         let (mut whole, mut rounded) = (open_folder(name, Quantise::None), open_folder(name, Quantise::Q8_0));
         assert!(rounded.bytes() < whole.bytes(), "{name}");
         let want = reference(name);
-        let row =
-            || vec![Row { len: want.tokens.len(), start: 0, table: vec![0, 1], logits: 1, greedy: false }];
+        let row = || {
+            vec![Row {
+                len: want.tokens.len(),
+                start: 0,
+                table: vec![0, 1],
+                logits: 1,
+                choice: Choice::Logits,
+            }]
+        };
         let [exact, near] = [&mut whole, &mut rounded].map(|m| step(&mut **m, &want.tokens, row()).remove(0));
         let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
         let off = norm(&mut exact.iter().zip(&near).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
@@ -244,7 +251,9 @@ fn a_rounded_folder_is_a_quantised_file() {
         };
         let mut file = super::load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0;
         let tokens = reference(name).tokens;
-        let row = || vec![Row { len: tokens.len(), start: 0, table: vec![0, 1], logits: 1, greedy: false }];
+        let row = || {
+            vec![Row { len: tokens.len(), start: 0, table: vec![0, 1], logits: 1, choice: Choice::Logits }]
+        };
         let want = step(&mut *file, &tokens, row());
         assert_eq!(step(&mut *open_folder(name, Quantise::Q8_0), &tokens, row()), want, "{name}");
     }
