@@ -1,6 +1,7 @@
 // Every kernel as a function of one library, for tests on a CPU: NAME_host(grid, threads, arguments).
 
 #include "argmax.cu"
+#include "attention.cu"
 #include "gate.cu"
 #include "paged.cu"
 #include "qlinear.cu"
@@ -13,6 +14,9 @@
 #define EXPORT_PAGED(D) EXPORT(paged_place_##D) EXPORT(paged_short_##D) EXPORT(paged_long_##D)
 
 EXPORT(argmax)
+EXPORT(attention_32)
+EXPORT(attention_64)
+EXPORT(attention_128)
 EXPORT(gate)
 EXPORT(paged_join)
 EXPORT_PAGED(32)

@@ -7,11 +7,16 @@ pub(crate) struct Source {
 }
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
-const ROUND: &str = include_str!("../../../kernels/round.cuh");
+/// What some files include besides, each of which includes the common parts itself.
+const PARTS: [(&str, &str); 2] = [
+    ("#include \"cells.cuh\"", include_str!("../../../kernels/cells.cuh")),
+    ("#include \"round.cuh\"", include_str!("../../../kernels/round.cuh")),
+];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 5] = [
+pub(crate) const ALL: [Source; 6] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
+    Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
@@ -27,9 +32,12 @@ impl Source {
 
     /// One text that needs no other file: the common parts stand in for their first inclusion.
     pub fn text(&self) -> String {
-        let rounding = ROUND.replace("#include \"common.cuh\"", "");
-        let text = self.text.replacen("#include \"common.cuh\"", COMMON, 1);
-        text.replacen("#include \"round.cuh\"", &rounding, 1).replace("#pragma once", "")
+        let common = "#include \"common.cuh\"";
+        let mut text = self.text.replacen(common, COMMON, 1);
+        for (include, part) in PARTS {
+            text = text.replacen(include, &part.replace(common, ""), 1);
+        }
+        text.replace("#pragma once", "")
     }
 
     /// The file that holds a kernel; kernels are named after it.
