@@ -2,7 +2,9 @@
 
 #include "argmax.cu"
 #include "attention.cu"
+#include "elementwise.cu"
 #include "gate.cu"
+#include "layer_norm.cu"
 #include "paged.cu"
 #include "qlinear.cu"
 #include "rms_norm.cu"
@@ -17,7 +19,9 @@ EXPORT(argmax)
 EXPORT(attention_32)
 EXPORT(attention_64)
 EXPORT(attention_128)
+EXPORT(elementwise)
 EXPORT(gate)
+EXPORT(layer_norm)
 EXPORT(paged_join)
 EXPORT_PAGED(32)
 EXPORT_PAGED(64)

@@ -209,6 +209,17 @@ pub(crate) fn copy(device: &CudaDevice, from: &Tensor, to: &Tensor) -> Result<()
     copied.map_err(|e| candle_core::Error::msg(format!("copy: {:?}", e.0)))
 }
 
+/// Whether kernels that read 4 floats at a time take these: f32 of a GPU, contiguous, in rows of a multiple of 4.
+pub(crate) fn in_fours(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|t| {
+        let whole = |n: &usize| *n > 0 && n.is_multiple_of(4);
+        t.device().is_cuda()
+            && t.dtype() == DType::F32
+            && t.dims().last().is_some_and(whole)
+            && address(t).is_ok_and(|at| at.is_multiple_of(16))
+    })
+}
+
 /// Where a contiguous tensor lies.
 ///
 /// # Errors

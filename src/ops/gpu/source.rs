@@ -14,10 +14,12 @@ const PARTS: [(&str, &str); 2] = [
 ];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 6] = [
+pub(crate) const ALL: [Source; 8] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
     Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
+    Source { stem: "elementwise", text: include_str!("../../../kernels/elementwise.cu") },
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
+    Source { stem: "layer_norm", text: include_str!("../../../kernels/layer_norm.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
     Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
