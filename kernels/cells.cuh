@@ -117,6 +117,22 @@ DEVICE void gather(Sums<D>& sums) {
     }
 }
 
+// The result of row g + 8 r, or where there are other parts this one's sums, maximum and weight.
+template <u32 D>
+DEVICE void put(const Sums<D>& sums, u32 r, float* to, bool whole) {
+    const u32 t = threadIdx.x % 4;
+    const float by = whole ? 1.0f / sums.weight[r] : 1.0f;
+    UNROLL
+    for (u32 n = 0; n < D / 8; n++) {
+        to[8 * n + 2 * t] = sums.out[n][2 * r] * by;
+        to[8 * n + 2 * t + 1] = sums.out[n][2 * r + 1] * by;
+    }
+    if (!whole && t == 0) {
+        to[D] = sums.top[r];
+        to[D + 1] = sums.weight[r];
+    }
+}
+
 // Dimension `d` of a query whose positions were shared out to `count` parts, each its sums, maximum and weight in turn.
 DEVICE float joined(const float* parts, u32 count, u32 dims, u32 d) {
     float best = NONE, weight = 0, sum = 0;

@@ -128,3 +128,15 @@ DEVICE float block_sum(float value, float* scratch) {
     barrier();
     return value;
 }
+
+// The largest over all threads, as `block_sum`.
+DEVICE float block_max(float value, float* scratch) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, shuffle_xor(value, lanes));
+    if (lane == 0) scratch[warp] = value;
+    barrier();
+    value = scratch[lane < warps ? lane : 0];
+    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, shuffle_xor(value, lanes));
+    barrier();
+    return value;
+}

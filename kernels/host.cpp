@@ -2,6 +2,7 @@
 
 #include "argmax.cu"
 #include "attention.cu"
+#include "cross.cu"
 #include "elementwise.cu"
 #include "gate.cu"
 #include "layer_norm.cu"
@@ -19,6 +20,11 @@ EXPORT(argmax)
 EXPORT(attention_32)
 EXPORT(attention_64)
 EXPORT(attention_128)
+EXPORT(cross_attend_64)
+EXPORT(cross_join)
+EXPORT(cross_place_64)
+EXPORT(cross_score_64)
+EXPORT(cross_weights)
 EXPORT(elementwise)
 EXPORT(gate)
 EXPORT(layer_norm)

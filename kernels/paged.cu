@@ -166,7 +166,7 @@ DEVICE void long_rows(const Attention& a, const Cache& cache, const Step& step) 
 template <u32 D>
 DEVICE void short_rows(const Attention& a, const Cache& cache, const Step& step) {
     constexpr u32 WARPS = 4;
-    const u32 row = a.chosen[blockIdx.z], warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const u32 row = a.chosen[blockIdx.z], warp = threadIdx.x / 32;
     Sight<D> sight;
     sight.find(a, step, row, 0);
     Sums<D> sums;
@@ -188,17 +188,7 @@ DEVICE void short_rows(const Attention& a, const Cache& cache, const Step& step)
         const u32 token = r == 0 ? sight.low_token : sight.high_token, head = r == 0 ? sight.low_head : sight.high_head;
         const u64 query = u64(token) * a.group * cache.heads + head;
         const bool whole = a.parts == 1;
-        float* to = whole ? a.out + query * D : a.partial + (query * a.parts + blockIdx.x) * (D + 2);
-        const float by = whole ? 1.0f / sums.weight[r] : 1.0f;
-        UNROLL
-        for (u32 n = 0; n < D / 8; n++) {
-            to[8 * n + 2 * t] = sums.out[n][2 * r] * by;
-            to[8 * n + 2 * t + 1] = sums.out[n][2 * r + 1] * by;
-        }
-        if (!whole && t == 0) {
-            to[D] = sums.top[r];
-            to[D + 1] = sums.weight[r];
-        }
+        put<D>(sums, r, whole ? a.out + query * D : a.partial + (query * a.parts + blockIdx.x) * (D + 2), whole);
     }
 }
 

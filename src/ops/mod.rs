@@ -9,6 +9,7 @@
 
 use candle_core::DType;
 
+pub mod agree;
 pub(crate) mod amx;
 pub mod argmax;
 pub mod attended;
@@ -43,6 +44,7 @@ pub mod softmax;
 pub mod time;
 pub mod unfold;
 
+pub use agree::{Agreement, agree};
 pub use argmax::{argmax, argmax_rows};
 pub use attended::attended;
 pub use attention::{Mask, attention, attention_varlen};

@@ -14,9 +14,10 @@ const PARTS: [(&str, &str); 2] = [
 ];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 8] = [
+pub(crate) const ALL: [Source; 9] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
     Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
+    Source { stem: "cross", text: include_str!("../../../kernels/cross.cu") },
     Source { stem: "elementwise", text: include_str!("../../../kernels/elementwise.cu") },
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
     Source { stem: "layer_norm", text: include_str!("../../../kernels/layer_norm.cu") },
