@@ -31,8 +31,9 @@ pub(super) fn varlen(qkv: &Tensor, starts: &[usize], heads: usize, scale: f32) -
     }
     let width = three / 3;
     let out = unset::<f32>(device, (tokens, width))?;
-    let part = |i: usize| Ok((address(qkv)? + (i * width * size_of::<f32>()) as u64, three));
-    let tensors = Tensors { q: part(0)?, k: part(1)?, v: part(2)?, out: (address(&out)?, width) };
+    let from = address(qkv)?;
+    let part = |i: usize| (from + (i * width * size_of::<f32>()) as u64, three);
+    let tensors = Tensors { q: part(0), k: part(1), v: part(2), out: (address(&out)?, width) };
     let launches = launch::launches(&tensors, &ragged(starts, width), (heads, width / heads), scale, false);
     launches.map(|launches| run(device, &launches).map(|()| out)).transpose()
 }

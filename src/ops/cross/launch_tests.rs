@@ -106,7 +106,20 @@ fn many_rows_fill_a_card_without_parts() {
     assert_eq!(attend.partial_len(), 0);
     // 132 groups: more than a launch takes.
     assert_eq!(attend.launches(0, 0).len(), 2);
-    check(7, &[1; GROUPS + 2]);
+}
+
+#[test]
+fn more_rows_than_a_launch_takes() {
+    let (length, rows) = (7, GROUPS + 2);
+    let (slots, q) = ([Slot::new(length, 1), Slot::new(length, 2)], noise((GROUPS + 2) * WIDTH, 3));
+    let looks: Vec<Look> = (0..rows).map(|i| slots[i % 2].look(i, 1)).collect();
+    let memory = aligned(&q);
+    let attend = Attend { q: at(&memory), heads: HEADS, length, scale: SCALE, looks: &looks };
+    let mut out = vec![f32::NAN; rows * length];
+    run(&attend.weights(&[1], length, at_mut(&mut out)));
+    for (row, got) in out.chunks_exact(length).enumerate() {
+        assert_close(got, &slots[row % 2].weights(&q[row * WIDTH..][..WIDTH], 1, length), 2e-3);
+    }
 }
 
 #[test]
