@@ -73,6 +73,23 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 #endif
 }
 
+// Four matrices of 8 by 8 halves from shared memory: lane 8 i + r names row r of matrix i, 16 bytes. Of each, lane (g, t) =
+// (lane / 4, lane % 4) gets values 2 t and 2 t + 1 of row g.
+DEVICE void load_matrices(u32 (&to)[4], const uint4* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(u32(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+
+// The same of the matrices' transposes: rows 2 t and 2 t + 1 of column g.
+DEVICE void load_transposed(u32 (&to)[4], const uint4* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(u32(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+
 // The bytes of two words that `selector` names, a digit each.
 DEVICE u32 bytes_of(u32 low, u32 high, u32 selector) { return __byte_perm(low, high, selector); }
 
@@ -88,6 +105,7 @@ DEVICE void barrier() { __syncthreads(); }
 DEVICE float inverse_root(float x) { return rsqrtf(x); }
 DEVICE float power_of_two(float x) { return exp2f(x); }
 DEVICE float natural_power(float x) { return __expf(x); }
+DEVICE float error_function(float x) { return erff(x); }
 
 // Rounded once each, whatever the compiler is told of speed: what has to come out as on a CPU.
 DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
@@ -160,4 +178,16 @@ DEVICE Largest block_largest(const float* row, u32 width, Largest* scratch) {
     best = warp_largest(lane < blockDim.x / 32 ? scratch[lane] : nothing());
     barrier();
     return best;
+}
+
+// The largest over all threads, as `block_sum`.
+DEVICE float block_max(float value, float* scratch) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, shuffle_xor(value, lanes));
+    if (lane == 0) scratch[warp] = value;
+    barrier();
+    value = scratch[lane < warps ? lane : 0];
+    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, shuffle_xor(value, lanes));
+    barrier();
+    return value;
 }

@@ -1,7 +1,11 @@
 // Every kernel as a function of one library, for tests on a CPU: NAME_host(grid, threads, arguments).
 
 #include "argmax.cu"
+#include "attention.cu"
+#include "cross.cu"
+#include "elementwise.cu"
 #include "gate.cu"
+#include "layer_norm.cu"
 #include "paged.cu"
 #include "qlinear.cu"
 #include "rms_norm.cu"
@@ -14,7 +18,17 @@
 #define EXPORT_PAGED(D) EXPORT(paged_place_##D) EXPORT(paged_short_##D) EXPORT(paged_long_##D)
 
 EXPORT(argmax)
+EXPORT(attention_32)
+EXPORT(attention_64)
+EXPORT(attention_128)
+EXPORT(cross_attend_64)
+EXPORT(cross_join)
+EXPORT(cross_place_64)
+EXPORT(cross_score_64)
+EXPORT(cross_weights)
+EXPORT(elementwise)
 EXPORT(gate)
+EXPORT(layer_norm)
 EXPORT(paged_join)
 EXPORT_PAGED(32)
 EXPORT_PAGED(64)

@@ -186,6 +186,7 @@ DEVICE u32 add_to(u32* at, u32 value) {
     *at += value;
     return before;
 }
+DEVICE float error_function(float x) { return std::erf(x); }
 template <class T>
 DEVICE T load_once(const T* from) { return *from; }
 
@@ -219,4 +220,27 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
         c[i] += sum;
     }
     host::meet_warp();
+}
+
+// What lane (g, t) gets of four matrices is told by each one's eight rows, which lanes 8 i .. 8 i + 8 post.
+template <class Pick>
+static void each_matrix(u32 (&to)[4], const uint4* row, Pick pick) {
+    const u32 lane = threadIdx.x % 32;
+    std::memcpy(&host::posted[own_word(lane, 0)], &row, sizeof row);
+    host::meet_warp();
+    for (u32 i = 0; i < 4; i++) {
+        auto value = [=](u32 r, u32 column) -> u32 {
+            const u16* from;
+            std::memcpy(&from, &host::posted[own_word(8 * i + r, 0)], sizeof from);
+            return from[column];
+        };
+        to[i] = pick(value, lane / 4, lane % 4);
+    }
+    host::meet_warp();
+}
+DEVICE void load_matrices(u32 (&to)[4], const uint4* row) {
+    each_matrix(to, row, [](auto value, u32 g, u32 t) { return value(g, 2 * t) | value(g, 2 * t + 1) << 16; });
+}
+DEVICE void load_transposed(u32 (&to)[4], const uint4* row) {
+    each_matrix(to, row, [](auto value, u32 g, u32 t) { return value(2 * t, g) | value(2 * t + 1, g) << 16; });
 }

@@ -8,9 +8,16 @@
 //!
 //! A query's result does not depend on the other rows of the batch, to the last bit.
 //!
+//! On a GPU `kernels/attention.cu` does the same on the tensor cores for heads of 32, 64 and 128: queries, keys, values and
+//! probabilities rounded to halves, sums in f32.
+
 #![allow(unsafe_code)]
 
 pub(super) mod composed;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod launch;
 mod tiled;
 mod vectors;
 
@@ -181,7 +188,7 @@ unsafe fn scale_row<S: Simd>(row: *mut f32, wide: usize, by: f32) {
     }
 }
 
-/// A batch row: where its queries and keys begin (in rows of their tensors' strides) and how many there are.
+/// A batch row: where its queries and keys begin in their tensors' values and how many there are.
 struct Span {
     q: usize,
     queries: usize,
@@ -189,6 +196,29 @@ struct Span {
     k: usize,
     v: usize,
     keys: usize,
+}
+
+/// The rows of a batch whose tensors have these distances between them: of queries, keys and values.
+fn batched(q: &Tensor, keys: usize, mask: Mask, (qb, kb, vb): (usize, usize, usize)) -> Result<Vec<Span>> {
+    let (batch, queries, width) = q.dims3()?;
+    let span = |b: usize| Span {
+        q: b * qb,
+        queries,
+        out: b * queries * width,
+        k: b * kb,
+        v: b * vb,
+        keys: mask.kv_lens.map_or(keys, |lens| lens[b]),
+    };
+    Ok((0..batch).map(span).collect())
+}
+
+/// Rows of a fused projection of `3 * width` that lie one after the other.
+fn ragged(starts: &[usize], width: usize) -> Vec<Span> {
+    let span = |w: &[usize]| {
+        let (at, len) = (w[0] * 3 * width, w[1] - w[0]);
+        Span { q: at, queries: len, out: w[0] * width, k: at, v: at, keys: len }
+    };
+    starts.windows(2).map(span).collect()
 }
 
 /// A tensor's values from its first on, and the distance between its rows.
@@ -311,6 +341,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, m
     if queries == 0 || keys == 0 {
         return Tensor::zeros(q.shape(), q.dtype(), q.device());
     }
+    #[cfg(feature = "cuda")]
+    if let Some(out) = cuda::attention([q, k, v], heads, scale, mask)? {
+        return Ok(out);
+    }
     if !cpu::fused(&[q, k, v]) {
         return composed::attention(q, k, v, heads, scale, mask);
     }
@@ -321,16 +355,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, m
         let (ks, kl) = k.storage_and_layout();
         let (vs, vl) = v.storage_and_layout();
         let ((qb, qt), (kb, kt), (vb, vt)) = (strides(ql, "q")?, strides(kl, "k")?, strides(vl, "v")?);
-        let spans: Vec<Span> = (0..batch)
-            .map(|b| Span {
-                q: b * qb,
-                queries,
-                out: b * queries * width,
-                k: b * kb,
-                v: b * vb,
-                keys: mask.kv_lens.map_or(keys, |lens| lens[b]),
-            })
-            .collect();
+        let spans = batched(q, keys, mask, (qb, kb, vb))?;
         let q = Rows { values: after(cpu::raw(&qs)?, ql.start_offset()), stride: qt };
         let k = Rows { values: after(cpu::raw(&ks)?, kl.start_offset()), stride: kt };
         let v = Rows { values: after(cpu::raw(&vs)?, vl.start_offset()), stride: vt };
@@ -361,19 +386,17 @@ pub fn attention_varlen(qkv: &Tensor, starts: &[usize], heads: usize, scale: f32
         bail!("attention: row starts must rise from 0 to {tokens}");
     }
     let width = three / 3;
+    #[cfg(feature = "cuda")]
+    if let Some(out) = cuda::varlen(qkv, starts, heads, scale)? {
+        return Ok(out);
+    }
     if !cpu::fused(&[qkv]) {
         return composed::varlen(qkv, starts, heads, width, scale);
     }
     let out = cpu::with(qkv, "attention: qkv", |values| {
         // SAFETY: the rows cover every token, so `run` writes every value.
         let mut out = unsafe { par::uninit(tokens * width) };
-        let spans: Vec<Span> = starts
-            .windows(2)
-            .map(|w| {
-                let (at, len) = (w[0] * three, w[1] - w[0]);
-                Span { q: at, queries: len, out: w[0] * width, k: at, v: at, keys: len }
-            })
-            .collect();
+        let spans = ragged(starts, width);
         let rows = |from: usize| Rows { values: after(values, from), stride: three };
         run((rows(0), rows(width), rows(2 * width)), &mut out, &spans, heads, width / heads, scale, false)?;
         Ok(out)

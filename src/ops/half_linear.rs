@@ -3,7 +3,8 @@
 //! Writing one token reads every weight once: the time is the bytes over the memory's bandwidth, so weights of
 //! half the size take half the time. They are widened in registers and multiplied with f32 activations, so
 //! weights that were published so lose nothing. On the CPU they lie in panels of 16 outputs by all inputs,
-//! as those of [`Linear`](super::Linear) do; a few rows of the input share each widened vector.
+//! as those of [`Linear`](super::Linear) do; a few rows of the input share each widened vector. On a GPU they are those of
+//! [`QLinear`]: halves in tiles, multiplied as f32 with up to 3 rows and on the tensor cores with more.
 
 #![allow(unsafe_code)]
 
@@ -65,8 +66,19 @@ impl Half {
 enum Weights {
     /// `ceil(outputs / 16)` panels of `(inputs, 16)`, the bits, zeros beyond `outputs`; bias.
     Host(Arc<[u16]>, Option<Arc<[f32]>>),
+    #[cfg(feature = "cuda")]
+    Tiles(Tiled),
     /// `(outputs, inputs)` in f16 or bf16 on a device; bias in f32.
     Device(Tensor, Option<Tensor>),
+}
+
+/// For a GPU's kernels: one copy of the weights as a matrix, with the bias, and as a table of rows.
+#[cfg(feature = "cuda")]
+#[derive(Clone)]
+struct Tiled {
+    product: super::QLinear,
+    table: super::QEmbedding,
+    device: Device,
 }
 
 /// Weight `(outputs, inputs)` in 16 bits and optional bias `(outputs)` in f32. Cheap to clone.
@@ -96,6 +108,12 @@ impl HalfLinear {
             bail!("half linear: {} weights and a bias do not make ({outputs}, {inputs})", weight.len());
         }
         let Some(bits) = kind.round(weight) else { bail!("half linear: a weight is too large for {kind:?}") };
+        #[cfg(feature = "cuda")]
+        if device.is_cuda()
+            && let Some(weights) = tiles(&bits, bias, (outputs, inputs), kind, device)?
+        {
+            return Ok(HalfLinear { inputs, outputs, kind, weights });
+        }
         let weights = if cpu::serves(device) {
             Weights::Host(pack(&bits, outputs, inputs), bias.map(Arc::from))
         } else {
@@ -145,6 +163,10 @@ impl HalfLinear {
                 })?;
                 cpu::tensor(out, shape)
             }
+            #[cfg(feature = "cuda")]
+            Weights::Tiles(tiled) => {
+                tiled.product.forward(&x.reshape(((), self.inputs))?.into())?.reshape(shape)
+            }
             Weights::Device(weight, bias) => {
                 // Widened for the call: activations of some models are past what halves can hold.
                 let weight = weight.to_dtype(DType::F32)?;
@@ -184,6 +206,8 @@ impl HalfLinear {
                 }
                 cpu::tensor(out, (ids.len(), self.inputs))
             }
+            #[cfg(feature = "cuda")]
+            Weights::Tiles(tiled) => tiled.table.forward(ids, &tiled.device),
             Weights::Device(weight, _) => {
                 weight.index_select(&Tensor::new(ids, weight.device())?, 0)?.to_dtype(DType::F32)
             }
@@ -208,6 +232,34 @@ impl HalfLinear {
         });
         out
     }
+}
+
+/// Weights for a GPU's kernels, which are halves there; `None` where one of bfloat16 is too large for that, or the inputs
+/// are no multiple of 32.
+#[cfg(feature = "cuda")]
+fn tiles(
+    bits: &[u16],
+    bias: Option<&[f32]>,
+    (outputs, inputs): (usize, usize),
+    kind: Half,
+    device: &Device,
+) -> Result<Option<Weights>> {
+    use candle_core::quantized::GgmlDType;
+    if !inputs.is_multiple_of(32) || bits.iter().any(|&b| kind.widen(b).abs() > f16::MAX.to_f32()) {
+        return Ok(None);
+    }
+    let dtype = match kind {
+        Half::F16 => GgmlDType::F16,
+        Half::Bf16 => GgmlDType::BF16,
+    };
+    let mut packer = super::Packer::new(dtype, outputs, inputs, device)?;
+    for rows in bytemuck::cast_slice::<u16, u8>(bits).chunks(packer.chunk_bytes()) {
+        packer.push(rows)?;
+    }
+    let table = super::QEmbedding::new(packer.finish()?)?;
+    let bias = bias.map(|bias| Tensor::from_slice(bias, outputs, device)).transpose()?;
+    let product = super::QLinear::tied(&table)?.biased(bias)?;
+    Ok(Some(Weights::Tiles(Tiled { product, table, device: device.clone() })))
 }
 
 /// Copies a row-major `(outputs, inputs)` weight into panels.

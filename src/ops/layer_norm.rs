@@ -137,6 +137,10 @@ fn check(x: &Tensor, residual: Option<&Tensor>, weight: &Tensor, bias: &Tensor) 
 /// Weight or bias that is not as long as the last dimension; on the CPU, an input that is not contiguous.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     check(x, None, weight, bias)?;
+    #[cfg(feature = "cuda")]
+    if let Some((_, normed)) = gpu::norm(x, None, (weight, bias), eps, false)? {
+        return Ok(normed);
+    }
     if !cpu::fused(&[x, weight, bias]) {
         return composed(x, weight, bias, eps);
     }
@@ -191,6 +195,10 @@ fn add_norm(
     keep_sum: bool,
 ) -> Result<(Option<Tensor>, Tensor)> {
     check(x, Some(residual), weight, bias)?;
+    #[cfg(feature = "cuda")]
+    if let Some(both) = gpu::norm(x, Some(residual), (weight, bias), eps, keep_sum)? {
+        return Ok(both);
+    }
     if !cpu::fused(&[x, residual, weight, bias]) {
         let sum = x.add(residual)?;
         let normed = composed(&sum, weight, bias, eps)?;
@@ -210,6 +218,78 @@ fn add_norm(
     })?;
     let sum = sum.map(|s| cpu::tensor(s, x.shape())).transpose()?;
     Ok((sum, cpu::tensor(out, x.shape())?))
+}
+
+/// Kernels of a GPU.
+#[cfg(any(test, feature = "cuda"))]
+mod gpu {
+    use crate::ops::gpu::{Address, Launch};
+
+    /// Threads of a block at most, and groups of 4 values that each holds.
+    const THREADS: usize = 512;
+    const HELD: usize = 4;
+    /// Values of the widest row.
+    pub(super) const WIDEST: usize = 4 * THREADS * HELD;
+
+    /// Addresses of rows of `width` values, a multiple of 4; `residual` and `sum` are 0 where nothing is added or what was
+    /// is not kept.
+    pub(super) struct Rows {
+        pub x: Address,
+        pub residual: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub sum: Address,
+        pub out: Address,
+        pub count: usize,
+        pub width: usize,
+    }
+
+    pub(super) fn launch(rows: &Rows, eps: f32) -> Launch {
+        let groups = rows.width / 4;
+        // As few warps as hold the row: sums over a block wait for all of them.
+        let threads = groups.div_ceil(HELD).next_multiple_of(32).clamp(32, THREADS);
+        Launch::new("layer_norm", [rows.count, 1, 1], threads)
+            .address(rows.x)
+            .address(rows.residual)
+            .address(rows.weight)
+            .address(rows.bias)
+            .address(rows.sum)
+            .address(rows.out)
+            .count(groups)
+            .float(eps)
+    }
+
+    /// What was added, where it is to be kept, and its norm; `None` for what the kernel does not take.
+    #[cfg(feature = "cuda")]
+    pub(super) fn norm(
+        x: &candle_core::Tensor,
+        residual: Option<&candle_core::Tensor>,
+        (weight, bias): (&candle_core::Tensor, &candle_core::Tensor),
+        eps: f64,
+        keep_sum: bool,
+    ) -> candle_core::Result<Option<(Option<candle_core::Tensor>, candle_core::Tensor)>> {
+        use crate::ops::gpu::cuda::{address, in_fours, run, under, unset};
+
+        let (width, count) = (weight.elem_count(), x.elem_count());
+        if !in_fours(&[x, residual.unwrap_or(x), weight, bias]) || width > WIDEST || count == 0 {
+            return Ok(None);
+        }
+        let device = under(x)?;
+        let out = unset::<f32>(device, x.shape())?;
+        let sum = keep_sum.then(|| unset::<f32>(device, x.shape())).transpose()?;
+        let rows = Rows {
+            x: address(x)?,
+            residual: residual.map_or(Ok(0), address)?,
+            weight: address(weight)?,
+            bias: address(bias)?,
+            sum: sum.as_ref().map_or(Ok(0), address)?,
+            out: address(&out)?,
+            count: count / width,
+            width,
+        };
+        run(device, &[launch(&rows, eps as f32)])?;
+        Ok(Some((sum, out)))
+    }
 }
 
 /// Layer normalisation out of candle's operations, in f32 at least.
@@ -306,6 +386,35 @@ mod tests {
             }
         }
         crate::ops::simd::every_set!(check);
+    }
+
+    #[test]
+    fn the_kernel_of_a_gpu_adds_and_normalises() {
+        use crate::ops::gpu::host::{at, at_mut, run};
+        for (count, width) in [(1, 4), (5, 384), (3, 1280), (2, 5000), (1, gpu::WIDEST)] {
+            let x: Vec<f32> = noise(count * width, 1).iter().map(|v| v * 3.0 + 5.0).collect();
+            let (residual, weight, bias) = (noise(count * width, 2), noise(width, 3), noise(width, 4));
+            let added: Vec<f32> = x.iter().zip(&residual).map(|(x, r)| x + r).collect();
+            let (mut sum, mut out) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+            let mut rows = gpu::Rows {
+                x: at(&x),
+                residual: at(&residual),
+                weight: at(&weight),
+                bias: at(&bias),
+                sum: at_mut(&mut sum),
+                out: at_mut(&mut out),
+                count,
+                width,
+            };
+            let want =
+                |x: &[f32]| Norm { x, residual: None, weight: &weight, bias: &bias, eps: 1e-5 }.run(None);
+            run(&[gpu::launch(&rows, 1e-5)]);
+            assert_close(&sum, &added, 1e-6);
+            assert_close(&out, &want(&added), 2e-5);
+            (rows.sum, rows.residual) = (0, 0);
+            run(&[gpu::launch(&rows, 1e-5)]);
+            assert_close(&out, &want(&x), 2e-5);
+        }
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! On the CPU the weights are copied once, when the layer is made, into the order in which the product reads them:
 //! steps of the [tile unit](super::amx) where there is one, else panels of 16 output features by all inputs. The
 //! plain copy is not kept.
+//!
+//! On a GPU weights are kept as halves and multiplied on the tensor cores with halves of the activations, sums in f32: the
+//! products of f32 that cuBLAS has are some ten times slower. Weights that no half holds stay f32, as do those of fewer
+//! inputs than the tensor cores take at a time.
 
 #![allow(unsafe_code)]
 
@@ -11,6 +15,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor, bail};
 
 use super::amx::{self, Tiled};
+use super::elementwise::finished;
 use super::gemm::{Activation, End, Gemm, Line, MC, PANEL, Rhs, gemm};
 use super::{cpu, par};
 
@@ -27,6 +32,22 @@ enum Weights {
     Packed(Arc<[Line]>, Option<Arc<[f32]>>),
     /// `(inputs, outputs)` view of the weight; bias.
     Plain(Tensor, Option<Tensor>),
+    /// `(outputs, inputs)` in halves on a GPU; bias.
+    #[cfg(feature = "cuda")]
+    Halves(Tensor, Option<Tensor>),
+}
+
+impl Weights {
+    fn of_device(weight: &Tensor, bias: Option<&Tensor>) -> Result<Weights> {
+        #[cfg(feature = "cuda")]
+        if super::qlinear::takes_halves(weight)? {
+            return Ok(Weights::Halves(
+                weight.to_dtype(candle_core::DType::F16)?.contiguous()?,
+                bias.cloned(),
+            ));
+        }
+        Ok(Weights::Plain(weight.contiguous()?.t()?, bias.cloned()))
+    }
 }
 
 /// Weight `(outputs, inputs)` and optional bias `(outputs)`. Cheap to clone.
@@ -67,7 +88,7 @@ impl Linear {
                 })
             })?
         } else {
-            Weights::Plain(weight.contiguous()?.t()?, bias.cloned())
+            Weights::of_device(weight, bias)?
         };
         Ok(Linear { inputs, outputs, weights })
     }
@@ -98,14 +119,14 @@ impl Linear {
 
     /// Bytes that the layer holds.
     pub fn bytes(&self) -> usize {
+        let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
         let bias = |b: &Option<Arc<[f32]>>| b.as_ref().map_or(0, |b| size_of_val::<[f32]>(b));
         match &self.weights {
             Weights::Tiles(w, b) => w.bytes() + bias(b),
             Weights::Packed(w, b) => size_of_val::<[Line]>(w) + bias(b),
-            Weights::Plain(w, b) => {
-                let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
-                size(w) + b.as_ref().map_or(0, size)
-            }
+            Weights::Plain(w, b) => size(w) + b.as_ref().map_or(0, size),
+            #[cfg(feature = "cuda")]
+            Weights::Halves(w, b) => size(w) + b.as_ref().map_or(0, size),
         }
     }
 }
@@ -165,16 +186,12 @@ fn apply(x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
         }
         Weights::Plain(w, bias) => {
             let y = x.reshape(((), layer.inputs))?.matmul(w)?;
-            let y = match bias {
-                Some(b) => y.broadcast_add(b)?,
-                None => y,
-            };
-            let y = match activation {
-                Activation::None => y,
-                Activation::Gelu => y.gelu_erf()?,
-                Activation::Relu => y.relu()?,
-            };
-            y.reshape(shape)
+            finished(y, bias.as_ref(), activation)?.reshape(shape)
+        }
+        #[cfg(feature = "cuda")]
+        Weights::Halves(w, bias) => {
+            let y = super::qlinear::product_of_halves(&x.reshape(((), layer.inputs))?, w)?;
+            finished(y, bias.as_ref(), activation)?.reshape(shape)
         }
     }
 }

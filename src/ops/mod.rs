@@ -1,7 +1,8 @@
 //! Operations that the models are made of, fused where candle's own are slow.
 //!
-//! Every op is a function on tensors that decides by the device: f32 on the CPU takes a fused kernel of this
-//! module, everything else a composition of candle's operations with the same result. Weights, rotations and the
+//! Every op is a function on tensors that decides by the device: f32 on the CPU takes a fused kernel of this module, f32 on
+//! a GPU one of `kernels/` where there is one ([`agree()`] tells there whether they compute the same), everything else a
+//! composition of candle's operations with the same result. Weights, rotations and the
 //! key-value cache take the form of their device when they are made. The compositions run on any device, the CPU
 //! too, where tests hold them and whole models of them against the kernels: no GPU is needed for that. CPU kernels
 //! are written once over [`simd`] and compiled for AVX-512, AVX2 and portable code; the processor is asked at run
@@ -9,6 +10,7 @@
 
 use candle_core::DType;
 
+pub mod agree;
 pub(crate) mod amx;
 pub mod argmax;
 pub mod attended;
@@ -44,6 +46,7 @@ pub mod softmax;
 pub mod time;
 pub mod unfold;
 
+pub use agree::{Agreement, agree};
 pub use argmax::{argmax, argmax_rows};
 pub use attended::attended;
 pub use attention::{Mask, attention, attention_varlen};

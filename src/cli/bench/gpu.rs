@@ -76,6 +76,15 @@ struct Checked {
 }
 
 #[derive(Serialize)]
+struct Operation {
+    case: &'static str,
+    operation: String,
+    worst: f64,
+    allowed: f64,
+    ok: bool,
+}
+
+#[derive(Serialize)]
 struct Speed {
     case: &'static str,
     model: String,
@@ -104,14 +113,14 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     if !args.json {
         out::stream(&format!("  {:<36}{:>10.1} TFLOP/s\n", "products of halves", card.product_tflop_s))?;
     }
-    let wrong = check(&info, &report)?;
+    let wrong = operations(&info, &report)? + check(&info, &report)?;
     if !args.check {
         for spec in &args.models {
             time(config, spec, limits, &report)?;
         }
     }
     if wrong > 0 {
-        bail!("{wrong} models are not computed as on the CPU");
+        bail!("{wrong} operations and models are not computed as on the CPU");
     }
     Ok(())
 }
@@ -130,6 +139,19 @@ fn on_its_thread<R: Send>(
         Ok(done) => done,
         Err(_) => bail!("the device's thread ended by a panic"),
     }
+}
+
+/// How many operations of speech and embedding models the GPU computes otherwise than the CPU.
+fn operations(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
+    let mut wrong = 0;
+    for ops::Agreement { name, worst, allowed } in on_its_thread(info, |gpu| Ok(ops::agree(gpu)?))? {
+        let ok = worst <= allowed;
+        wrong += usize::from(!ok);
+        let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });
+        let line = Operation { case: "operation", operation: name, worst, allowed, ok };
+        report.case(&line, &told, worst, "of the largest")?;
+    }
+    Ok(wrong)
 }
 
 /// How many models the GPU computes otherwise than the CPU.

@@ -8,12 +8,17 @@
 //! | keys | (H, P, D, 16) | a query times 16 keys is `D` broadcasts over adjacent lanes, no sums across lanes |
 //! | values | (H, T, D) | the weighted sum of values is `T` broadcasts over adjacent lanes |
 //!
-//! Rows that look at the same slot go together: the slot is read once for all of them. On a device keys lie as
-//! (H, D, T) and values as (H, T, D).
+//! Rows that look at the same slot go together: the slot is read once for all of them. On a GPU, for heads of 64, both lie
+//! in the paged cache's cells of 32 positions, (H, ceil(T / 32), 32, D) and (H, ceil(T / 32), D, 32). On any
+//! other device keys lie as (H, D, T) and values as (H, T, D).
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod host;
+#[cfg(any(test, feature = "cuda"))]
+mod launch;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
@@ -35,6 +40,8 @@ pub struct CrossCache {
 enum Slot {
     Empty,
     Host(Vec<Heard>),
+    #[cfg(feature = "cuda")]
+    Cells(Vec<cuda::Cells>),
     Device(Vec<(Tensor, Tensor)>),
 }
 
@@ -69,7 +76,7 @@ impl CrossCache {
         Ok(CrossCache { slots, layers, heads, dim, length, device: device.clone() })
     }
 
-    /// Bytes of one slot.
+    /// Bytes of one slot; on a GPU, whose values fill whole cells too, a little more.
     pub fn slot_bytes(layers: usize, length: usize, width: usize) -> u64 {
         let padded = length.next_multiple_of(host::PANEL);
         (layers * width * (padded + length) * size_of::<half::f16>()) as u64
@@ -99,38 +106,53 @@ impl CrossCache {
         if slot >= self.slots.len() {
             bail!("cross write: slot {slot} of {}", self.slots.len());
         }
-        let here = cpu::serves(&self.device);
-        let mut heard = match std::mem::replace(&mut self.slots[slot], Slot::Empty) {
-            Slot::Host(heard) if here => heard,
-            _ => Vec::new(),
-        };
-        let mut tensors = Vec::new();
+        let old = std::mem::replace(&mut self.slots[slot], Slot::Empty);
+        let mut new = self.room(old);
         let mut count = 0;
         for (layer, kv) in layers.enumerate() {
             let kv = kv?;
             if kv.dims() != [self.length, 2 * width] || layer >= self.layers {
                 bail!("cross write: layer {layer} of shape {:?}", kv.shape());
             }
-            if here {
-                if heard.len() <= layer {
-                    heard.push(Heard::new(self.heads, self.dim, self.length));
+            match &mut new {
+                Slot::Host(heard) => {
+                    if heard.len() <= layer {
+                        heard.push(Heard::new(self.heads, self.dim, self.length));
+                    }
+                    cpu::with(&kv, "cross write", |kv| {
+                        heard[layer].fill(kv);
+                        Ok(())
+                    })?;
                 }
-                cpu::with(&kv, "cross write", |kv| {
-                    heard[layer].fill(kv);
-                    Ok(())
-                })?;
-            } else {
-                let part = |from| kv.narrow(1, from, width)?.reshape((self.length, self.heads, self.dim));
-                let half = |t: Tensor| t.to_dtype(DType::F16)?.contiguous();
-                tensors.push((half(part(0)?.permute((1, 2, 0))?)?, half(part(width)?.transpose(0, 1)?)?));
+                #[cfg(feature = "cuda")]
+                Slot::Cells(cells) => cells.push(cuda::Cells::new(&kv, self.heads)?),
+                Slot::Device(tensors) => {
+                    let part = |from| kv.narrow(1, from, width)?.reshape((self.length, self.heads, self.dim));
+                    let half = |t: Tensor| t.to_dtype(DType::F16)?.contiguous();
+                    tensors.push((half(part(0)?.permute((1, 2, 0))?)?, half(part(width)?.transpose(0, 1)?)?));
+                }
+                Slot::Empty => bail!("cross write: slot {slot} has no room"),
             }
             count += 1;
         }
         if count != self.layers {
             bail!("cross write: {count} layers of {}", self.layers);
         }
-        self.slots[slot] = if here { Slot::Host(heard) } else { Slot::Device(tensors) };
+        self.slots[slot] = new;
         Ok(())
+    }
+
+    /// Where a slot's layers go: on the CPU over those that it held.
+    fn room(&self, old: Slot) -> Slot {
+        #[cfg(feature = "cuda")]
+        if self.device.is_cuda() && self.dim == launch::DIM {
+            return Slot::Cells(Vec::new());
+        }
+        match old {
+            Slot::Host(heard) if cpu::serves(&self.device) => Slot::Host(heard),
+            _ if cpu::serves(&self.device) => Slot::Host(Vec::new()),
+            _ => Slot::Device(Vec::new()),
+        }
     }
 
     fn check(&self, q: &Tensor, layer: usize, spans: &[Span]) -> Result<usize> {
@@ -152,18 +174,22 @@ impl CrossCache {
     }
 
     /// `softmax(q kᵀ scale) v` of every row over its span's slot. `q` is `(rows, heads * dim)` f32, contiguous, and
-    /// so is the result; the spans follow each other and cover all rows. A row's result does not depend on the
-    /// others, to the last bit.
+    /// so is the result; the spans follow each other and cover all rows. On the CPU a row's result does not depend on
+    /// the others, to the last bit.
     ///
     /// # Errors
     /// Spans that do not cover the rows, or a slot that is not filled.
     pub fn attend(&self, layer: usize, q: &Tensor, scale: f32, spans: &[Span]) -> Result<Tensor> {
         let rows = self.check(q, layer, spans)?;
         let mut tasks = Vec::new();
+        #[cfg(feature = "cuda")]
+        let mut looks = Vec::new();
         let mut parts = Vec::new();
         for span in spans {
             match &self.slots[span.slot] {
                 Slot::Host(heard) => tasks.push((&heard[layer], *span)),
+                #[cfg(feature = "cuda")]
+                Slot::Cells(cells) => looks.push((&cells[layer], *span)),
                 Slot::Device(tensors) => {
                     let (weights, values) =
                         (self.composed(tensors, layer, q, scale, *span, self.length)?, &tensors[layer].1);
@@ -172,6 +198,10 @@ impl CrossCache {
                 }
                 Slot::Empty => bail!("cross attention: slot {} is empty", span.slot),
             }
+        }
+        #[cfg(feature = "cuda")]
+        if !looks.is_empty() {
+            return cuda::attend(self, q, scale, &looks);
         }
         if tasks.is_empty() {
             return Tensor::cat(&parts, 0);
@@ -203,6 +233,8 @@ impl CrossCache {
             Some(Slot::Host(heard)) => cpu::with(q, "cross weights", |q| {
                 Ok(host::weights(q, scale, &heard[layer], span, heads, keys))
             }),
+            #[cfg(feature = "cuda")]
+            Some(Slot::Cells(cells)) => cuda::weights(self, q, scale, (&cells[layer], span), heads, keys),
             Some(Slot::Device(tensors)) => {
                 let all = self.composed(tensors, layer, q, scale, span, keys)?;
                 let ids: Vec<u32> = heads.iter().map(|&h| h as u32).collect();

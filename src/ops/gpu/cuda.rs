@@ -209,16 +209,35 @@ pub(crate) fn copy(device: &CudaDevice, from: &Tensor, to: &Tensor) -> Result<()
     copied.map_err(|e| candle_core::Error::msg(format!("copy: {:?}", e.0)))
 }
 
+/// Whether kernels that read 4 floats at a time take these: f32 of a GPU, contiguous, in rows of a multiple of 4.
+pub(crate) fn in_fours(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|t| {
+        let whole = |n: &usize| *n > 0 && n.is_multiple_of(4);
+        t.device().is_cuda()
+            && t.dtype() == DType::F32
+            && t.dims().last().is_some_and(whole)
+            && address(t).is_ok_and(|at| at.is_multiple_of(16))
+    })
+}
+
 /// Where a contiguous tensor lies.
 ///
 /// # Errors
 /// Another device's tensor, gaps, or a type that no kernel takes.
 pub(crate) fn address(tensor: &Tensor) -> Result<Address> {
+    if !tensor.is_contiguous() {
+        bail!("a contiguous tensor is needed, not {:?} with strides {:?}", tensor.shape(), tensor.stride());
+    }
+    start(tensor)
+}
+
+/// Where a tensor's first value lies, whatever the distances to the others.
+///
+/// # Errors
+/// Another device's tensor, or a type that no kernel takes.
+pub(crate) fn start(tensor: &Tensor) -> Result<Address> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cuda(cuda) = &*storage else { bail!("a tensor of the GPU is needed") };
-    let Some((start, _)) = layout.contiguous_offsets() else {
-        bail!("a contiguous tensor is needed, not {:?} with strides {:?}", layout.shape(), layout.stride());
-    };
     let stream = cuda.device.cuda_stream();
     // No events are tracked: what the guards would record orders nothing on the one stream.
     let base = match tensor.dtype() {
@@ -228,5 +247,5 @@ pub(crate) fn address(tensor: &Tensor) -> Result<Address> {
         DType::U8 => cuda.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
         other => bail!("no kernel takes {other:?}"),
     };
-    Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
+    Ok(base + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
 }

@@ -7,12 +7,20 @@ pub(crate) struct Source {
 }
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
-const ROUND: &str = include_str!("../../../kernels/round.cuh");
+/// What some files include besides, each of which includes the common parts itself.
+const PARTS: [(&str, &str); 2] = [
+    ("#include \"cells.cuh\"", include_str!("../../../kernels/cells.cuh")),
+    ("#include \"round.cuh\"", include_str!("../../../kernels/round.cuh")),
+];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 6] = [
+pub(crate) const ALL: [Source; 10] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
+    Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
+    Source { stem: "cross", text: include_str!("../../../kernels/cross.cu") },
+    Source { stem: "elementwise", text: include_str!("../../../kernels/elementwise.cu") },
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
+    Source { stem: "layer_norm", text: include_str!("../../../kernels/layer_norm.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
     Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
@@ -28,9 +36,12 @@ impl Source {
 
     /// One text that needs no other file: the common parts stand in for their first inclusion.
     pub fn text(&self) -> String {
-        let rounding = ROUND.replace("#include \"common.cuh\"", "");
-        let text = self.text.replacen("#include \"common.cuh\"", COMMON, 1);
-        text.replacen("#include \"round.cuh\"", &rounding, 1).replace("#pragma once", "")
+        let common = "#include \"common.cuh\"";
+        let mut text = self.text.replacen(common, COMMON, 1);
+        for (include, part) in PARTS {
+            text = text.replacen(include, &part.replace(common, ""), 1);
+        }
+        text.replace("#pragma once", "")
     }
 
     /// The file that holds a kernel; kernels are named after it.

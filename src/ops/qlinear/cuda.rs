@@ -4,7 +4,7 @@
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use half::f16;
 
 use super::launch::{self, MANY, PARTS, Product};
@@ -85,11 +85,56 @@ pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, input: &Input) -
     }
 }
 
+/// Inputs that the tensor cores take at a time, which cuBLAS needs a multiple of.
+const DEEP: usize = 8;
+
+/// Whether [`product_of_halves`] may have this f32 matrix: it lies on a GPU, and every weight fits a half.
+pub(crate) fn takes_halves(weight: &Tensor) -> Result<bool> {
+    let (outputs, inputs) = weight.dims2()?;
+    if !weight.device().is_cuda()
+        || weight.dtype() != DType::F32
+        || outputs == 0
+        || !inputs.is_multiple_of(DEEP)
+    {
+        return Ok(false);
+    }
+    let largest = weight.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+    Ok(largest <= f16::MAX.to_f32())
+}
+
+/// `x W^T`: x (rows, inputs) f32, W (outputs, inputs) of halves that [`takes_halves`] has allowed; (rows, outputs) f32.
+/// Activations are rounded to halves too, sums are f32.
+///
+/// # Errors
+/// Shapes that do not fit; no memory.
+pub(crate) fn product_of_halves(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let ((rows, inputs), (outputs, depth), device) = (x.dims2()?, weights.dims2()?, cuda::under(x)?);
+    if inputs != depth || x.dtype() != DType::F32 {
+        bail!("a product of {:?} with halves of {:?}", x.shape(), weights.shape());
+    }
+    let out = cuda::unset::<f32>(device, (rows, outputs))?;
+    if rows > 0 {
+        // Read 4 at a time: a view may begin anywhere.
+        let x = x.contiguous()?;
+        let x = if cuda::address(&x)?.is_multiple_of(16) { x } else { x.force_contiguous()? };
+        let halves = shrunk(device, cuda::address(&x)?, (rows, inputs))?;
+        let (x, weights) = ((cuda::address(&halves)?, rows, inputs), (cuda::address(weights)?, outputs));
+        gemm(device, x, weights, (cuda::address(&out)?, outputs))?;
+    }
+    Ok(out)
+}
+
+/// Activations as the products of halves take them.
+fn shrunk(device: &CudaDevice, x: Address, (rows, inputs): (usize, usize)) -> Result<Tensor> {
+    let out = cuda::unset::<f16>(device, (rows, inputs))?;
+    cuda::run(device, &[launch::shrink(x, cuda::address(&out)?, rows * inputs)])?;
+    Ok(out)
+}
+
 /// Through halves of the whole matrices, one after the other.
 fn many(device: &CudaDevice, product: &Product<'_>, columns: usize) -> Result<()> {
     let inputs = product.matrices.first().map_or(0, |(_, layout)| layout.inputs);
-    let x = cuda::unset::<f16>(device, (product.rows, inputs))?;
-    cuda::run(device, &[launch::shrink(product.x, cuda::address(&x)?, product.rows * inputs)])?;
+    let x = shrunk(device, product.x, (product.rows, inputs))?;
     let mut column = 0;
     for matrix in product.matrices {
         let outputs = matrix.1.outputs;

@@ -9,7 +9,7 @@
 //! The split of the inputs among warps hangs on the matrix alone, so a row's result is the same whatever rows stand
 //! beside it within one kernel.
 
-use crate::ops::gpu::tiles::{Layout, ROWS, UNIT};
+use crate::ops::gpu::tiles::{Format, Layout, ROWS, UNIT};
 use crate::ops::gpu::{Address, Launch, plain};
 
 /// Matrices of one layer at most.
@@ -159,10 +159,9 @@ impl Product<'_> {
             .address(scales)
             .address(self.bias)
             .address(self.out);
-        match self.rounded {
-            Some(_) => vec![product],
-            None => vec![round, product],
-        }
+        // Weights of halves take the activations as they are.
+        let bytes = self.matrices.iter().any(|(_, layout)| layout.format != Format::F16);
+        if bytes && self.rounded.is_none() { vec![round, product] } else { vec![product] }
     }
 
     /// Rows from `first` on: packed, then multiplied.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{D, Device, Module, Result, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+pub(crate) use self::cuda::{product_of_halves, takes_halves};
 pub use self::input::Input;
 #[cfg(feature = "cuda")]
 pub(crate) use self::input::room;

@@ -217,8 +217,8 @@ impl Block {
     ) -> Result<Tensor> {
         let scale = scale(x.dim(1)?, heads);
         let own = self.attend_own(&self.self_norm.forward(x)?, layer, step, heads, scale)?;
-        let x = (x + self.self_out.forward(&own)?)?;
-        let q = self.cross_q.forward(&self.cross_norm.forward(&x)?)?;
+        let (x, inner) = self.cross_norm.of_sum(x, &self.self_out.forward(&own)?)?;
+        let q = self.cross_q.forward(&inner)?;
         for ((row, rows), weights) in step.rows.iter().zip(&step.paged).zip(weights) {
             if let Want::Alignment { keys, .. } = row.want
                 && !aligned.is_empty()
@@ -228,8 +228,8 @@ impl Block {
             }
         }
         let heard = step.heard.attend(layer, &q, scale, &step.spans)?;
-        let x = (x + self.cross_out.forward(&heard)?)?;
-        let hidden = self.up.forward_gelu(&self.ffn_norm.forward(&x)?)?;
+        let (x, inner) = self.ffn_norm.of_sum(&x, &self.cross_out.forward(&heard)?)?;
+        let hidden = self.up.forward_gelu(&inner)?;
         x + self.down.forward(&hidden)?
     }
 

@@ -101,13 +101,15 @@ impl Encoder {
         let x = self.conv1.forward_gelu(&frames)?;
         let x = self.conv2.forward_gelu(&ops::unfold(&x, 3, 2, 1)?)?;
         let mut x = x.broadcast_add(&self.positions)?;
-        for block in &self.blocks {
-            let attended = block.attend(&block.attention_norm.forward(&x)?, self.heads)?;
-            x = (x + attended)?;
-            let hidden = block.up.forward_gelu(&block.ffn_norm.forward(&x)?)?;
-            x = (x + block.down.forward(&hidden)?)?;
+        // Before each block, and behind the last.
+        let norm = |i: usize| self.blocks.get(i).map_or(&self.norm, |block| &block.attention_norm);
+        let mut normed = norm(0).forward(&x)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (sum, inner) = block.ffn_norm.of_sum(&x, &block.attend(&normed, self.heads)?)?;
+            let hidden = block.up.forward_gelu(&inner)?;
+            (x, normed) = norm(i + 1).of_sum(&sum, &block.down.forward(&hidden)?)?;
         }
-        self.norm.forward(&x)
+        Ok(normed)
     }
 }
 

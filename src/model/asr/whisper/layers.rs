@@ -148,4 +148,8 @@ impl Norm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, &self.gain, &self.offset, EPS)
     }
+    /// `x + more`, and its norm.
+    pub(super) fn of_sum(&self, x: &Tensor, more: &Tensor) -> Result<(Tensor, Tensor)> {
+        ops::add_then_layer_norm(x, more, &self.gain, &self.offset, EPS)
+    }
 }
