@@ -9,8 +9,8 @@
 //!   [`SPACING`] rounds: of the waits between words less than one in twenty is longer than the share allows, so that
 //!   their 95th percentile stays within 1 + [`SHARE`] times what it is without others. Longer steps overdraw, and are
 //!   waited for as much longer.
-//! * Work that a person waits for has a time by which it is to begin. Past that it goes before all of this, and what it takes
-//!   is counted.
+//! * Work that a person waits for has a time by which it is to begin. Past that it may take as long after each round as the
+//!   round did, a step at least, and what it takes is counted.
 //! * Where nobody writes, whoever had the least time is next, so that long steps of one do not starve short ones of another.
 //!
 //! Pure: times are passed in, models are keys.
@@ -185,7 +185,8 @@ impl<K: Ord + Copy> Turns<K> {
     fn between(&mut self, others: &[Offer<K>]) -> Option<Turn<K>> {
         let share = SHARE * self.usual;
         let room = |seconds: f64| Some(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-        if let Some(key) = self.least(others, |offer| offer.overdue) {
+        let may = self.since <= 0.0 || self.since < self.usual;
+        if let Some(key) = self.least(others, |offer| offer.overdue && may) {
             return Some(Turn { key, room: room(share.max(QUANTUM.as_secs_f64())) });
         }
         // The one whose turn it is, or none: shorter steps of others would use up what its longer one is saved up for.
@@ -330,6 +331,24 @@ mod tests {
             assert_eq!(turns.next(&[stream, bulk]).unwrap().key, 0, "what was overdrawn is waited for");
             turns.took(0, Kind::Stream, ms(10));
         }
+    }
+
+    #[test]
+    fn what_is_overdue_shares_the_time_with_what_is_written() {
+        let mut turns = Turns::default();
+        let offers = [
+            Offer { key: 0, kind: Kind::Stream, overdue: false },
+            Offer { key: 1, kind: Kind::Decode, overdue: true },
+        ];
+        let mut had = [0, 0];
+        for _ in 0..1000 {
+            let key = turns.next(&offers).unwrap().key;
+            let ms = [10, 4][key];
+            turns.took(key, offers[key].kind, Duration::from_millis(ms));
+            had[key] += ms;
+        }
+        let share = had[1] as f64 / (had[0] + had[1]) as f64;
+        assert!((0.45..0.6).contains(&share), "{had:?}");
     }
 
     #[test]
