@@ -43,6 +43,9 @@ pub struct Limits {
     pub guesses: Guesses,
 }
 
+/// Tokens of a prompt of which fewer do not make a step shorter: it reads all weights.
+const WORTH_A_STEP: usize = 16;
+
 /// What a sequence starts from. `prompt` is not empty and shorter than the context.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -260,7 +263,7 @@ impl Scheduler {
     pub fn plan(&mut self, most: usize, stalled: impl Fn(JobId) -> bool) -> Option<Plan> {
         let mut rows = Vec::new();
         self.plan_decode(&stalled, &mut rows);
-        let most = self.limits.prefill_tokens.min(most.max(1));
+        let most = self.limits.prefill_tokens.min(most.max(WORTH_A_STEP));
         let budget = if rows.is_empty() { most } else { self.limits.mixed_tokens };
         let left = self.plan_prefill(&stalled, budget, &mut rows);
         self.admit(&stalled, left, &mut rows);

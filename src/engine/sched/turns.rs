@@ -187,7 +187,7 @@ impl<K: Ord + Copy> Turns<K> {
         let room = |seconds: f64| Some(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         let may = self.since <= 0.0 || self.since < self.usual;
         if let Some(key) = self.least(others, |offer| offer.overdue && may) {
-            return Some(Turn { key, room: room(share.max(QUANTUM.as_secs_f64())) });
+            return Some(Turn { key, room: room(self.usual.max(QUANTUM.as_secs_f64() / 2.0)) });
         }
         // The one whose turn it is, or none: shorter steps of others would use up what its longer one is saved up for.
         let key = self.least(others, |_| true)?;
@@ -197,11 +197,10 @@ impl<K: Ord + Copy> Turns<K> {
         if cost.is_some_and(|cost| *cost <= left) {
             return Some(Turn { key, room: room(left) });
         }
-        if self.saved <= 0.0 || (!self.bursting && self.rounds < SPACING) {
-            return None;
-        }
-        self.bursting = true;
-        Some(Turn { key, room: room(self.saved) })
+        // What is left of a burst at last is less than is worth a step, and is kept.
+        let may = if self.bursting { self.saved > share } else { self.saved > 0.0 && self.rounds >= SPACING };
+        self.bursting |= may;
+        may.then(|| Turn { key, room: room(self.saved.max(share)) })
     }
 
     /// Who had the least time, of those that `may`.
