@@ -1,6 +1,6 @@
 //! The engine on several devices, on one that is lost, and on one with too little memory.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::job::{Event, Failure};
 use super::lane::embed::RowLane;

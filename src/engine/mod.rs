@@ -9,6 +9,7 @@ mod devices_tests;
 pub mod handle;
 pub mod job;
 pub mod lane;
+mod load;
 pub mod open;
 pub mod placement;
 pub mod sched;
@@ -18,7 +19,7 @@ mod tests;
 pub mod worker;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,13 +35,12 @@ use crate::model::speaker::Speaker;
 use crate::model::vad::Vad;
 use crate::obs::ModelMetrics;
 use crate::ops::KvType;
-use crate::types::key::Owner;
 use crate::types::model::{Installed, Kind, Precision, Quantise};
 use handle::{Gate, Handle};
 use job::Modality;
 use placement::{DoesNotFit, Fleet};
 use site::Site;
-use worker::{AnyFront, ModelKey, Setup};
+use worker::{ModelKey, Setup};
 
 /// What bounds the engine.
 #[derive(Debug, Clone)]
@@ -390,172 +390,6 @@ impl Engine {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Place, Entry>> {
         // The map is valid after a panic elsewhere: every change to it is a single insert or remove.
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Of the copies of a model the one with the fewest jobs under way.
-    fn find(&self, id: &str) -> Option<AnyHandle> {
-        let mut entries = self.entries();
-        let copies = entries.iter_mut().filter(|(place, _)| place.model == id);
-        let entry = copies.map(|(_, entry)| entry).min_by_key(|entry| entry.handle.gate().under_way())?;
-        entry.used = Instant::now();
-        Some(entry.handle.clone())
-    }
-
-    /// Loads a model on every device that it is to be on, or on one of them all. It is loaded if one copy is.
-    async fn load(&self, id: &str, pinned: bool) -> Result<AnyHandle, Error> {
-        let Some(installed) = self.inner.models.iter().find(|m| m.id == id) else {
-            return Err(Error::Unknown(id.to_owned()));
-        };
-        let mut fleet = self.inner.fleet.lock().await;
-        // Another caller may have loaded it while this one waited for the lock.
-        if let Some(handle) = self.find(id) {
-            if pinned {
-                let mut entries = self.entries();
-                let copies = entries.iter_mut().filter(|(place, _)| place.model == id);
-                copies.for_each(|(_, entry)| entry.pinned = true);
-            }
-            return Ok(handle);
-        }
-        let copies = self.inner.options.devices.get(id).map_or(1, Vec::len);
-        let first = self.load_copy(&mut fleet, installed, pinned).await?;
-        for _ in 1..copies {
-            if let Err(error) = self.load_copy(&mut fleet, installed, pinned).await {
-                tracing::warn!(model = id, %error, "a further copy of a model is left out");
-                break;
-            }
-        }
-        Ok(first)
-    }
-
-    async fn load_copy(
-        &self,
-        fleet: &mut Fleet,
-        installed: &Installed,
-        pinned: bool,
-    ) -> Result<AnyHandle, Error> {
-        let id = installed.id.as_str();
-        let at = self.make_room(fleet, id, &self.needs(installed)).await?;
-        let site = self.inner.sites.get(at).ok_or(Error::Stopped)?;
-        let metrics = ModelMetrics::new(id, at);
-        let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));
-        let loaded = site.load(key, installed).await.inspect_err(|error| {
-            tracing::error!(model = id, device = site.id, %error, "a model could not be loaded");
-            metrics.load_failed();
-        })?;
-        let (ms, mb) = (loaded.took.as_millis() as u64, loaded.bytes >> 20);
-        tracing::info!(model = id, device = site.id, ms, mb, "model loaded");
-        // The estimate knew the file's size only.
-        let mut there = vec![None; self.inner.sites.len()];
-        there[at] = Some(loaded.bytes);
-        if let Err(error) = self.make_room(fleet, id, &there).await {
-            tracing::error!(model = id, %error, "a model is larger than was estimated, and leaves again");
-            site.unload(key).await;
-            metrics.load_failed();
-            return Err(error.into());
-        }
-        metrics.loaded(loaded.took, loaded.bytes);
-        if let Some(ledger) = fleet.ledger(at) {
-            ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
-        }
-        let handle = self.handle(key, id, site, loaded.front, metrics.clone());
-        let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
-        self.entries().insert(Place { model: id.to_owned(), site: at }, entry);
-        Ok(handle)
-    }
-
-    /// What a model is reckoned to take of each device; `None` where it may not be, or is.
-    fn needs(&self, installed: &Installed) -> Vec<Option<u64>> {
-        let (options, models) = (&self.inner.options, &self.inner.models);
-        let draft = options.drafts.get(&installed.id);
-        let draft = models.iter().find(|m| Some(&m.id) == draft);
-        let pins = options.devices.get(&installed.id);
-        let entries = self.entries();
-        let needs = |(at, site): (usize, &Site)| {
-            let is_there = entries.contains_key(&Place { model: installed.id.clone(), site: at });
-            let may_be = pins.is_none_or(|pins| pins.contains(&site.id));
-            let cache = options.cache(site.budget);
-            let needs = |model: &Installed, cache| open::estimate(model, options.quantise, cache);
-            // The small model's cache has as many blocks, of fewer and smaller layers.
-            let draft = draft.map_or(0, |draft| needs(draft, cache / 4));
-            (may_be && !is_there).then(|| needs(installed, cache).saturating_add(draft))
-        };
-        self.inner.sites.iter().enumerate().map(needs).collect()
-    }
-
-    /// Unloads models until a device has room for one that needs so much of each. One that someone came to use meanwhile
-    /// stays, and others are looked for. Gives the device.
-    async fn make_room(
-        &self,
-        fleet: &mut Fleet,
-        id: &str,
-        needs: &[Option<u64>],
-    ) -> Result<usize, DoesNotFit> {
-        loop {
-            self.note_uses(fleet);
-            let busy = |site: usize, other: &str| {
-                let place = Place { model: other.to_owned(), site };
-                self.entries().get(&place).is_some_and(|e| e.handle.is_busy())
-            };
-            let placed = fleet.place(id, needs, busy)?;
-            if placed.leave.is_empty() {
-                return Ok(placed.device);
-            }
-            for model in placed.leave {
-                self.unload(fleet, &Place { model, site: placed.device }).await;
-            }
-        }
-    }
-
-    /// Takes a copy out of memory unless someone has come to use it since.
-    async fn unload(&self, fleet: &mut Fleet, place: &Place) {
-        let entry = {
-            let mut entries = self.entries();
-            if entries.get(place).is_none_or(|e| e.handle.is_busy()) {
-                return;
-            }
-            entries.remove(place)
-        };
-        let (Some(entry), Some(site)) = (entry, self.inner.sites.get(place.site)) else { return };
-        site.unload(entry.handle.key()).await;
-        if let Some(ledger) = fleet.ledger(place.site) {
-            ledger.remove(&place.model);
-        }
-        entry.metrics.unloaded();
-        tracing::info!(model = place.model, device = site.id, "model unloaded");
-    }
-
-    fn handle(
-        &self,
-        key: ModelKey,
-        id: &str,
-        site: &Site,
-        front: AnyFront,
-        metrics: ModelMetrics,
-    ) -> AnyHandle {
-        let gate = Gate::new(self.inner.options.queue);
-        let (id, inbox, owner) = (Arc::from(id), site.inbox(), Owner::default());
-        macro_rules! handle {
-            ($kind:ident, $front:expr) => {
-                AnyHandle::$kind(Handle { key, id, front: $front, gate, inbox, metrics, owner })
-            };
-        }
-        match front {
-            AnyFront::Llm(front) => handle!(Llm, front),
-            AnyFront::Embed(front) => handle!(Embed, front),
-            AnyFront::Rerank(front) => handle!(Rerank, front),
-            AnyFront::Asr(front) => handle!(Asr, front),
-            AnyFront::Vad => handle!(Vad, Arc::new(())),
-            AnyFront::Speaker(front) => handle!(Speaker, front),
-            AnyFront::Segment(front) => handle!(Segment, front),
-        }
-    }
-
-    fn note_uses(&self, fleet: &mut Fleet) {
-        for (place, entry) in self.entries().iter() {
-            if let Some(ledger) = fleet.ledger(place.site) {
-                ledger.touch(&place.model, self.tick(entry.used));
-            }
-        }
     }
 
     fn tick(&self, at: Instant) -> u64 {

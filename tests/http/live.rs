@@ -20,18 +20,18 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::socket::{Server, start, until};
 
-const REALTIME: &str = "/v1/realtime?intent=transcription";
-const PANEAS: &str = "/api/v1/asr/stream?session_affinity=x";
+pub const REALTIME: &str = "/v1/realtime?intent=transcription";
+pub const PANEAS: &str = "/api/v1/asr/stream?session_affinity=x";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let (asr, chat) = (Some("whisper-1".into()), Some("echo".into()));
     Settings { default_asr: asr, default_chat: chat, ..Settings::default() }
 }
 
-struct Client(WebSocketStream<TcpStream>);
+pub struct Client(WebSocketStream<TcpStream>);
 
-async fn connect(server: &Server, path: &str, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
+pub async fn connect(server: &Server, path: &str, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
     let mut request = format!("ws://{}{path}", server.addr).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
@@ -62,7 +62,7 @@ fn status(refused: Result<Client, Error>) -> u16 {
 }
 
 impl Client {
-    async fn send(&mut self, event: Value) {
+    pub async fn send(&mut self, event: Value) {
         self.0.send(Message::text(event.to_string())).await.unwrap();
     }
 
@@ -79,7 +79,7 @@ impl Client {
         timeout(PATIENCE, read).await.unwrap()
     }
 
-    async fn next(&mut self) -> Value {
+    pub async fn next(&mut self) -> Value {
         match self.raw().await {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("{other:?}"),
@@ -87,13 +87,13 @@ impl Client {
     }
 
     /// The next event, which is of this type.
-    async fn event(&mut self, kind: &str) -> Value {
+    pub async fn event(&mut self, kind: &str) -> Value {
         let event = self.next().await;
         assert_eq!(event["type"], kind, "{event}");
         event
     }
 
-    async fn closed(&mut self) -> u16 {
+    pub async fn closed(&mut self) -> u16 {
         match self.raw().await {
             Message::Close(Some(frame)) => frame.code.into(),
             other => panic!("{other:?}"),
@@ -101,13 +101,13 @@ impl Client {
     }
 
     /// Silence of so many seconds at 24 kHz.
-    async fn append(&mut self, seconds: f64) {
+    pub async fn append(&mut self, seconds: f64) {
         let audio = STANDARD.encode(vec![0u8; (seconds * 24e3) as usize * 2]);
         self.send(json!({"type": "input_audio_buffer.append", "audio": audio})).await;
     }
 }
 
-const PART: &str = "conversation.item.input_audio_transcription";
+pub const PART: &str = "conversation.item.input_audio_transcription";
 
 #[tokio::test]
 async fn a_conversation_in_openais_events() {
@@ -149,46 +149,6 @@ async fn a_conversation_in_openais_events() {
     drop(client);
     until("the work stops", || server.running.load(Ordering::SeqCst) == 0).await;
     assert_eq!(server.dropped.load(Ordering::SeqCst), 1);
-}
-
-#[tokio::test]
-async fn sentences_say_who_speaks() {
-    let server = start(settings()).await;
-    let mut client = connect(&server, REALTIME, &[]).await.unwrap_or_else(|e| panic!("{e}"));
-    client.event("session.created").await;
-    let diarize = |on: bool| {
-        json!({"type": "session.update", "session": {"audio": {"input": {"turn_detection": null,
-        "transcription": {"model": "whisper-1", "diarize": on}}}}})
-    };
-    client.send(diarize(true)).await;
-    let updated = client.event("session.updated").await;
-    assert_eq!(updated["session"]["audio"]["input"]["transcription"]["diarize"], true);
-    client.append(2.5).await;
-    client.send(json!({"type": "input_audio_buffer.commit"})).await;
-    let mut speakers = Vec::new();
-    loop {
-        let event = client.next().await;
-        match event["type"].as_str().unwrap().strip_prefix(PART) {
-            Some(".segment") => speakers.push((event["text"].clone(), event["speaker"].clone())),
-            Some(".completed") => break,
-            _ => {}
-        }
-    }
-    let who = |text: &str, speaker: &str| (json!(text), json!(speaker));
-    assert_eq!(speakers, [who("word0.", "SPEAKER_00"), who("word1.", "SPEAKER_01")]);
-    client.send(diarize(false)).await;
-    assert_eq!(client.event("error").await["error"]["param"], "session", "who listens stays");
-    server.voices.become_version(None);
-    let mut client = connect(&server, REALTIME, &[]).await.unwrap_or_else(|e| panic!("{e}"));
-    client.event("session.created").await;
-    client.send(diarize(true)).await;
-    client.event("session.updated").await;
-    client.append(0.5).await;
-    assert_eq!(
-        client.event("error").await["error"]["code"],
-        "service_unavailable",
-        "there is no speaker model"
-    );
 }
 
 #[tokio::test]
@@ -371,40 +331,6 @@ async fn a_conversation_in_paneas_events() {
     assert_eq!(client.closed().await, 1000);
     until("the work stops", || server.running.load(Ordering::SeqCst) == 0).await;
     assert_eq!(server.dropped.load(Ordering::SeqCst), 0);
-}
-
-#[tokio::test]
-async fn a_conversation_is_told_by_its_speakers() {
-    let server = start(settings()).await;
-    let mut client = connect(&server, PANEAS, &[]).await.unwrap_or_else(|e| panic!("{e}"));
-    client.next().await;
-    client
-        .send(json!({"event": "start", "model": "whisper/large-v3", "batch_window_sec": 1,
-            "enable_diarization": true, "enable_insights": false}))
-        .await;
-    assert_eq!(client.next().await["event"], "session_started");
-    let chunk = STANDARD.encode(vec![0u8; 32_000]);
-    for _ in 0..6 {
-        client.send(json!({"event": "audio", "chunk": chunk})).await;
-        assert_eq!(client.next().await["event"], "batch_processed");
-    }
-    let update = client.next().await;
-    let said = json!([
-        {"speaker": "SPEAKER_00", "text": "word0."},
-        {"speaker": "SPEAKER_01", "text": "word0. word0. word0. word0. word0."},
-    ]);
-    assert_eq!(
-        (&update["event"], &update["batch_index"]),
-        (&json!("diarization_update"), &json!(5)),
-        "{update}"
-    );
-    assert_eq!((&update["conversation"], &update["total_messages"]), (&said, &json!(2)));
-    client.send(json!({"event": "stop"})).await;
-    let last = client.next().await;
-    assert_eq!((&last["event"], last.get("batch_index")), (&json!("final_diarization"), None), "{last}");
-    assert_eq!(last["conversation"], said);
-    assert_eq!(client.next().await["stats"]["total_tokens"], 6);
-    assert_eq!(client.next().await["event"], "session_ended");
 }
 
 #[tokio::test]

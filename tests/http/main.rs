@@ -15,6 +15,7 @@ mod jobs;
 mod kept;
 mod librechat;
 mod live;
+mod live_speakers;
 mod points;
 mod rerank;
 mod responses;

@@ -1,5 +1,7 @@
 //! Text generation.
 
+mod say;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +11,19 @@ use super::draft::Drafter;
 use super::{Lane, Look, Rate};
 use crate::engine::job::{Draining, Event, Failure, Job, Modality};
 use crate::engine::sched::JobId;
-use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Sequence, Speculated, Start};
+use crate::engine::sched::llm::{Outcome, Plan, Scheduler, Speculated, Start};
 use crate::engine::sched::queue::Claim;
 use crate::engine::worker::AnyJob;
 use crate::model::Model;
-use crate::model::llm::draw::{Drawing, Tokens};
 use crate::model::llm::guide::Guide;
 use crate::model::llm::logprobs::Logprobs;
-use crate::model::llm::output::{forbid, sample, takes_largest};
 use crate::model::llm::{Batch, Choice, Front, Llm, Logits, Row};
 use crate::obs::{ModelMetrics, Outcome as Ended, RequestTimer};
 use crate::types::Usage;
 use crate::types::llm::{FinishReason, Sampling};
 use crate::types::model::Kind;
+pub use say::Sampled;
+use say::{choice, choose_while_true, keep_while_true};
 
 /// Tells a lane that whoever hangs up has all that was wanted, as when a stop string has come: that is an end like
 /// any other, and no cancellation.
@@ -89,12 +91,6 @@ impl Modality for Llm {
 
 /// What is logged where the scheduler's invariants do not hold: a fault of this program.
 pub const UNBALANCED: &str = "the blocks of the key-value cache are not all accounted for";
-
-/// A token that was chosen.
-pub struct Sampled {
-    token: u32,
-    logprobs: Option<Box<Logprobs>>,
-}
 
 /// A chat model on its device.
 pub struct LlmLane {
@@ -317,54 +313,6 @@ impl LlmLane {
 /// What each row that samples said, the guesses that came true among it, or why it said nothing.
 type Said = Vec<Result<Vec<Sampled>, Failure>>;
 
-/// What the sequence's next logits are wanted for, with those behind each guess. Forms of answers and log-probabilities are
-/// worked out here, from the logits.
-fn choice(seq: &Sequence, guesses: &[u32], input: &Input) -> Choice {
-    if input.guide.is_some() || input.logprobs.is_some() {
-        return Choice::Logits;
-    }
-    let least = seq.prompt_len + input.min_new;
-    if seq.tokens.len() >= least && takes_largest(&seq.sampling) {
-        return Choice::Largest;
-    }
-    Choice::Drawn(Box::new(Drawing {
-        sampling: seq.sampling.clone(),
-        seed: seq.seed,
-        prompt_len: seq.prompt_len,
-        tokens: Tokens::new(&seq.sampling, &seq.tokens, guesses),
-        ends: seq.stop().clone(),
-        least,
-    }))
-}
-
-/// What was chosen at each place as long as it is what was guessed, and one that is not, or is behind all guesses.
-fn keep_while_true(chosen: Vec<u32>, guesses: &[u32]) -> Vec<Sampled> {
-    let true_ones = chosen.iter().zip(guesses).take_while(|(token, guess)| token == guess).count();
-    chosen.into_iter().take(1 + true_ones).map(|token| Sampled { token, logprobs: None }).collect()
-}
-
-/// One token for each logits as long as it is what was guessed, and one that is not, or is behind all guesses.
-fn choose_while_true<'l>(
-    logits: impl Iterator<Item = &'l mut [f32]>,
-    seq: &Sequence,
-    guesses: &[u32],
-    input: &Input,
-) -> Vec<Sampled> {
-    let mut said: Vec<Sampled> = Vec::with_capacity(1 + guesses.len());
-    let mut tokens = std::borrow::Cow::Borrowed(&seq.tokens[..]);
-    // Those that no longer follow what was said are passed over, so that the next row finds its own.
-    for (i, logits) in logits.enumerate() {
-        if said.len() < i || said.last().is_some_and(|last| last.token != guesses[i - 1]) {
-            continue;
-        }
-        if let Some(last) = said.last() {
-            tokens.to_mut().push(last.token);
-        }
-        said.push(choose(logits, seq, &tokens, input));
-    }
-    said
-}
-
 /// The guides of the rows that sample, each with room for what may go wrong.
 fn guides<'j>(
     jobs: &'j mut HashMap<JobId, Active>,
@@ -373,20 +321,6 @@ fn guides<'j>(
     let samples = |id: JobId| plan.rows.iter().any(|row| row.samples && row.id == id);
     let held = jobs.iter_mut().filter_map(|(id, active)| Some((*id, active.job.input.guide.as_mut()?)));
     held.filter(|(id, _)| samples(*id)).map(|(id, guide)| (id, guide, None)).collect()
-}
-
-/// What follows `tokens`, the sequence's and perhaps more, from the model's logits; they are scratch afterwards.
-fn choose(logits: &mut [f32], seq: &Sequence, tokens: &[u32], input: &Input) -> Sampled {
-    let raw = input.logprobs.map(|top| (logits.to_vec(), top as usize));
-    if let Some(mask) = input.guide.as_ref().and_then(Guide::mask) {
-        mask.apply(logits);
-    }
-    if tokens.len() - seq.prompt_len < input.min_new {
-        forbid(logits, seq.stop());
-    }
-    let token = sample(logits, &seq.sampling, seq.seed, tokens, seq.prompt_len);
-    let logprobs = raw.map(|(logits, top)| Box::new(Logprobs::new(&logits, token, top)));
-    Sampled { token, logprobs }
 }
 
 impl Lane for LlmLane {

@@ -251,7 +251,7 @@ impl Scheduler {
     /// nothing waits.
     pub fn next(&self, stalled: impl Fn(JobId) -> bool) -> Option<Kind> {
         let mut going = self.running.iter().filter(|seq| !stalled(seq.id)).peekable();
-        let any = going.peek().is_some() || self.waiting.len() > 0;
+        let any = going.peek().is_some() || !self.waiting.is_empty();
         match going.any(|seq| seq.pending() == 1) {
             true => Some(Kind::Stream),
             false => any.then_some(Kind::Prompt),
