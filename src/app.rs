@@ -255,7 +255,10 @@ pub fn machine(config: &Config) -> Machine {
     // Without what is wanted the server does not start; then it is the first that is told of.
     let taken = devices.iter().take(wanted.len().max(1));
     let budgets = taken.map(|device| options.budget(device)).collect();
-    Machine { devices, budgets, left_out: found.left_out }
+    // Where GPUs are neither served nor asked for nothing is said of them.
+    let asked = cfg!(feature = "cuda") || options.device == device::Choice::Cuda;
+    let left_out = if asked { found.left_out } else { Vec::new() };
+    Machine { devices, budgets, left_out }
 }
 
 /// Bytes that a model takes of the budget, as the server reckons before it loads one.
