@@ -216,8 +216,9 @@ impl<M: ByRow> Lane for RowLane<M> {
     fn look(&mut self, now: Instant) -> Look {
         let over: Vec<JobId> =
             self.jobs.iter_mut().filter_map(|(id, a)| a.job.is_over(now).then_some(*id)).collect();
-        for id in over {
-            self.end(id);
+        if !over.is_empty() {
+            over.into_iter().for_each(|id| drop(self.end(id)));
+            self.metrics.set_load(0, self.jobs.len());
         }
         let late = |job: &Job<M>| {
             job.input.rows.len() <= FEW && M::PATIENCE.is_some_and(|patience| now >= job.queued + patience)

@@ -353,6 +353,8 @@ impl Lane for LlmLane {
 
     fn look(&mut self, now: Instant) -> Look {
         self.sweep(now);
+        // There may be nothing to plan any more.
+        self.count();
         let stalled = |id| self.jobs.get(&id).is_none_or(|a| a.job.events.is_behind());
         match self.scheduler.next(stalled) {
             Some(kind) => {

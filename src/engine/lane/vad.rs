@@ -92,7 +92,11 @@ impl Lane for VadLane {
     }
 
     fn look(&mut self, now: Instant) -> Look {
+        let before = self.waiting.len();
         self.waiting.retain_mut(|w| !w.job.is_over(now));
+        if self.waiting.len() != before {
+            self.metrics.set_load(0, self.waiting.len());
+        }
         match self.waiting.front() {
             Some(first) => Look::Ready { kind: Kind::Rows, overdue: now >= first.job.queued + PATIENCE },
             None => Look::Idle,
