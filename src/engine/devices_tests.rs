@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::job::{Event, Failure};
 use super::lane::embed::RowLane;
 use super::lane::llm::LlmLane;
-use super::tests::{drain, front, input, installed, options, until};
+use super::tests::{drain, front, input, installed, options, scheduler, until};
 use super::worker::Opened;
 use super::*;
 use crate::model;
@@ -29,15 +29,7 @@ fn open(m: &Installed, site: usize) -> Result<Opened, model::Error> {
         return Ok(Opened { lane: Box::new(lane), front, bytes });
     }
     let front = Arc::new(front());
-    let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
-        max_running: 8,
-        prefill_tokens: 64,
-        mixed_tokens: 32,
-        context: front.context,
-        blocks: 64,
-        block_size: 32,
-        guesses: sched::llm::Guesses::Lookup,
-    });
+    let scheduler = scheduler(front.context);
     let model = Box::new(FakeLlm { step: Duration::from_millis(2) });
     let lane = LlmLane::new(metrics, model, scheduler, None, front.stop.clone());
     Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), bytes })

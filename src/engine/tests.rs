@@ -55,21 +55,26 @@ pub(super) fn front() -> model::llm::Front {
     }
 }
 
+/// What answers come from, 64 blocks.
+pub(super) fn scheduler(context: usize) -> sched::llm::Scheduler {
+    sched::llm::Scheduler::new(sched::llm::Limits {
+        max_running: 8,
+        prefill_tokens: 64,
+        mixed_tokens: 32,
+        context,
+        blocks: 64,
+        block_size: BLOCK,
+        guesses: sched::llm::Guesses::Lookup,
+    })
+}
+
 fn engine(options: Options) -> Engine {
     let models =
         vec![installed("chat", Kind::Chat), installed("embed", Kind::Embed), installed("broken", Kind::Chat)];
     let opener = move |m: &Installed, _: &candle_core::Device| match m.id.as_str() {
         "chat" => {
             let front = Arc::new(front());
-            let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
-                max_running: 8,
-                prefill_tokens: 64,
-                mixed_tokens: 32,
-                context: front.context,
-                blocks: 64,
-                block_size: BLOCK,
-                guesses: sched::llm::Guesses::Lookup,
-            });
+            let scheduler = scheduler(front.context);
             let lane = LlmLane::new(
                 ModelMetrics::new("chat", 0),
                 Box::new(FakeLlm { step: STEP }),
