@@ -160,6 +160,6 @@ DEVICE void attend(const Encoder& a) {
     }
 }
 
-KERNEL(256) attention_32(ARGUMENT Encoder a) { attend<32>(a); }
-KERNEL(256) attention_64(ARGUMENT Encoder a) { attend<64>(a); }
-KERNEL(256) attention_128(ARGUMENT Encoder a) { attend<128>(a); }
+KERNEL(256) attention_32(ARGUMENT Encoder a) { follow(); attend<32>(a); }
+KERNEL(256) attention_64(ARGUMENT Encoder a) { follow(); attend<64>(a); }
+KERNEL(256) attention_128(ARGUMENT Encoder a) { follow(); attend<128>(a); }

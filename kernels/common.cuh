@@ -15,6 +15,7 @@ typedef unsigned long long u64;
 #else
 
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define CROWDED(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define DEVICE __device__ __forceinline__
 #define SHARED __shared__
 // A structure among the arguments that is read where it lies, not copied to the stack.
@@ -120,6 +121,43 @@ DEVICE u64 high_product(u64 a, u64 b) { return __umul64hi(a, b); }
 
 // Adds to what threads share, one after the other; what was there before.
 DEVICE u32 add_to(u32* at, u32 value) { return atomicAdd(at, value); }
+
+// What every kernel begins with. From Hopper on the launch that follows may come onto the card now, while this one still
+// waits for those before it; behind this line everything that they write is there. In front of it a kernel may fetch
+// weights ahead, and must neither read nor write anything else.
+DEVICE void follow() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Has the 128 bytes around an address of the card's memory brought into its second-level cache, where kernels overlap.
+DEVICE void fetch_ahead(const void* at) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(at));
+#endif
+}
+
+// Copies 16 bytes to shared memory, from Ampere on without waiting for them; there for this thread after `copies_done`, and
+// for others after a barrier behind that.
+DEVICE void copy_ahead(uint4* to, const uint4* from) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(u32(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+#else
+    *to = *from;
+#endif
+}
+DEVICE void copies_done() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+// Between what a thread writes and its word to other blocks that it is there; and between that word and reading it.
+DEVICE void publish() { __threadfence(); }
+// What other blocks have written within this launch.
+DEVICE float4 load_others(const float4* from) { return __ldcg(from); }
 
 // Read once, kept out of the way of what is read again.
 DEVICE uint4 load_once(const uint4* from) { return __ldcs(from); }

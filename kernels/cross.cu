@@ -122,21 +122,25 @@ DEVICE void score_heard(const Heard& a, const Wanted& wanted, u32 base, u32 coun
 }
 
 KERNEL(128) cross_place_64(const float* kv, u32 length, u32 heads, u16* keys, u16* values) {
+    follow();
     place_heard<64>(kv, length, heads, keys, values);
 }
-KERNEL(128) cross_attend_64(ARGUMENT Heard a) { attend_heard<64>(a); }
+KERNEL(128) cross_attend_64(ARGUMENT Heard a) { follow(); attend_heard<64>(a); }
 KERNEL(128) cross_score_64(ARGUMENT Heard a, ARGUMENT Wanted wanted, u32 base, u32 count) {
+    follow();
     score_heard<64>(a, wanted, base, count);
 }
 
 // Joins the parts of each query: a block a (row, head), of as many threads as a head has dimensions.
 KERNEL(128) cross_join(const float* partial, u32 parts, float* out) {
+    follow();
     const u32 dims = blockDim.x, d = threadIdx.x;
     out[u64(blockIdx.x) * dims + d] = joined(partial + u64(blockIdx.x) * parts * (dims + 2), parts, dims, d);
 }
 
 // Scores in powers of two become weights, in place: a block a row of `width`.
 KERNEL(256) cross_weights(float* scores, u32 width) {
+    follow();
     SHARED float scratch[32];
     float* row = scores + u64(blockIdx.x) * width;
     float best = NONE;

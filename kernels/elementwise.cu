@@ -15,6 +15,7 @@ DEVICE float behind(float x, u32 activation) {
 
 // `count` and `width`, that of a row, are in groups of 4. `bias` may be null; `out` may be `x`.
 KERNEL(256) elementwise(const float4* x, const float4* bias, float4* out, u32 width, u32 count, u32 activation) {
+    follow();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     float4 v = x[i];

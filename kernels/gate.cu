@@ -11,6 +11,7 @@ DEVICE float gelu(float g) { return g / (1.0f + natural_power(-1.595769f * (0.04
 // `width` of the result is in groups of 4; threads along it, a row for each block of y. Where `codes` is not null the
 // result is rounded too, and the width is a multiple of 8 groups.
 KERNEL(256) gate(const float4* x, float4* out, u32 width, u32 tanh_form, u8* codes, float4* scales) {
+    follow();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     const bool there = i < width;
     float4 y = {0, 0, 0, 0};

@@ -7,6 +7,7 @@
 #include "gate.cu"
 #include "layer_norm.cu"
 #include "paged.cu"
+#include "qbatch.cu"
 #include "qlinear.cu"
 #include "rms_norm.cu"
 #include "sample.cu"
@@ -35,19 +36,15 @@ EXPORT_PAGED(64)
 EXPORT_PAGED(96)
 EXPORT_PAGED(128)
 EXPORT_PAGED(256)
+EXPORT(qbatch_16)
+EXPORT(qbatch_32)
+EXPORT(qbatch_64)
+EXPORT(qbatch_8)
+EXPORT(qbatch_pack)
 EXPORT(qlinear_few_1)
 EXPORT(qlinear_few_2)
 EXPORT(qlinear_few_3)
 EXPORT(qlinear_round)
-EXPORT(qlinear_8_wide)
-EXPORT(qlinear_8_narrow)
-EXPORT(qlinear_pack)
-EXPORT(qlinear_16_wide)
-EXPORT(qlinear_16_narrow)
-EXPORT(qlinear_32_wide)
-EXPORT(qlinear_32_narrow)
-EXPORT(qlinear_64_wide)
-EXPORT(qlinear_64_narrow)
 EXPORT(qlinear_unpack)
 EXPORT(qlinear_rows)
 EXPORT(qlinear_shrink)

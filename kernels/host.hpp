@@ -26,6 +26,7 @@ struct alignas(16) float4 { float x, y, z, w; };
 struct dim3 { u32 x, y, z; };
 
 #define KERNEL(threads) extern "C" void
+#define CROWDED(threads, blocks) extern "C" void
 #define DEVICE inline
 // One block at a time, so one copy does.
 #define SHARED static
@@ -189,6 +190,13 @@ DEVICE u32 add_to(u32* at, u32 value) {
 DEVICE float error_function(float x) { return std::erf(x); }
 template <class T>
 DEVICE T load_once(const T* from) { return *from; }
+// Launches run one after the other.
+DEVICE void follow() {}
+DEVICE void fetch_ahead(const void*) {}
+DEVICE void copy_ahead(uint4* to, const uint4* from) { *to = *from; }
+DEVICE void copies_done() {}
+DEVICE void publish() {}
+DEVICE float4 load_others(const float4* from) { return *from; }
 
 DEVICE u32 own_word(u32 lane, u32 word) { return (threadIdx.x / 32 * 32 + lane) * host::WORDS + word; }
 

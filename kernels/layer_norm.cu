@@ -13,6 +13,7 @@ DEVICE float4 moved(const float4& v, float by) { return {v.x + by, v.y + by, v.z
 // what was added is not kept.
 KERNEL(512) layer_norm(const float4* x, const float4* residual, const float4* weight, const float4* bias, float4* sum,
                        float4* out, u32 width, float eps) {
+    follow();
     SHARED float scratch[32];
     const u64 first = u64(blockIdx.x) * width;
     float4 held[HELD];

@@ -194,6 +194,7 @@ DEVICE void short_rows(const Attention& a, const Cache& cache, const Step& step)
 
 // Joins the parts of the queries of short rows: blocks are (heads, rows), of as many threads as a head has dimensions.
 KERNEL(256) paged_join(ARGUMENT Attention a, ARGUMENT Step step, u32 dims) {
+    follow();
     const u32 *info = step.rows + 3 * a.chosen[blockIdx.y], d = threadIdx.x;
     // Up to 16 / group tokens of the row, one after the other.
     for (u32 token = 0; token < info[1]; token++) {
@@ -204,12 +205,15 @@ KERNEL(256) paged_join(ARGUMENT Attention a, ARGUMENT Step step, u32 dims) {
 
 #define PAGED(D)                                                                                                    \
     KERNEL(128) paged_place_##D(ARGUMENT Heads h, ARGUMENT Cache cache, ARGUMENT Step step, float* qkv) {           \
+        follow();                                                                                                   \
         place<D>(h, cache, step, qkv);                                                                              \
     }                                                                                                               \
     KERNEL(128) paged_short_##D(ARGUMENT Attention a, ARGUMENT Cache cache, ARGUMENT Step step) {                   \
+        follow();                                                                                                   \
         short_rows<D>(a, cache, step);                                                                              \
     }                                                                                                               \
     KERNEL(128) paged_long_##D(ARGUMENT Attention a, ARGUMENT Cache cache, ARGUMENT Step step) {                    \
+        follow();                                                                                                   \
         long_rows<D>(a, cache, step);                                                                               \
     }
 

@@ -1,183 +1,13 @@
-// y = x W^T for weights in the files' own precisions, from one row to a few dozen: one to three rows by products of bytes,
-// more on the tensor cores.
-//
-// Weights lie in tiles of 16 outputs by 128 or 256 inputs (`src/ops/gpu/tiles.rs` makes them and has the table). A
-// *unit* is 16 by 128. In it lane (g, t) of a warp, g = lane / 4 and t = lane % 4, has the inputs 32 t .. 32 t + 32 of
-// the outputs g and g + 8: one run of bytes for each, so that a warp reads 512 consecutive bytes at a time. Weights
-// become halves in registers, just as the tensor cores want their left factor: in which order the inputs are
-// multiplied is free as long as both factors agree, so product i of a unit takes from each lane the inputs
-// 32 t + 4 i .. + 4.
-//
-// On the tensor cores activations are divided by 64 before they become halves: some models' reach past 65,504, and what the smallest lose
-// is below 1e-6. Sums are f32. A row's result does not depend on the rows beside it within one kernel.
+// y = x W^T for weights in the files' own precisions: of one to three rows, by products of bytes; and what products of many
+// rows by whole matrices of halves take. A row's result does not depend on the rows beside it within one kernel.
 
 #include "common.cuh"
 #include "round.cuh"
-
-constexpr float SHRINK = 1.0f / 64;
-constexpr float GROW = 64;
-constexpr u32 LANES = 32;
-
-enum Format : u32 { Q4K, Q5K, Q6K, Q8_0, Q4_1, Q5_1, F16 };
-
-// One matrix of those that share their input.
-struct Part {
-    const u8* weights;
-    u32 format;
-    // Of 16 outputs.
-    u32 tiles;
-    u32 outputs;
-    // Column of the result where it begins.
-    u32 column;
-};
-
-struct Matrices {
-    Part parts[4];
-    u32 count;
-    u32 inputs;
-    u32 rows;
-    u32 columns;
-};
-
-DEVICE constexpr u32 units_of(u32 format) { return format <= Q6K ? 2 : 1; }
-
-DEVICE constexpr u32 tile_bytes(u32 format) {
-    switch (format) {
-        case Q4K: return 2304;
-        case Q5K: return 2816;
-        case Q6K: return 3360;
-        case Q8_0: return 2176;
-        case Q4_1: return 1280;
-        case Q5_1: return 1536;
-        default: return 4096;
-    }
-}
-
-// A lane's 32 weights of one output in a unit.
-template <u32 F>
-struct Weights {
-    // Codes of 4 bits, their higher bits; of 8 bits, in `codes` and `more`.
-    uint4 codes, more;
-    uint2 high;
-    // Weights are (code - offset) * scale + base; both halves alike.
-    u32 scale, base;
-    const uint4* floats;
-
-    // `half` tells the output: g, or g + 8.
-    DEVICE void load(const u8* tile, u32 unit, u32 half, u32 lane);
-    // The halves of products 2 j and 2 j + 1.
-    DEVICE void pair(u32 j, u32 (&out)[4]) const;
-};
-
-DEVICE u32 twice(float value) { return halves(value, value); }
-
-template <u32 F>
-DEVICE void Weights<F>::load(const u8* tile, u32 unit, u32 half, u32 lane) {
-    const u32 at = 2 * unit + half;
-    if constexpr (F == Q4K || F == Q5K) {
-        const u32 row = lane / 4 + 8 * half, t = lane % 4;
-        codes = load_once(reinterpret_cast<const uint4*>(tile + 256 + 512 * at) + lane);
-        if constexpr (F == Q5K) high.x = load_once(reinterpret_cast<const u32*>(tile + 2304 + 128 * at) + lane);
-        const uint4 head = reinterpret_cast<const uint4*>(tile)[row];
-        const u32 byte = (unit == 0 ? head.y : head.z) >> (8 * t) & 0xff;
-        const u32 more = head.w >> (16 * unit + 4 * t) & 15;
-        const u32 minimum = byte >> 6 | more << 2;
-        scale = twice(half_to_float(u16(head.x)) * float(byte & 63));
-        base = twice(half_to_float(u16(head.x >> 16)) * -float(minimum));
-    } else if constexpr (F == Q6K) {
-        codes = load_once(reinterpret_cast<const uint4*>(tile + 512 * at) + lane);
-        high = load_once(reinterpret_cast<const uint2*>(tile + 2048 + 256 * at) + lane);
-        const u32 both = reinterpret_cast<const u16*>(tile + 3072 + 64 * at)[lane];
-        const float d = half_to_float(reinterpret_cast<const u16*>(tile + 3328)[lane / 4 + 8 * half]);
-        // Of the first 16 weights and of the others.
-        scale = twice(d * float(static_cast<signed char>(both & 0xff)));
-        base = twice(d * float(static_cast<signed char>(both >> 8)));
-    } else if constexpr (F == Q8_0) {
-        const uint4* from = reinterpret_cast<const uint4*>(tile + 1024 * half) + lane;
-        codes = load_once(from);
-        more = load_once(from + LANES);
-        const u32 d = reinterpret_cast<const u16*>(tile + 2048 + 64 * half)[lane];
-        scale = d | d << 16;
-        base = 0;
-    } else if constexpr (F == Q4_1 || F == Q5_1) {
-        codes = load_once(reinterpret_cast<const uint4*>(tile + 512 * half) + lane);
-        const u32 both = reinterpret_cast<const u32*>(tile + 1024 + 128 * half)[lane];
-        if constexpr (F == Q5_1) high.x = load_once(reinterpret_cast<const u32*>(tile + 1280 + 128 * half) + lane);
-        scale = (both & 0xffff) | both << 16;
-        base = both >> 16 | (both & 0xffff0000);
-    } else {
-        floats = reinterpret_cast<const uint4*>(tile + 2048 * half) + lane;
-    }
-}
-
-DEVICE u32 word(const uint4& four, u32 i) { return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w; }
-
-// Bits from `at` on, and from 16 higher, to bits 4 and 20.
-DEVICE u32 to_four(u32 bits, int at, u32 mask) { return (at < 4 ? bits << (4 - at) : bits >> (at - 4)) & mask; }
-
-template <u32 F>
-DEVICE void Weights<F>::pair(u32 j, u32 (&out)[4]) const {
-    if constexpr (F == F16) {
-        const uint4 four = load_once(floats + LANES * j);
-        out[0] = four.x;
-        out[1] = four.y;
-        out[2] = four.z;
-        out[3] = four.w;
-        return;
-    }
-    // The bits of a code below 1024 over the half 1024 are their sum.
-    constexpr u32 BASE = 0x64006400;
-    if constexpr (F == Q8_0) {
-        const uint4& source = j < 2 ? codes : more;
-        UNROLL
-        for (u32 i = 0; i < 4; i++) {
-            const u32 four = word(source, 2 * (j % 2) + i / 2);
-            // 1024 + 128: bytes are above their codes by 128.
-            const u32 code = halves_sub(bytes_of(four, BASE, i % 2 == 0 ? 0x7170 : 0x7372), 0x64806480);
-            out[i] = halves_fma(code, scale, base);
-        }
-        return;
-    }
-    const u32 eight = word(codes, j);
-    UNROLL
-    for (u32 i = 0; i < 4; i++) {
-        u32 code = (eight >> (4 * i) & 0x000f000f) | BASE;
-        const int p = int(4 * j + i);
-        if constexpr (F == Q5K || F == Q5_1) code |= to_four(high.x, p, 0x00100010);
-        if constexpr (F == Q6K) {
-            code |= to_four(p < 8 ? high.x : high.y, 2 * (p % 8), 0x00300030);
-            // 1024 + 32
-            out[i] = halves_fma(halves_sub(code, 0x64206420), j < 2 ? scale : base, 0);
-        } else {
-            out[i] = halves_fma(halves_sub(code, BASE), scale, base);
-        }
-    }
-}
-
-// The halves of four activations.
-DEVICE uint2 shrunk(const float4& x) {
-    return {halves(x.x * SHRINK, x.y * SHRINK), halves(x.z * SHRINK, x.w * SHRINK)};
-}
-
-// Where a block's tile lies, and its matrix.
-struct Place {
-    const Part& part;
-    u32 tile;
-};
-
-DEVICE Place place(const Matrices& m, u32 group, u32 tiles_a_group) {
-    u32 i = 0, first = 0;
-    while (i + 1 < m.count) {
-        const u32 groups = (m.parts[i].tiles + tiles_a_group - 1) / tiles_a_group;
-        if (group < first + groups) break;
-        first += groups;
-        i++;
-    }
-    return {m.parts[i], (group - first) * tiles_a_group};
-}
+#include "tiles.cuh"
 
 // Rounds `count` groups of 4 values, whole groups of 32.
 KERNEL(256) qlinear_round(const float4* x, u8* codes, float4* scales, u32 count) {
+    follow();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     const bool there = i < count;
     float4 v = {0, 0, 0, 0};
@@ -347,134 +177,32 @@ DEVICE void few(const Matrices& m, const float* x, const u8* codes, const float4
     }
 }
 
+// The weights that each warp begins with, while others still write the activations.
+DEVICE void fetch_first(const Matrices& m) {
+    // Tiles of a warp: with the blocks that come next, what the second-level cache has room for.
+    constexpr u32 TILES = 2, LINE = 128;
+    const Place at = place(m, blockIdx.x, 1);
+    const u32 depth = 128 * units_of(at.part.format), deep = (m.inputs + depth - 1) / depth, warps = blockDim.x / LANES;
+    const u32 bytes = tile_bytes(at.part.format);
+    const u8* tiles = at.part.weights + u64(at.tile) * deep * bytes;
+    for (u32 i = 0, k = threadIdx.x / LANES; i < TILES && k < deep; i++, k += warps) {
+        for (u32 byte = threadIdx.x % LANES * LINE; byte < bytes; byte += LANES * LINE) {
+            fetch_ahead(tiles + u64(k) * bytes + byte);
+        }
+    }
+}
+
 #define FEW(R)                                                                                               \
     KERNEL(512) qlinear_few_##R(ARGUMENT Matrices m, const float* x, const u8* codes, const float4* scales,  \
                                 const float* bias, float* out) {                                             \
+        fetch_first(m);                                                                                      \
+        follow();                                                                                            \
         few<R>(m, x, codes, scales, bias, out);                                                              \
     }
 
 FEW(1)
 FEW(2)
 FEW(3)
-
-// Activations as halves in the order in which the products below read them: for each unit of 128 inputs and each 8
-// rows, 4 pairs of products by 32 lanes by 16 bytes. Rows and inputs that are not there are zeros. One warp a unit and
-// 8 rows.
-KERNEL(32) qlinear_pack(const float* x, uint4* packed, u32 rows, u32 inputs, u32 groups) {
-    const u32 lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
-    const u32 row = blockIdx.y * 8 + g, input = blockIdx.x * 128 + 32 * t;
-    uint4* out = packed + (u64(blockIdx.x) * groups + blockIdx.y) * 4 * LANES + lane;
-    for (u32 j = 0; j < 4; j++) {
-        uint2 a = {}, b = {};
-        if (row < rows && input < inputs) {
-            const float* from = x + u64(row) * inputs + input + 8 * j;
-            a = shrunk(*reinterpret_cast<const float4*>(from));
-            b = shrunk(*reinterpret_cast<const float4*>(from + 4));
-        }
-        out[j * LANES] = {a.x, a.y, b.x, b.y};
-    }
-}
-
-// 8 N rows of packed activations: DOWN tiles a warp, BESIDE warps of a block along the outputs and DEEP along the inputs.
-template <u32 F, u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
-DEVICE void many(const Matrices& m, const Place& at, const uint4* x, float (&sums)[DOWN][N][4]) {
-    constexpr u32 UNITS = units_of(F);
-    const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
-    const u32 deep = (m.inputs + 128 * UNITS - 1) / (128 * UNITS), units = (m.inputs + 127) / 128;
-    const u32 first = at.tile + warp % BESIDE * DOWN;
-    for (u32 k = warp / BESIDE; k < deep; k += DEEP) {
-        for (u32 unit = 0; unit < UNITS; unit++) {
-            // Inputs are padded to a whole tile, activations to a unit.
-            if (k * UNITS + unit >= units) break;
-            Weights<F> low[DOWN], high[DOWN];
-            UNROLL
-            for (u32 d = 0; d < DOWN; d++) {
-                // The last tiles again where there are none: what comes of them is not written.
-                const u32 tile = min(first + d, at.part.tiles - 1);
-                const u8* from = at.part.weights + (u64(tile) * deep + k) * tile_bytes(F);
-                low[d].load(from, unit, 0, lane);
-                high[d].load(from, unit, 1, lane);
-            }
-            const uint4* b = x + u64(k * UNITS + unit) * N * 4 * LANES + lane;
-            UNROLL
-            for (u32 j = 0; j < 4; j++) {
-                uint4 right[N];
-                UNROLL
-                for (u32 n = 0; n < N; n++) right[n] = b[(n * 4 + j) * LANES];
-                UNROLL
-                for (u32 d = 0; d < DOWN; d++) {
-                    u32 a[4], c[4];
-                    low[d].pair(j, a);
-                    high[d].pair(j, c);
-                    UNROLL
-                    for (u32 n = 0; n < N; n++) {
-                        mma(sums[d][n], a[0], c[0], a[1], c[1], right[n].x, right[n].y);
-                        mma(sums[d][n], a[2], c[2], a[3], c[3], right[n].z, right[n].w);
-                    }
-                }
-            }
-        }
-    }
-}
-
-template <u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
-DEVICE void many_rows(const Matrices& m, const uint4* x, const float* bias, float* out) {
-    const Place at = place(m, blockIdx.x, DOWN * BESIDE);
-    float sums[DOWN][N][4] = {};
-    switch (at.part.format) {
-        case Q4K: many<Q4K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        case Q5K: many<Q5K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        case Q6K: many<Q6K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        case Q8_0: many<Q8_0, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        case Q4_1: many<Q4_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        case Q5_1: many<Q5_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
-        default: many<F16, N, DOWN, BESIDE, DEEP>(m, at, x, sums);
-    }
-    // (depth, row, output) of 8 rows at a time
-    constexpr u32 WIDE = 16 * DOWN * BESIDE;
-    SHARED float parts[DEEP][8][WIDE];
-    const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, g = lane / 4, t = lane % 4;
-    for (u32 n = 0; n < N; n++) {
-        UNROLL
-        for (u32 d = 0; d < DOWN; d++) {
-            UNROLL
-            for (u32 i = 0; i < 4; i++) {
-                const u32 output = (warp % BESIDE * DOWN + d) * 16 + g + i / 2 * 8;
-                // Not indexed by n: the sums stay in registers.
-                float sum = 0;
-                UNROLL
-                for (u32 each = 0; each < N; each++) sum = each == n ? sums[d][each][i] : sum;
-                parts[warp / BESIDE][2 * t + i % 2][output] = sum;
-            }
-        }
-        barrier();
-        for (u32 i = threadIdx.x; i < 8 * WIDE; i += blockDim.x) {
-            const u32 row = n * 8 + i / WIDE, output = at.tile * 16 + i % WIDE;
-            if (row >= m.rows || output >= at.part.outputs) continue;
-            float sum = 0;
-            UNROLL
-            for (u32 w = 0; w < DEEP; w++) sum += parts[w][i / WIDE][i % WIDE];
-            const u32 column = at.part.column + output;
-            out[u64(row) * m.columns + column] = sum * GROW + (bias ? bias[column] : 0.0f);
-        }
-        barrier();
-    }
-}
-
-// Each number of rows in two forms: for matrices of many outputs, whose blocks share what they read of the activations,
-// and for those of few, which fill a card only if their blocks are small.
-#define MANY(rows, N, DOWN)                                                                                     \
-    KERNEL(256) qlinear_##rows##_wide(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {     \
-        many_rows<N, 2, 2, 4>(m, x, bias, out);                                                                 \
-    }                                                                                                           \
-    KERNEL(256) qlinear_##rows##_narrow(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {   \
-        many_rows<N, DOWN, 1, 8>(m, x, bias, out);                                                              \
-    }
-
-MANY(8, 1, 1)
-MANY(16, 2, 1)
-MANY(32, 4, 2)
-MANY(64, 8, 2)
 
 // Where one lane's weights of a unit go, row-major: `out` + row * stride + input.
 template <u32 F>
@@ -505,6 +233,7 @@ DEVICE void unpack_any(u32 format, const u8* tile, u32 unit, u32 half, u32 lane,
 // A whole matrix as halves (outputs, inputs), row-major, for products with many rows. A warp a unit: blocks are
 // (units / 4, tiles) of 4 warps.
 KERNEL(128) qlinear_unpack(Part part, u32 inputs, u16* out) {
+    follow();
     const u32 lane = threadIdx.x % LANES, unit = blockIdx.x * 4 + threadIdx.x / LANES;
     const u32 units = units_of(part.format), depth = 128 * units, deep = (inputs + depth - 1) / depth;
     const u32 input = unit * 128 + lane % 4 * 32;
@@ -523,6 +252,7 @@ KERNEL(128) qlinear_unpack(Part part, u32 inputs, u16* out) {
 
 // Rows of the matrix as f32, times `factor`: an embedding table's. Blocks are (units / 4, rows) of 4 warps.
 KERNEL(128) qlinear_rows(Part part, u32 inputs, const u32* rows, float factor, float* out) {
+    follow();
     const u32 lane = threadIdx.x % LANES, unit = blockIdx.x * 4 + threadIdx.x / LANES;
     const u32 units = units_of(part.format), depth = 128 * units, deep = (inputs + depth - 1) / depth;
     const u32 input = unit * 128 + lane % 4 * 32, row = rows[blockIdx.y];
@@ -540,6 +270,7 @@ KERNEL(128) qlinear_rows(Part part, u32 inputs, const u32* rows, float factor, f
 
 // f32 to halves, as the products take them.
 KERNEL(256) qlinear_shrink(const float4* x, uint2* out, u32 count) {
+    follow();
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) out[i] = shrunk(x[i]);
 }

@@ -13,6 +13,7 @@ DEVICE float4 scaled(const float4& v, float by, const float4& w) {
 // null the norm is rounded too, and the width is a multiple of 8 groups.
 KERNEL(512) rms_norm(const float4* x, const float4* residual, const float4* weight, float4* sum, float4* out, u32 width,
                      float eps, u8* codes, float4* scales) {
+    follow();
     SHARED float scratch[32];
     const u64 first = u64(blockIdx.x) * width;
     float squares = 0;

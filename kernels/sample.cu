@@ -330,6 +330,7 @@ struct Chooser {
 // A block a draw, of at least two warps. Logits are (rows, width) with at most 2^19 columns, and scratch afterwards in the
 // rows that are drawn from.
 KERNEL(1024) sample(float* logits, u32 width, const Draw* draws, const Edit* edits, u32* out) {
+    follow();
     SHARED Shared s;
     const Draw draw = draws[blockIdx.x];
     Chooser chooser{s, logits + u64(draw.row) * width, width};

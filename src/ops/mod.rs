@@ -63,7 +63,7 @@ pub use mirror::mirrored;
 pub use paged::{KvCache, KvType, Projection, Rows, Sight, SteadyStep, Step, paged_attention};
 pub use pool::{Pooling, pool_rows};
 pub use qlinear::{Input, Packer, QEmbedding, QLinear, QWeight};
-pub use replay::Replay;
+pub use replay::{Replay, Scratch, turn};
 pub use rms_norm::{add_rms_norm, rms_norm, rms_norm_heads};
 pub use rope::{Angles, Rope, RopeStyle};
 pub use sample::sample_rows;

@@ -10,20 +10,39 @@ pub struct Replay {
     graph: cuda::Graph,
 }
 
+/// Memory in which recordings of one device compute, one at a time. It has to outlive them.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    #[cfg(feature = "cuda")]
+    memory: super::gpu::scratch::Scratch,
+}
+
+/// Within a recording: what was made before the turn before this one may be overwritten from here on. Layers take turns, so
+/// that each has what the one before it made. Elsewhere: nothing.
+pub fn turn() {
+    #[cfg(feature = "cuda")]
+    super::gpu::scratch::turn();
+}
+
 impl Replay {
     /// Records what `launches` gives the device; nothing of it runs now. `None` on a device that records nothing.
     ///
-    /// What it writes to must outlive the recording, what it takes and drops is the recording's own, and nothing may pass
+    /// What it writes to must outlive the recording, what it makes lies in `scratch` (see [`turn`]), and nothing may pass
     /// between the device and this process. Whatever kernels it uses have to have been loaded, by running it before.
     ///
     /// # Errors
     /// Whatever `launches` fails with, and what cannot be recorded: the device is as before, and the same launches run
     /// unrecorded.
     #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
-    pub fn record(device: &Device, launches: impl FnOnce() -> Result<()>) -> Result<Option<Replay>> {
+    pub fn record(
+        device: &Device,
+        scratch: &mut Scratch,
+        launches: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<Replay>> {
         #[cfg(feature = "cuda")]
         if let Some(cuda) = super::gpu::cuda::of(device) {
-            return Ok(Some(Replay { graph: cuda::record(cuda, launches)? }));
+            let recorded = || cuda::record(cuda, launches);
+            return Ok(Some(Replay { graph: super::gpu::scratch::within(&mut scratch.memory, recorded)? }));
         }
         Ok(None)
     }

@@ -12,20 +12,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::result::{launch_kernel, memcpy_dtod_async};
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaModule, DevicePtr, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, CudaStream, DevicePtr, DeviceRepr, DriverError, sys as driver,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::{Ptx, result as nvrtc, sys};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaStorage, DType, Device, Result, Shape, Storage, Tensor, WithDType, bail};
 use sha2::{Digest, Sha256};
 
 use super::source::{self, Source};
-use super::{Address, Launch};
+use super::{Address, Launch, scratch};
+
+/// A kernel that is loaded.
+#[derive(Clone)]
+struct Kernel {
+    function: CudaFunction,
+    /// It may come onto the card while the launch before it still runs: such cards have kernels wait by themselves.
+    overlaps: bool,
+}
 
 thread_local! {
     /// The kernels of this thread's devices: a device belongs to one thread. By the device's place among the driver's
     /// and the kernel's name.
-    static FUNCTIONS: RefCell<HashMap<(usize, &'static str), CudaFunction>> = RefCell::default();
+    static KERNELS: RefCell<HashMap<(usize, &'static str), Kernel>> = RefCell::default();
     static MODULES: RefCell<HashMap<(usize, &'static str), Arc<CudaModule>>> = RefCell::default();
 }
 
@@ -63,36 +73,52 @@ pub(crate) fn prepare(device: &CudaDevice) -> Result<()> {
 pub(crate) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
     let stream = device.cuda_stream();
     for launch in launches {
-        let function = function(device, launch.kernel)?;
-        let ([x, y, z], mut pointers) = (launch.grid, launch.pointers());
-        // SAFETY: the arguments are those that the kernel takes, which the tests on the CPU hold for every launch that
-        // the ops describe; the addresses are those of tensors that outlive the launch on this one stream.
-        let launched = unsafe {
-            launch_kernel(
-                function.cu_function(),
-                (x, y, z),
-                (launch.threads, 1, 1),
-                0,
-                stream.cu_stream(),
-                &mut pointers,
-            )
-        };
-        launched.map_err(|e| candle_core::Error::msg(format!("{}: {:?}", launch.kernel, e.0)))?;
+        let started = start_on(&stream, &kernel(device, launch.kernel)?, launch);
+        started.map_err(|e| candle_core::Error::msg(format!("{}: {:?}", launch.kernel, e.0)))?;
     }
     Ok(())
 }
 
-fn function(device: &CudaDevice, kernel: &'static str) -> Result<CudaFunction> {
-    let key = (device.cuda_stream().context().ordinal(), kernel);
-    if let Some(known) = FUNCTIONS.with_borrow(|all| all.get(&key).cloned()) {
+/// From Hopper on a launch begins while the one before it ends ("programmatic dependent launch"): each kernel waits
+/// itself, by `follow` of kernels/common.cuh, which a test holds.
+fn start_on(stream: &CudaStream, kernel: &Kernel, launch: &Launch) -> std::result::Result<(), DriverError> {
+    let ([x, y, z], mut pointers) = (launch.grid, launch.pointers());
+    let mut overlap = driver::CUlaunchAttribute {
+        id: driver::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: driver::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    };
+    let config = driver::CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: launch.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: 0,
+        hStream: stream.cu_stream(),
+        attrs: &raw mut overlap,
+        numAttrs: u32::from(kernel.overlaps),
+    };
+    let (function, nothing) = (kernel.function.cu_function(), std::ptr::null_mut());
+    // SAFETY: the arguments are those that the kernel takes, which the tests on the CPU hold for every launch that the
+    // ops describe; the addresses are those of tensors that outlive the launch on this one stream.
+    unsafe { driver::cuLaunchKernelEx(&raw const config, function, pointers.as_mut_ptr(), nothing) }.result()
+}
+
+fn kernel(device: &CudaDevice, name: &'static str) -> Result<Kernel> {
+    let context = device.cuda_stream().context().clone();
+    let key = (context.ordinal(), name);
+    if let Some(known) = KERNELS.with_borrow(|all| all.get(&key).cloned()) {
         return Ok(known);
     }
-    let Some(source) = Source::of(kernel) else { bail!("no kernel is named {kernel}") };
-    let function = module(device, source)?
-        .load_function(kernel)
-        .map_err(|e| candle_core::Error::msg(format!("kernel {kernel}: {:?}", e.0)))?;
-    FUNCTIONS.with_borrow_mut(|all| all.insert(key, function.clone()));
-    Ok(function)
+    let Some(source) = Source::of(name) else { bail!("no kernel is named {name}") };
+    let fail = |e: DriverError| candle_core::Error::msg(format!("kernel {name}: {:?}", e.0));
+    let function = module(device, source)?.load_function(name).map_err(fail)?;
+    let overlaps = context.compute_capability().map_err(fail)?.0 >= 9;
+    let kernel = Kernel { function, overlaps };
+    KERNELS.with_borrow_mut(|all| all.insert(key, kernel.clone()));
+    Ok(kernel)
 }
 
 fn module(device: &CudaDevice, source: &Source) -> Result<Arc<CudaModule>> {
@@ -179,15 +205,19 @@ fn compile(source: &str, options: &[String]) -> std::result::Result<Vec<u8>, Str
     code
 }
 
-/// A tensor whose values are whatever its memory held: for a kernel that writes all of them.
+/// A tensor whose values are whatever its memory held: for a kernel that writes all of them. Within a recording it lies in
+/// the recording's [scratch].
 ///
 /// # Errors
 /// No memory.
 pub(crate) fn unset<T>(device: &CudaDevice, shape: impl Into<Shape>) -> Result<Tensor>
 where
-    T: candle_core::cuda_backend::CudaDType + DeviceRepr,
+    T: candle_core::cuda_backend::CudaDType + DeviceRepr + WithDType,
 {
     let shape = shape.into();
+    if let Some(tensor) = scratch::take::<T>(device, &shape)? {
+        return Ok(tensor);
+    }
     // SAFETY: only kernels that write every value are given it, before anything reads it.
     let slice = unsafe { device.alloc::<T>(shape.elem_count()) }?;
     let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());

@@ -11,6 +11,8 @@ pub(crate) mod cuda;
 pub(crate) mod host;
 #[cfg(test)]
 mod nvrtc_tests;
+#[cfg(feature = "cuda")]
+pub(crate) mod scratch;
 pub(crate) mod source;
 pub(crate) mod tiles;
 

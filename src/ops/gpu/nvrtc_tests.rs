@@ -101,9 +101,29 @@ fn every_kernel_compiles_for_every_architecture() {
     assert!(broken.unwrap_err().contains("error"));
 }
 
+/// On cards where launches overlap nothing else keeps a kernel from reading what is not there yet.
+#[test]
+fn every_kernel_waits_for_those_before_it() {
+    let mut kernels = 0;
+    for source in &source::ALL {
+        let text = source.text().replace('\\', " ");
+        let heads = text.match_indices("KERNEL(").chain(text.match_indices("CROWDED("));
+        let defined = |at: &usize| !text[..*at].ends_with("#define ");
+        for at in heads.map(|(at, _)| at).filter(defined) {
+            let body = text[at..].split_once('{').unwrap().1;
+            let first: Vec<&str> = body.split(';').take(2).map(str::trim).collect();
+            let waits = first[0] == "follow()" || (first[0].starts_with("fetch_") && first[1] == "follow()");
+            assert!(waits, "{}: {}", source.stem, &text[at..at + 60]);
+            kernels += 1;
+        }
+    }
+    assert!(kernels > 20, "{kernels} are not all");
+}
+
 #[test]
 fn kernels_are_found_by_their_names() {
-    for (kernel, stem) in [("qlinear_few_1", "qlinear"), ("gate", "gate"), ("rms_norm", "rms_norm")] {
+    let pairs = [("qlinear_few_1", "qlinear"), ("qbatch_8", "qbatch"), ("gate", "gate"), ("rms_norm", "rms_norm")];
+    for (kernel, stem) in pairs {
         assert_eq!(Source::of(kernel).map(|s| s.stem), Some(stem));
     }
     assert!(Source::of("gates").is_none() && Source::of("other").is_none());

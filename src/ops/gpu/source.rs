@@ -8,13 +8,14 @@ pub(crate) struct Source {
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
 /// What some files include besides, each of which includes the common parts itself.
-const PARTS: [(&str, &str); 2] = [
+const PARTS: [(&str, &str); 3] = [
     ("#include \"cells.cuh\"", include_str!("../../../kernels/cells.cuh")),
     ("#include \"round.cuh\"", include_str!("../../../kernels/round.cuh")),
+    ("#include \"tiles.cuh\"", include_str!("../../../kernels/tiles.cuh")),
 ];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 10] = [
+pub(crate) const ALL: [Source; 11] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
     Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
     Source { stem: "cross", text: include_str!("../../../kernels/cross.cu") },
@@ -22,6 +23,7 @@ pub(crate) const ALL: [Source; 10] = [
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
     Source { stem: "layer_norm", text: include_str!("../../../kernels/layer_norm.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
+    Source { stem: "qbatch", text: include_str!("../../../kernels/qbatch.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
     Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
     Source { stem: "sample", text: include_str!("../../../kernels/sample.cu") },

@@ -2,18 +2,58 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
+use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::f16;
 
-use super::launch::{self, MANY, PARTS, Product};
+use super::launch::{self, Bench, GROUPS, MANY, PARTS, Product};
 use super::{Form, Input, QWeight};
 use crate::ops::gpu::tiles::{Layout, Tiles};
 use crate::ops::gpu::{Address, cuda};
 
 /// What activations are divided by before they become halves, in kernels/qlinear.cu.
 const GROW: f32 = 64.0;
+
+/// What a device's products share, and how many multiprocessors it has.
+struct Workbench {
+    multiprocessors: usize,
+    partial: Tensor,
+    arrived: Tensor,
+}
+
+thread_local! {
+    /// Of this thread's devices, by their place among the driver's: some 17 MB of a large card, kept as long as the thread.
+    static WORKBENCHES: RefCell<HashMap<usize, Workbench>> = RefCell::default();
+}
+
+fn bench(device: &CudaDevice) -> Result<Bench> {
+    WORKBENCHES.with_borrow_mut(|all| {
+        let context = device.cuda_stream().context().clone();
+        let bench = match all.entry(context.ordinal()) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let count = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+                let count = count.map_err(|e| candle_core::Error::msg(format!("{:?}", e.0)))?;
+                let multiprocessors = usize::try_from(count).unwrap_or(1).max(1);
+                place.insert(Workbench {
+                    multiprocessors,
+                    partial: cuda::unset::<u8>(device, Bench::partial_bytes(multiprocessors))?,
+                    arrived: Tensor::zeros(GROUPS, DType::U32, &Device::Cuda(device.clone()))?,
+                })
+            }
+        };
+        Ok(Bench {
+            multiprocessors: bench.multiprocessors,
+            partial: cuda::address(&bench.partial)?,
+            arrived: cuda::address(&bench.arrived)?,
+        })
+    })
+}
 
 /// A matrix in a GPU's memory.
 pub(super) struct Tiled {
@@ -72,8 +112,9 @@ pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, input: &Input) -
         bias: bias.map_or(Ok(0), cuda::address)?,
         out: cuda::address(&out)?,
         rounded: input.rounded().map(cuda::address).transpose()?,
+        bench: bench(device)?,
     };
-    if rows <= MANY {
+    if rows <= MANY && product.groups_of_tiles() <= GROUPS {
         let packed = cuda::unset::<u8>(device, product.packed_bytes().max(1))?;
         cuda::run(device, &product.launches(cuda::address(&packed)?))?;
         return Ok(Some(out));

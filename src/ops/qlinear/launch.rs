@@ -3,11 +3,11 @@
 //! | rows | kernel | bound by |
 //! |---|---|---|
 //! | to [`FEW`] | `qlinear_few_1` to `_3`: activations rounded to 8 bits first, as on a CPU; a tile a block | reading the weights |
-//! | to [`MANY`] | `qlinear_8` to `_64`, wide or narrow: activations packed as halves first, 64 rows at a time | reading the weights, then the tensor cores |
+//! | to [`MANY`] | `qbatch_8` to `_64`: activations packed as halves first, 64 rows at a time | reading the weights, then the tensor cores |
 //! | more | the matrix as halves for once, and cuBLAS | the tensor cores |
 //!
-//! The split of the inputs among warps hangs on the matrix alone, so a row's result is the same whatever rows stand
-//! beside it within one kernel.
+//! The split of the inputs among warps and blocks hangs on the matrix and the card alone, so a row's result is the same
+//! whatever rows stand beside it within one kernel.
 
 use crate::ops::gpu::tiles::{Format, Layout, ROWS, UNIT};
 use crate::ops::gpu::{Address, Launch, plain};
@@ -17,8 +17,11 @@ pub(super) const PARTS: usize = 4;
 /// Rows whose products are of bytes: unpacking weights to halves takes three times the instructions of a row's, which an
 /// H200's memory is too fast for.
 const FEW: usize = 3;
-/// Blocks that fill a large card: two for each of 132 multiprocessors.
-const FILLED: usize = 264;
+/// Tiles that a block of `qbatch` has side by side, and its threads.
+const WIDE: usize = 8;
+const THREADS: usize = 128;
+/// The most groups of [`WIDE`] tiles that there are counters for.
+pub(super) const GROUPS: usize = 1 << 16;
 /// Rows that one launch of packed activations takes at most.
 const STRIP: usize = 64;
 /// Rows up to which weights are read in their own precision for each 64 of them. Writing 2 bytes a weight and reading
@@ -76,6 +79,35 @@ pub(super) struct Product<'a> {
     pub out: Address,
     /// The activations rounded, where whoever made them has done it.
     pub rounded: Option<Address>,
+    pub bench: Bench,
+}
+
+/// What products of one device share: they run one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bench {
+    /// Multiprocessors of the card.
+    pub multiprocessors: usize,
+    /// [`Bench::partial_bytes`] of room.
+    pub partial: Address,
+    /// [`GROUPS`] u32, 0 between launches.
+    pub arrived: Address,
+}
+
+impl Bench {
+    /// What blocks of a card leave for one another: up to two groups of f32 sums each.
+    pub fn partial_bytes(multiprocessors: usize) -> usize {
+        let most = (0..4).map(|i| 1 << i).map(|groups| crowd(groups) * groups).max().unwrap_or(0);
+        multiprocessors * most * 2 * WIDE * 16 * 8 * size_of::<f32>()
+    }
+}
+
+/// Blocks of `qbatch` that a multiprocessor holds at once, by groups of 8 rows; the kernels are bounded to it.
+fn crowd(groups: usize) -> usize {
+    match groups {
+        ..=2 => 4,
+        3..=4 => 3,
+        _ => 2,
+    }
 }
 
 /// Whether so many rows are multiplied as bytes.
@@ -168,30 +200,34 @@ impl Product<'_> {
     fn strip(&self, first: usize, rows: usize, packed: Address) -> [Launch; 2] {
         let groups = groups(rows);
         let x = self.x + (first * self.inputs() * size_of::<f32>()) as u64;
-        let pack = Launch::new("qlinear_pack", [self.inputs().div_ceil(UNIT), groups, 1], 32)
+        let units = self.inputs().div_ceil(UNIT);
+        let pack = Launch::new("qbatch_pack", [units, groups, 1], 32)
             .address(x)
             .address(packed)
             .count(rows)
             .count(self.inputs())
             .count(groups);
-        let blocks =
-            |tiles: usize| self.matrices.iter().map(|(_, l)| l.tiles().div_ceil(tiles)).sum::<usize>();
-        let (wide, narrow, down) = match groups {
-            ..=1 => ("qlinear_8_wide", "qlinear_8_narrow", 1),
-            2 => ("qlinear_16_wide", "qlinear_16_narrow", 1),
-            3..=4 => ("qlinear_32_wide", "qlinear_32_narrow", 2),
-            _ => ("qlinear_64_wide", "qlinear_64_narrow", 2),
+        let kernel = match groups {
+            ..=1 => "qbatch_8",
+            2 => "qbatch_16",
+            3..=4 => "qbatch_32",
+            _ => "qbatch_64",
         };
-        let (kernel, blocks) = match blocks(4) {
-            blocks if blocks >= FILLED => (wide, blocks),
-            _ => (narrow, blocks(down)),
-        };
-        let product = Launch::new(kernel, [blocks, 1, 1], 256)
+        // Every block has a step at least, which the kernel relies on.
+        let blocks = (self.groups_of_tiles() * units).min(self.bench.multiprocessors * crowd(groups));
+        let product = Launch::new(kernel, [blocks.max(1), 1, 1], THREADS)
             .structure(&self.argument(rows))
             .address(packed)
             .address(self.bias)
-            .address(self.out + (first * self.columns() * size_of::<f32>()) as u64);
+            .address(self.out + (first * self.columns() * size_of::<f32>()) as u64)
+            .address(self.bench.partial)
+            .address(self.bench.arrived);
         [pack, product]
+    }
+
+    /// What blocks of `qbatch` have each for themselves, or share: at most [`GROUPS`].
+    pub fn groups_of_tiles(&self) -> usize {
+        self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(WIDE)).sum()
     }
 }
 

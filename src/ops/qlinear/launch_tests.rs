@@ -63,9 +63,21 @@ impl Matrix {
 
 /// `x W^T + bias` by the kernels; what they leave unset stays no number.
 fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    on_a_card_of(2, matrices, x, rows, bias)
+}
+
+fn on_a_card_of(
+    multiprocessors: usize,
+    matrices: &[&Matrix],
+    x: &[f32],
+    rows: usize,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let columns: usize = matrices.iter().map(|m| m.layout.outputs).sum();
     let mut out = vec![f32::NAN; rows * columns];
     let arguments: Vec<_> = matrices.iter().map(|m| m.argument()).collect();
+    let mut partial = vec![u128::MAX; Bench::partial_bytes(multiprocessors) / 16];
+    let mut arrived = vec![0u32; GROUPS];
     let product = Product {
         matrices: &arguments,
         x: at(x),
@@ -73,9 +85,12 @@ fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -
         bias: bias.map_or(0, at),
         out: at_mut(&mut out),
         rounded: None,
+        bench: Bench { multiprocessors, partial: at_mut(&mut partial), arrived: at_mut(&mut arrived) },
     };
+    assert!(product.groups_of_tiles() <= GROUPS);
     let mut packed = vec![u128::MAX; product.packed_bytes() / 16];
     run(&product.launches(at_mut(&mut packed)));
+    assert!(arrived.iter().all(|n| *n == 0), "the next launch counts on it");
     out
 }
 
@@ -135,14 +150,17 @@ fn packed_products_take_every_format_and_odd_depths() {
 }
 
 #[test]
-fn matrices_of_many_outputs_take_the_wide_kernels() {
-    let outputs = 16 * 4 * FILLED;
-    let matrix = Matrix::new(GgmlDType::Q8_0, outputs, 32, 1);
-    for rows in [5, 16, 30, 64] {
-        let x = noise(rows * 32, 2);
-        let product = matrix.product(&x);
-        let want: Vec<f32> = (0..rows * outputs).map(|i| product(i / outputs, i % outputs)).collect();
-        assert_close(&kernels(&[&matrix], &x, rows, None), &want, tolerance(rows, 32));
+fn blocks_share_out_matrices_of_any_shape() {
+    // Few blocks that have many groups of outputs each, many that share one, and more than there are steps.
+    for (outputs, inputs, multiprocessors) in [(1040, 256, 1), (130, 1536, 3), (70, 768, 40), (260, 640, 5)] {
+        let matrix = Matrix::new(GgmlDType::Q8_0, outputs, inputs, 1);
+        for rows in [5, 16, 30, 64] {
+            let x = noise(rows * inputs, 2);
+            let product = matrix.product(&x);
+            let want: Vec<f32> = (0..rows * outputs).map(|i| product(i / outputs, i % outputs)).collect();
+            let got = on_a_card_of(multiprocessors, &[&matrix], &x, rows, None);
+            assert_close(&got, &want, tolerance(rows, inputs));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use super::{Batch, Limits, Llm, Logits, Shape};
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::{Error, Model};
-use crate::ops::{Input, KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm};
+use crate::ops::{Input, KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm, turn};
 
 /// A loaded decoder.
 pub struct Decoder {
@@ -152,6 +152,7 @@ impl Decoder {
             }
         };
         for (i, layer) in self.layers.iter().enumerate() {
+            turn();
             let local = self.config.local(i).and(self.local_rope.as_ref());
             let attended = layer.attend(&normed, local.unwrap_or(&self.rope), (&self.cache, i), step)?;
             let attended = post(attended, &layer.attention_post_norm)?;

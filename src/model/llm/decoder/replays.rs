@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use super::Decoder;
 use crate::model::Error;
 use crate::model::llm::{Batch, Logits, Row};
-use crate::ops::{Replay, SteadyStep, argmax_rows};
+use crate::ops::{Replay, Scratch, SteadyStep, argmax_rows};
 
 /// Rows of recordings.
 const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64];
@@ -21,6 +21,9 @@ const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64];
 pub(super) struct Replays {
     /// By rows and blocks of a table; `None` where the size was seen once.
     sizes: HashMap<(usize, usize), Option<Recorded>>,
+    scratch: Scratch,
+    /// What all of them fill.
+    results: Option<Results>,
     /// Recording failed: steps run as they come.
     refused: bool,
 }
@@ -28,7 +31,11 @@ pub(super) struct Replays {
 struct Recorded {
     replay: Replay,
     step: SteadyStep,
-    /// (rows, vocabulary) f32 and (rows) u32.
+}
+
+/// Of the largest recording: (rows, vocabulary) f32 and (rows) u32.
+#[derive(Clone)]
+struct Results {
     logits: Tensor,
     best: Tensor,
 }
@@ -63,6 +70,7 @@ impl Decoder {
             Some(Some(_)) => {}
         }
         let Some(Some(recorded)) = self.replays.sizes.get(&size) else { return Ok(None) };
+        let Some(results) = self.replays.results.clone() else { return Ok(None) };
         let (positions, slots) = self.place(batch)?;
         if let Some(far) = self.rope.first_past(&positions) {
             return Err(Error::Batch(format!(
@@ -73,21 +81,31 @@ impl Decoder {
         let tables: Vec<&[u32]> = batch.rows.iter().map(|r| &r.table[..]).collect();
         recorded.step.fill(&batch.tokens, &positions, &slots, &tables, &self.cache)?;
         recorded.replay.run()?;
-        let best = recorded.best.narrow(0, 0, count)?;
-        self.read(&recorded.logits.narrow(0, 0, count)?, Some(&best), &batch.rows).map(Some)
+        let best = results.best.narrow(0, 0, count)?;
+        self.read(&results.logits.narrow(0, 0, count)?, Some(&best), &batch.rows).map(Some)
     }
 
-    fn record(&self, (rows, width): (usize, usize)) -> Result<Option<Recorded>, Error> {
-        let vocabulary = self.config.vocabulary;
+    fn record(&mut self, (rows, width): (usize, usize)) -> Result<Option<Recorded>, Error> {
         let Some(step) = SteadyStep::new(rows, width, &self.cache, &self.device)? else { return Ok(None) };
-        let logits = Tensor::zeros((rows, vocabulary), DType::F32, &self.device)?;
-        let best = Tensor::zeros(rows, DType::U32, &self.device)?;
-        let replay = Replay::record(&self.device, || {
+        let Results { logits, best } = self.results()?;
+        let mut scratch = std::mem::take(&mut self.replays.scratch);
+        let replay = Replay::record(&self.device, &mut scratch, || {
             let fail = |error: Error| candle_core::Error::msg(error.to_string());
             let computed = self.output.forward(&self.forward(&step.step()).map_err(fail)?)?;
             best.slice_set(&argmax_rows(&computed)?, 0, 0)?;
             logits.slice_set(&computed, 0, 0)
-        })?;
-        Ok(replay.map(|replay| Recorded { replay, step, logits, best }))
+        });
+        self.replays.scratch = scratch;
+        Ok(replay?.map(|replay| Recorded { replay, step }))
+    }
+
+    fn results(&mut self) -> Result<Results, Error> {
+        if let Some(results) = &self.replays.results {
+            return Ok(results.clone());
+        }
+        let rows = ROWS.into_iter().max().unwrap_or(1);
+        let logits = Tensor::zeros((rows, self.config.vocabulary), DType::F32, &self.device)?;
+        let best = Tensor::zeros(rows, DType::U32, &self.device)?;
+        Ok(self.replays.results.insert(Results { logits, best }).clone())
     }
 }
