@@ -1,12 +1,15 @@
 //! Documents as PMX's services index, ask and file them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use stentor::http::{Dialect, Settings};
+use stentor::http::{Dialect, Settings, State, router};
+use stentor::obs::install_metrics;
 
-use super::fake::{Answer, BAG, CHAT, app, delete, form, get, patch, post, send};
+use super::fake::{Answer, BAG, CHAT, Fake, app, delete, form, get, kept_in, patch, post, send};
 
 fn settings() -> Settings {
     Settings { default_embed: Some(BAG.into()), default_chat: Some(CHAT.into()), ..Settings::default() }
@@ -91,16 +94,24 @@ async fn files_are_asked() {
 
 #[tokio::test]
 async fn documents_are_filed_and_taken_out() {
-    let app = app(settings());
+    // Not the store that tests share: the id of a document is made of its file's name, and what is done by an id is done
+    // in all collections, those of other tests among them.
+    let dir = tempfile::tempdir().unwrap();
+    let stored = kept_in(dir.path());
+    let fake = Arc::new(Fake::default());
+    let app = router(State::new(fake, stored, settings(), install_metrics().unwrap()));
     index(&app, "filed").await;
+    index(&app, "other").await;
     let question = question("filed");
     let answer = send(&app, ask(&question)).await.json();
     let id = answer["sources"][0]["id"].as_str().unwrap();
     let change = json!({"add": ["sea", " sea "], "remove": ["short"]});
     let changed = send(&app, patch(&format!("/docs/{id}/tags"), change.to_string())).await;
     assert_eq!(changed.json(), json!({"doc_id": id, "tags": ["nature", "sea"]}));
-    let tags = send(&app, get("/rag/tags?limit=2&collection=filed")).await.json();
-    assert_eq!(tags, json!([{"tag": "nature", "count": 2}, {"tag": "sea", "count": 1}]));
+    for collection in ["filed", "other"] {
+        let tags = send(&app, get(&format!("/rag/tags?limit=2&collection={collection}"))).await.json();
+        assert_eq!(tags, json!([{"tag": "nature", "count": 2}, {"tag": "sea", "count": 1}]), "{collection}");
+    }
     let other = send(&app, ask(&question)).await.json();
     assert_ne!(other["sources"][0]["id"], id, "it is not filed under `short` any more");
     let listed = send(&app, get("/docs/list?collection=filed")).await.json();
@@ -109,6 +120,8 @@ async fn documents_are_filed_and_taken_out() {
     let gone = send(&app, delete(&format!("/docs/{id}"))).await.json();
     assert_eq!(gone, json!({"deleted": id, "status": "ok"}));
     assert_eq!(send(&app, delete(&format!("/docs/{id}"))).await.status, 404);
+    let listed = send(&app, get("/docs/list?collection=other")).await.json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
     let tides = json!({"query": "tides moon ocean", "collection": "filed"});
     let left = send(&app, ask(&tides)).await.json();
     assert_eq!(left["sources"].as_array().unwrap().len(), 1, "{left}");

@@ -450,7 +450,7 @@ impl Backend for Fake {
     }
 }
 
-/// What all tests share: each has collections of its own.
+/// What all tests share: each has collections of its own. What reaches into all collections asks for [`kept_in`].
 fn stored() -> Stored {
     static STORED: OnceLock<Stored> = OnceLock::new();
     let open = || {
