@@ -1,4 +1,5 @@
-// y = x W^T for weights in the files' own precisions and 4 to 64 rows, on the tensor cores. Sums are f32.
+// y = x W^T for weights in the files' own precisions, of matrices of many outputs, and 17 to 64 rows, whose products keep
+// the tensor cores busier than the memory. Sums are f32.
 //
 // All products of 128 outputs by 128 inputs, a *step* each, lie in one line: a group of outputs after the other, and in it
 // the inputs. Blocks take equal stretches of the line, as many as the card holds at once, whatever the matrix' shape
@@ -6,31 +7,13 @@
 // last to come adds them, in the order of the blocks: the result is the same every time, and a row's does not depend on
 // the rows beside it within one kernel.
 //
-// A step's activations are copied to shared memory, and its weights to registers, while the one before it is computed.
+// Activations are packed by `qlinear_pack`. A step's are copied to shared memory, and its weights to registers, while the one before it is computed.
 
 #include "common.cuh"
 #include "tiles.cuh"
 
 // Warps of a block, side by side along the outputs, and tiles of each.
 constexpr u32 WARPS = 4, DOWN = 2, WIDE = WARPS * DOWN, THREADS = WARPS * LANES;
-
-// Activations as halves in the order in which the products read them: for each unit of 128 inputs and each 8 rows, 4
-// pairs of products by 32 lanes by 16 bytes. Rows and inputs that are not there are zeros. One warp a unit and 8 rows.
-KERNEL(32) qbatch_pack(const float* x, uint4* packed, u32 rows, u32 inputs, u32 groups) {
-    follow();
-    const u32 lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
-    const u32 row = blockIdx.y * 8 + g, input = blockIdx.x * 128 + 32 * t;
-    uint4* out = packed + (u64(blockIdx.x) * groups + blockIdx.y) * 4 * LANES + lane;
-    for (u32 j = 0; j < 4; j++) {
-        uint2 a = {}, b = {};
-        if (row < rows && input < inputs) {
-            const float* from = x + u64(row) * inputs + input + 8 * j;
-            a = shrunk(*reinterpret_cast<const float4*>(from));
-            b = shrunk(*reinterpret_cast<const float4*>(from + 4));
-        }
-        out[j * LANES] = {a.x, a.y, b.x, b.y};
-    }
-}
 
 // The products of one group of tiles with 8 N rows, over units `begin` to `end` of the inputs.
 template <u32 F, u32 N>
@@ -215,7 +198,5 @@ DEVICE void fetch_step(const Matrices& m) {
         batch<N>(m, x, bias, out, partial, arrived);                                                            \
     }
 
-BATCH(8, 1, 4)
-BATCH(16, 2, 4)
 BATCH(32, 4, 3)
 BATCH(64, 8, 2)

@@ -1,5 +1,6 @@
-// y = x W^T for weights in the files' own precisions: of one to three rows, by products of bytes; and what products of many
-// rows by whole matrices of halves take. A row's result does not depend on the rows beside it within one kernel.
+// y = x W^T for weights in the files' own precisions, of which reading the weights is the most: one to three rows by products
+// of bytes, more on the tensor cores; and what products by whole matrices of halves take. Sums are f32. A row's result does
+// not depend on the rows beside it within one kernel.
 
 #include "common.cuh"
 #include "round.cuh"
@@ -177,25 +178,25 @@ DEVICE void few(const Matrices& m, const float* x, const u8* codes, const float4
     }
 }
 
-// The weights that each warp begins with, while others still write the activations.
-DEVICE void fetch_first(const Matrices& m) {
-    // Tiles of a warp: with the blocks that come next, what the second-level cache has room for.
-    constexpr u32 TILES = 2, LINE = 128;
-    const Place at = place(m, blockIdx.x, 1);
+// What a block of so many tiles reads first of its weights, while others still write the activations.
+DEVICE void fetch_first(const Matrices& m, u32 tiles) {
+    // Of each tile: with the blocks that come next, what the second-level cache has room for.
+    constexpr u32 LINE = 128, TIMES = 2;
+    const Place at = place(m, blockIdx.x, tiles);
     const u32 depth = 128 * units_of(at.part.format), deep = (m.inputs + depth - 1) / depth, warps = blockDim.x / LANES;
-    const u32 bytes = tile_bytes(at.part.format);
-    const u8* tiles = at.part.weights + u64(at.tile) * deep * bytes;
-    for (u32 i = 0, k = threadIdx.x / LANES; i < TILES && k < deep; i++, k += warps) {
-        for (u32 byte = threadIdx.x % LANES * LINE; byte < bytes; byte += LANES * LINE) {
-            fetch_ahead(tiles + u64(k) * bytes + byte);
-        }
+    // Tiles lie one after the other, and in them what is deeper.
+    const u32 bytes = tile_bytes(at.part.format), past = min(at.tile + tiles, at.part.tiles);
+    for (u32 tile = at.tile; tile < past; tile++) {
+        const u8* from = at.part.weights + u64(tile) * deep * bytes;
+        const u32 first = min(TIMES * warps / tiles, deep) * bytes;
+        for (u32 byte = threadIdx.x * LINE; byte < first; byte += blockDim.x * LINE) fetch_ahead(from + byte);
     }
 }
 
 #define FEW(R)                                                                                               \
     KERNEL(512) qlinear_few_##R(ARGUMENT Matrices m, const float* x, const u8* codes, const float4* scales,  \
                                 const float* bias, float* out) {                                             \
-        fetch_first(m);                                                                                      \
+        fetch_first(m, 1);                                                                                   \
         follow();                                                                                            \
         few<R>(m, x, codes, scales, bias, out);                                                              \
     }
@@ -203,6 +204,133 @@ DEVICE void fetch_first(const Matrices& m) {
 FEW(1)
 FEW(2)
 FEW(3)
+
+// Activations as halves in the order in which the products below read them: for each unit of 128 inputs and each 8
+// rows, 4 pairs of products by 32 lanes by 16 bytes. Rows and inputs that are not there are zeros. One warp a unit and
+// 8 rows.
+KERNEL(32) qlinear_pack(const float* x, uint4* packed, u32 rows, u32 inputs, u32 groups) {
+    follow();
+    const u32 lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    const u32 row = blockIdx.y * 8 + g, input = blockIdx.x * 128 + 32 * t;
+    uint4* out = packed + (u64(blockIdx.x) * groups + blockIdx.y) * 4 * LANES + lane;
+    for (u32 j = 0; j < 4; j++) {
+        uint2 a = {}, b = {};
+        if (row < rows && input < inputs) {
+            const float* from = x + u64(row) * inputs + input + 8 * j;
+            a = shrunk(*reinterpret_cast<const float4*>(from));
+            b = shrunk(*reinterpret_cast<const float4*>(from + 4));
+        }
+        out[j * LANES] = {a.x, a.y, b.x, b.y};
+    }
+}
+
+// 8 N rows of packed activations: DOWN tiles a warp, BESIDE warps of a block along the outputs and DEEP along the inputs.
+template <u32 F, u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
+DEVICE void many(const Matrices& m, const Place& at, const uint4* x, float (&sums)[DOWN][N][4]) {
+    constexpr u32 UNITS = units_of(F);
+    const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
+    const u32 deep = (m.inputs + 128 * UNITS - 1) / (128 * UNITS), units = (m.inputs + 127) / 128;
+    const u32 first = at.tile + warp % BESIDE * DOWN;
+    for (u32 k = warp / BESIDE; k < deep; k += DEEP) {
+        for (u32 unit = 0; unit < UNITS; unit++) {
+            // Inputs are padded to a whole tile, activations to a unit.
+            if (k * UNITS + unit >= units) break;
+            Weights<F> low[DOWN], high[DOWN];
+            UNROLL
+            for (u32 d = 0; d < DOWN; d++) {
+                // The last tiles again where there are none: what comes of them is not written.
+                const u32 tile = min(first + d, at.part.tiles - 1);
+                const u8* from = at.part.weights + (u64(tile) * deep + k) * tile_bytes(F);
+                low[d].load(from, unit, 0, lane);
+                high[d].load(from, unit, 1, lane);
+            }
+            const uint4* b = x + u64(k * UNITS + unit) * N * 4 * LANES + lane;
+            UNROLL
+            for (u32 j = 0; j < 4; j++) {
+                uint4 right[N];
+                UNROLL
+                for (u32 n = 0; n < N; n++) right[n] = b[(n * 4 + j) * LANES];
+                UNROLL
+                for (u32 d = 0; d < DOWN; d++) {
+                    u32 a[4], c[4];
+                    low[d].pair(j, a);
+                    high[d].pair(j, c);
+                    UNROLL
+                    for (u32 n = 0; n < N; n++) {
+                        mma(sums[d][n], a[0], c[0], a[1], c[1], right[n].x, right[n].y);
+                        mma(sums[d][n], a[2], c[2], a[3], c[3], right[n].z, right[n].w);
+                    }
+                }
+            }
+        }
+    }
+}
+
+template <u32 N, u32 DOWN, u32 BESIDE, u32 DEEP>
+DEVICE void many_rows(const Matrices& m, const uint4* x, const float* bias, float* out) {
+    const Place at = place(m, blockIdx.x, DOWN * BESIDE);
+    float sums[DOWN][N][4] = {};
+    switch (at.part.format) {
+        case Q4K: many<Q4K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q5K: many<Q5K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q6K: many<Q6K, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q8_0: many<Q8_0, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q4_1: many<Q4_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        case Q5_1: many<Q5_1, N, DOWN, BESIDE, DEEP>(m, at, x, sums); break;
+        default: many<F16, N, DOWN, BESIDE, DEEP>(m, at, x, sums);
+    }
+    // (depth, row, output) of 8 rows at a time
+    constexpr u32 WIDE = 16 * DOWN * BESIDE;
+    SHARED float parts[DEEP][8][WIDE];
+    const u32 lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, g = lane / 4, t = lane % 4;
+    for (u32 n = 0; n < N; n++) {
+        UNROLL
+        for (u32 d = 0; d < DOWN; d++) {
+            UNROLL
+            for (u32 i = 0; i < 4; i++) {
+                const u32 output = (warp % BESIDE * DOWN + d) * 16 + g + i / 2 * 8;
+                // Not indexed by n: the sums stay in registers.
+                float sum = 0;
+                UNROLL
+                for (u32 each = 0; each < N; each++) sum = each == n ? sums[d][each][i] : sum;
+                parts[warp / BESIDE][2 * t + i % 2][output] = sum;
+            }
+        }
+        barrier();
+        for (u32 i = threadIdx.x; i < 8 * WIDE; i += blockDim.x) {
+            const u32 row = n * 8 + i / WIDE, output = at.tile * 16 + i % WIDE;
+            if (row >= m.rows || output >= at.part.outputs) continue;
+            float sum = 0;
+            UNROLL
+            for (u32 w = 0; w < DEEP; w++) sum += parts[w][i / WIDE][i % WIDE];
+            const u32 column = at.part.column + output;
+            out[u64(row) * m.columns + column] = sum * GROW + (bias ? bias[column] : 0.0f);
+        }
+        barrier();
+    }
+}
+
+// For matrices of many outputs, whose blocks share what they read of the activations, and for those of few, which fill a
+// card only if their blocks are small. Of many outputs and more rows: kernels/qbatch.cu.
+#define WIDE(rows, N)                                                                                           \
+    KERNEL(256) qlinear_##rows##_wide(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {     \
+        fetch_first(m, 4);                                                                                      \
+        follow();                                                                                               \
+        many_rows<N, 2, 2, 4>(m, x, bias, out);                                                                 \
+    }
+#define NARROW(rows, N, DOWN)                                                                                   \
+    KERNEL(256) qlinear_##rows##_narrow(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {   \
+        fetch_first(m, DOWN);                                                                                   \
+        follow();                                                                                               \
+        many_rows<N, DOWN, 1, 8>(m, x, bias, out);                                                              \
+    }
+
+WIDE(8, 1)
+WIDE(16, 2)
+NARROW(8, 1, 1)
+NARROW(16, 2, 1)
+NARROW(32, 4, 2)
+NARROW(64, 8, 2)
 
 // Where one lane's weights of a unit go, row-major: `out` + row * stride + input.
 template <u32 F>

@@ -114,7 +114,7 @@ pub(super) fn forward(parts: &[QWeight], bias: Option<&Tensor>, input: &Input) -
         rounded: input.rounded().map(cuda::address).transpose()?,
         bench: bench(device)?,
     };
-    if rows <= MANY && product.groups_of_tiles() <= GROUPS {
+    if rows <= MANY && product.shared_groups() <= GROUPS {
         let packed = cuda::unset::<u8>(device, product.packed_bytes().max(1))?;
         cuda::run(device, &product.launches(cuda::address(&packed)?))?;
         return Ok(Some(out));

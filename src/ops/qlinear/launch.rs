@@ -3,7 +3,8 @@
 //! | rows | kernel | bound by |
 //! |---|---|---|
 //! | to [`FEW`] | `qlinear_few_1` to `_3`: activations rounded to 8 bits first, as on a CPU; a tile a block | reading the weights |
-//! | to [`MANY`] | `qbatch_8` to `_64`: activations packed as halves first, 64 rows at a time | reading the weights, then the tensor cores |
+//! | to 16 | `qlinear_8`, `_16`, wide or narrow: activations packed as halves first | reading the weights |
+//! | to [`MANY`] | `qlinear_32_narrow`, `_64_narrow` where outputs are few, else `qbatch_32`, `_64`, 64 rows at a time | the tensor cores |
 //! | more | the matrix as halves for once, and cuBLAS | the tensor cores |
 //!
 //! The split of the inputs among warps and blocks hangs on the matrix and the card alone, so a row's result is the same
@@ -17,9 +18,12 @@ pub(super) const PARTS: usize = 4;
 /// Rows whose products are of bytes: unpacking weights to halves takes three times the instructions of a row's, which an
 /// H200's memory is too fast for.
 const FEW: usize = 3;
-/// Tiles that a block of `qbatch` has side by side, and its threads.
+/// Blocks that fill a large card: two for each of 132 multiprocessors.
+const FILLED: usize = 264;
+/// Tiles that a block of `qbatch` has side by side.
 const WIDE: usize = 8;
-const THREADS: usize = 128;
+/// Blocks of `qbatch_32` and `_64` that a multiprocessor holds at once, to which the kernels are bounded.
+const CROWD: [usize; 2] = [3, 2];
 /// The most groups of [`WIDE`] tiles that there are counters for.
 pub(super) const GROUPS: usize = 1 << 16;
 /// Rows that one launch of packed activations takes at most.
@@ -82,6 +86,15 @@ pub(super) struct Product<'a> {
     pub bench: Bench,
 }
 
+/// A kernel of packed activations and its blocks.
+#[derive(Debug, Clone, Copy)]
+enum Kernel {
+    /// Each block has outputs of its own.
+    Own(&'static str, usize),
+    /// Blocks share outputs, and what they leave for one another.
+    Shared(&'static str, usize),
+}
+
 /// What products of one device share: they run one after the other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bench {
@@ -96,17 +109,8 @@ pub(super) struct Bench {
 impl Bench {
     /// What blocks of a card leave for one another: up to two groups of f32 sums each.
     pub fn partial_bytes(multiprocessors: usize) -> usize {
-        let most = (0..4).map(|i| 1 << i).map(|groups| crowd(groups) * groups).max().unwrap_or(0);
-        multiprocessors * most * 2 * WIDE * 16 * 8 * size_of::<f32>()
-    }
-}
-
-/// Blocks of `qbatch` that a multiprocessor holds at once, by groups of 8 rows; the kernels are bounded to it.
-fn crowd(groups: usize) -> usize {
-    match groups {
-        ..=2 => 4,
-        3..=4 => 3,
-        _ => 2,
+        let rows = (CROWD[0] * 32).max(CROWD[1] * 64);
+        multiprocessors * rows * 2 * WIDE * 16 * size_of::<f32>()
     }
 }
 
@@ -198,36 +202,61 @@ impl Product<'_> {
 
     /// Rows from `first` on: packed, then multiplied.
     fn strip(&self, first: usize, rows: usize, packed: Address) -> [Launch; 2] {
+        self.strip_by(self.kernel(groups(rows)), first, rows, packed)
+    }
+
+    fn strip_by(&self, kernel: Kernel, first: usize, rows: usize, packed: Address) -> [Launch; 2] {
         let groups = groups(rows);
         let x = self.x + (first * self.inputs() * size_of::<f32>()) as u64;
-        let units = self.inputs().div_ceil(UNIT);
-        let pack = Launch::new("qbatch_pack", [units, groups, 1], 32)
+        let pack = Launch::new("qlinear_pack", [self.inputs().div_ceil(UNIT), groups, 1], 32)
             .address(x)
             .address(packed)
             .count(rows)
             .count(self.inputs())
             .count(groups);
-        let kernel = match groups {
-            ..=1 => "qbatch_8",
-            2 => "qbatch_16",
-            3..=4 => "qbatch_32",
-            _ => "qbatch_64",
+        let (name, blocks, threads) = match kernel {
+            Kernel::Own(name, blocks) => (name, blocks, 256),
+            Kernel::Shared(name, blocks) => (name, blocks, 128),
         };
-        // Every block has a step at least, which the kernel relies on.
-        let blocks = (self.groups_of_tiles() * units).min(self.bench.multiprocessors * crowd(groups));
-        let product = Launch::new(kernel, [blocks.max(1), 1, 1], THREADS)
+        let product = Launch::new(name, [blocks, 1, 1], threads)
             .structure(&self.argument(rows))
             .address(packed)
             .address(self.bias)
-            .address(self.out + (first * self.columns() * size_of::<f32>()) as u64)
-            .address(self.bench.partial)
-            .address(self.bench.arrived);
+            .address(self.out + (first * self.columns() * size_of::<f32>()) as u64);
+        let product = match kernel {
+            Kernel::Own(..) => product,
+            Kernel::Shared(..) => product.address(self.bench.partial).address(self.bench.arrived),
+        };
         [pack, product]
     }
 
-    /// What blocks of `qbatch` have each for themselves, or share: at most [`GROUPS`].
-    pub fn groups_of_tiles(&self) -> usize {
-        self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(WIDE)).sum()
+    fn kernel(&self, groups: usize) -> Kernel {
+        match (groups, self.blocks(4) >= FILLED) {
+            (..=1, true) => Kernel::Own("qlinear_8_wide", self.blocks(4)),
+            (..=1, false) => Kernel::Own("qlinear_8_narrow", self.blocks(1)),
+            (2, true) => Kernel::Own("qlinear_16_wide", self.blocks(4)),
+            (2, false) => Kernel::Own("qlinear_16_narrow", self.blocks(1)),
+            (3..=4, true) => self.shared("qbatch_32", CROWD[0]),
+            (3..=4, false) => Kernel::Own("qlinear_32_narrow", self.blocks(2)),
+            (_, true) => self.shared("qbatch_64", CROWD[1]),
+            (_, false) => Kernel::Own("qlinear_64_narrow", self.blocks(2)),
+        }
+    }
+
+    /// By as many blocks as the card holds, each of which has a step at least: the kernels rely on it.
+    fn shared(&self, name: &'static str, crowd: usize) -> Kernel {
+        let steps = self.blocks(WIDE) * self.inputs().div_ceil(UNIT);
+        Kernel::Shared(name, steps.min(self.bench.multiprocessors * crowd).max(1))
+    }
+
+    /// Blocks that take so many tiles each.
+    fn blocks(&self, tiles: usize) -> usize {
+        self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(tiles)).sum()
+    }
+
+    /// Groups of outputs that blocks of `qbatch` share: at most [`GROUPS`].
+    pub fn shared_groups(&self) -> usize {
+        self.blocks(WIDE)
     }
 }
 

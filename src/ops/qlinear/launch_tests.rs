@@ -63,15 +63,17 @@ impl Matrix {
 
 /// `x W^T + bias` by the kernels; what they leave unset stays no number.
 fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
-    on_a_card_of(2, matrices, x, rows, bias)
+    by(2, matrices, x, rows, bias, Product::launches)
 }
 
-fn on_a_card_of(
+/// By the launches that `f` makes of the product and the place of what is packed, on a card of so many multiprocessors.
+fn by(
     multiprocessors: usize,
     matrices: &[&Matrix],
     x: &[f32],
     rows: usize,
     bias: Option<&[f32]>,
+    f: impl FnOnce(&Product<'_>, Address) -> Vec<Launch>,
 ) -> Vec<f32> {
     let columns: usize = matrices.iter().map(|m| m.layout.outputs).sum();
     let mut out = vec![f32::NAN; rows * columns];
@@ -87,9 +89,9 @@ fn on_a_card_of(
         rounded: None,
         bench: Bench { multiprocessors, partial: at_mut(&mut partial), arrived: at_mut(&mut arrived) },
     };
-    assert!(product.groups_of_tiles() <= GROUPS);
+    assert!(product.shared_groups() <= GROUPS);
     let mut packed = vec![u128::MAX; product.packed_bytes() / 16];
-    run(&product.launches(at_mut(&mut packed)));
+    run(&f(&product, at_mut(&mut packed)));
     assert!(arrived.iter().all(|n| *n == 0), "the next launch counts on it");
     out
 }
@@ -150,16 +152,37 @@ fn packed_products_take_every_format_and_odd_depths() {
 }
 
 #[test]
+fn matrices_of_many_outputs_take_the_wide_kernels() {
+    let outputs = 16 * 4 * FILLED;
+    let matrix = Matrix::new(GgmlDType::Q8_0, outputs, 32, 1);
+    for rows in [5, 16, 30, 64] {
+        let x = noise(rows * 32, 2);
+        let product = matrix.product(&x);
+        let want: Vec<f32> = (0..rows * outputs).map(|i| product(i / outputs, i % outputs)).collect();
+        assert_close(&kernels(&[&matrix], &x, rows, None), &want, tolerance(rows, 32));
+    }
+}
+
+#[test]
 fn blocks_share_out_matrices_of_any_shape() {
     // Few blocks that have many groups of outputs each, many that share one, and more than there are steps.
     for (outputs, inputs, multiprocessors) in [(1040, 256, 1), (130, 1536, 3), (70, 768, 40), (260, 640, 5)] {
-        let matrix = Matrix::new(GgmlDType::Q8_0, outputs, inputs, 1);
-        for rows in [5, 16, 30, 64] {
-            let x = noise(rows * inputs, 2);
-            let product = matrix.product(&x);
-            let want: Vec<f32> = (0..rows * outputs).map(|i| product(i / outputs, i % outputs)).collect();
-            let got = on_a_card_of(multiprocessors, &[&matrix], &x, rows, None);
-            assert_close(&got, &want, tolerance(rows, inputs));
+        let types = [GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q8_0, GgmlDType::F16];
+        let dtype = types[multiprocessors % 4];
+        let whole = if dtype.block_size() == 256 { inputs.next_multiple_of(256) } else { inputs };
+        let matrix = Matrix::new(dtype, outputs, whole, 1);
+        let other = Matrix::new(GgmlDType::Q8_0, 20, whole, 2);
+        for (rows, name, crowd) in [(30, "qbatch_32", CROWD[0]), (61, "qbatch_64", CROWD[1])] {
+            let (x, bias) = (noise(rows * whole, 2), noise(outputs + 20, 5));
+            let (first, second) = (matrix.product(&x), other.product(&x));
+            let want = (0..rows * (outputs + 20)).map(|i| (i / (outputs + 20), i % (outputs + 20)));
+            let want: Vec<f32> = want
+                .map(|(r, o)| bias[o] + if o < outputs { first(r, o) } else { second(r, o - outputs) })
+                .collect();
+            let got = by(multiprocessors, &[&matrix, &other], &x, rows, Some(&bias), |product, packed| {
+                product.strip_by(product.shared(name, crowd), 0, rows, packed).to_vec()
+            });
+            assert_close(&got, &want, tolerance(rows, whole));
         }
     }
 }
