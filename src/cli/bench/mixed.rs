@@ -57,7 +57,7 @@ pub(super) struct Pace {
     /// Tokens of the answer, and when it is broken off.
     pub tokens: usize,
     pub most: Duration,
-    /// Others run for so long before it begins.
+    /// Others run for so long before it begins, at least.
     pub warm_up: Duration,
 }
 
@@ -173,10 +173,10 @@ impl Bench {
             tokio::try_join!(self.transcribe(asr), self.embed(embed))?;
             anyhow::Ok(())
         };
-        let Pace { tokens, most, warm_up } = self.pace;
+        let Pace { tokens, most, .. } = self.pace;
         let answer = async {
             if asr || embed {
-                tokio::time::sleep(warm_up).await;
+                self.warm_up(asr, embed).await;
             }
             let (begun, heard, embedded) = (Instant::now(), self.heard.get(), self.embedded.get());
             let waits = llm::waits(&self.chat, tokens, most).await?;
@@ -200,6 +200,18 @@ impl Bench {
                 Ok(()) => bail!("what runs beside the answer ended"),
                 Err(error) => Err(error),
             },
+        }
+    }
+
+    /// Until the others are at work: a long recording is read before any of it is heard.
+    async fn warm_up(&self, asr: bool, embed: bool) {
+        let (begun, heard, embedded) = (Instant::now(), self.heard.get(), self.embedded.get());
+        tokio::time::sleep(self.pace.warm_up).await;
+        while (asr && self.heard.get() == heard) || (embed && self.embedded.get() == embedded) {
+            if begun.elapsed() > self.pace.warm_up + self.pace.most {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -12,11 +12,11 @@ use crate::device;
 use crate::model::weights::synthetic_bert::MXBAI_LARGE;
 use crate::model::weights::synthetic_whisper::LARGE_V3_TURBO;
 
-/// Seconds of the recording, and texts of a request.
-const RECORDING: usize = 600;
+/// Seconds of the recording: it goes on for longer than an answer. Texts of a request.
+const RECORDING: usize = 1800;
 const TEXTS: usize = 64;
-/// Eight seconds a case at most.
-const PACE: Pace = Pace { tokens: 256, most: Duration::from_secs(6), warm_up: Duration::from_millis(1500) };
+/// Eight seconds a case, of which the recording is read in one or two.
+const PACE: Pace = Pace { tokens: 1024, most: Duration::from_secs(5), warm_up: Duration::from_secs(1) };
 /// When a case that no token ends is given up.
 const STUCK: Duration = Duration::from_secs(20);
 
