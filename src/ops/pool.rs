@@ -1,6 +1,6 @@
 //! From the vectors of a text's tokens to one vector of length 1.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::cpu;
 
@@ -40,14 +40,22 @@ pub fn pool_rows(x: &Tensor, starts: &[usize], pooling: Pooling) -> Result<Vec<V
                 .collect())
         });
     }
-    let rows: Vec<Tensor> = starts
-        .windows(2)
-        .map(|w| x.narrow(0, taken(w).start, taken(w).len())?.to_dtype(candle_core::DType::F32)?.mean(0))
-        .collect::<Result<_>>()?;
-    if rows.is_empty() {
+    if starts.len() < 2 {
         return Ok(Vec::new());
     }
-    Ok(Tensor::stack(&rows, 0)?.to_vec2::<f32>()?.into_iter().map(unit).collect())
+    let rows = match pooling {
+        // One launch for all rows.
+        Pooling::First | Pooling::Last => {
+            let at: Vec<u32> = starts.windows(2).map(|w| taken(w).start as u32).collect();
+            x.contiguous()?.index_select(&Tensor::new(at, x.device())?, 0)?
+        }
+        Pooling::Mean => {
+            let mean =
+                |w: &[usize]| x.narrow(0, taken(w).start, taken(w).len())?.to_dtype(DType::F32)?.mean(0);
+            Tensor::stack(&starts.windows(2).map(mean).collect::<Result<Vec<_>>>()?, 0)?
+        }
+    };
+    Ok(rows.to_dtype(DType::F32)?.to_vec2::<f32>()?.into_iter().map(unit).collect())
 }
 
 fn mean(rows: &[f32], width: usize) -> Vec<f32> {
@@ -69,7 +77,7 @@ pub(crate) fn unit(mut v: Vec<f32>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! `stentor bench asr`: a recording, from the file to the text.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Common, Report, find, rounded, start};
 use crate::cli::installed::helpers;
 use crate::config::Config;
-use crate::service::{Context, Options, Service, Upload};
+use crate::service::{Context, Options, Service, Transcription, Upload};
 use crate::types::asr::{Chunking, Request, Task, Transcript, Vad};
 use crate::types::model::Kind;
 
@@ -58,7 +58,8 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
             let mut best: Option<(f64, Transcript)> = None;
             for _ in 0..runs {
                 let start = Instant::now();
-                let transcript = transcribe(&service, &model.id, args, case).await?;
+                let transcript =
+                    upload(&service, request(&model.id, case), &args.audio).await?.collect().await?;
                 let seconds = start.elapsed().as_secs_f64();
                 if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
                     best = Some((seconds, transcript));
@@ -81,7 +82,8 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     })
 }
 
-async fn transcribe(service: &Service, model: &str, args: &Args, case: &str) -> anyhow::Result<Transcript> {
+/// What a case asks for.
+fn request(model: &str, case: &str) -> Request {
     let mut request = Request::new(model, Task::Transcribe);
     request.decoding.beam_size = if case == "beam5" { 5 } else { 1 };
     request.words = case == "words";
@@ -89,7 +91,17 @@ async fn transcribe(service: &Service, model: &str, args: &Args, case: &str) -> 
         let vad = Vad { max_speech: 30.0, min_silence: 0.16, pad: 0.4, ..Vad::default() };
         request.chunking = Chunking::Chunks(vad);
     }
-    let name = args.audio.file_name().map(|name| name.to_string_lossy().into_owned());
-    let upload = Upload { file: File::open(&args.audio)?, name, mime: None };
-    Ok(service.transcribe(Context::default(), request, upload).await?.collect().await?)
+    request
+}
+
+/// Uploads a recording; it is transcribed as what this gives is read.
+pub(super) async fn upload(
+    service: &Service,
+    request: Request,
+    file: &Path,
+) -> anyhow::Result<Transcription> {
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let opened = File::open(file).with_context(|| file.display().to_string())?;
+    let upload = Upload { file: opened, name, mime: None };
+    Ok(service.transcribe(Context::default(), request, upload).await?)
 }

@@ -82,18 +82,24 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     })
 }
 
-struct Bench {
-    service: Service,
-    model: String,
+/// A model that is asked for vectors.
+pub(super) struct Bench {
+    pub service: Service,
+    pub model: String,
 }
 
 impl Bench {
     /// One request, from texts to vectors.
     async fn embed(&self, texts: &[String]) -> anyhow::Result<Duration> {
+        Ok(self.counted(texts).await?.0)
+    }
+
+    /// The same, and the tokens that the texts are.
+    pub(super) async fn counted(&self, texts: &[String]) -> anyhow::Result<(Duration, usize)> {
         let inputs = texts.iter().cloned().map(Input::Text).collect();
         let request = Request::new(self.model.clone(), inputs);
         let start = Instant::now();
-        self.service.embed(Context::default(), request).await?;
-        Ok(start.elapsed())
+        let done = self.service.embed(Context::default(), request).await?;
+        Ok((start.elapsed(), done.usage.prompt_tokens as usize))
     }
 }

@@ -1,42 +1,63 @@
-//! `stentor bench gpu`: whether a GPU computes what the CPU does, and how fast, as shares of its own limits.
+//! `stentor bench gpu`: whether a GPU computes what the CPU does, and how fast, with random weights in the shapes of real
+//! models, so that nothing is fetched.
+//!
+//! What fails is told and counted, and the rest goes on: the command ends with an error where a case failed or where
+//! something is computed otherwise than on the CPU.
+
+mod chat;
+mod embeddings;
+mod mixed;
+mod shelf;
+mod speech;
 
 use std::time::Duration;
 
 use anyhow::bail;
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
-use super::llm::{decode, prefill, synthesize};
+use self::shelf::Shelf;
 use super::{Report, rounded};
 use crate::cli::out;
 use crate::config::Config;
 use crate::device;
 use crate::engine::Engine;
-use crate::engine::handle::Handle;
-use crate::model::llm::Llm;
-use crate::model::llm::agree::agree;
-use crate::model::weights::synthetic::{self, Spec};
 use crate::ops;
 use crate::types::model::Installed;
 
-/// Shapes that are checked, in each of the precisions.
-const SHAPES: [&str; 5] = ["tiny", "tiny-qwen2", "tiny-qwen3", "tiny-gemma3", "tiny-phi3"];
-const PRECISIONS: [&str; 7] = ["f16", "q8_0", "q4_0", "q4_1", "q4_k_m", "q5_k_m", "q6_k"];
-/// Standard deviations of the logits that a GPU may be away from the CPU: both round activations to 8 bits for some
-/// products, and not to the same. An H200 was 0.11 away at worst and 0.021 typically; 0.009 and 0.002 with weights of
-/// halves, for which neither rounds.
-const WORST: f64 = 0.25;
-const TYPICAL: f64 = 0.04;
+/// Each case is timed so often, and the best time counts.
+const RUNS: usize = 3;
 
-/// Rows decoded together, and steps timed.
-const DECODE: [(usize, usize); 8] =
-    [(1, 128), (2, 64), (4, 64), (8, 64), (9, 64), (16, 64), (32, 64), (64, 64)];
-const PROMPTS: [usize; 2] = [512, 2048];
-/// Positions of the models' contexts.
-const CONTEXT: usize = 4096;
+/// What can be checked and timed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Operations of speech and embedding models, which are only checked
+    Operations,
+    /// Chat models
+    Chat,
+    /// Speech models
+    Speech,
+    /// Embedding models
+    Embeddings,
+    /// An answer while the same device transcribes and embeds, which is only timed
+    Mixed,
+}
+
+impl Part {
+    fn as_str(self) -> &'static str {
+        match self {
+            Part::Operations => "operations",
+            Part::Chat => "chat",
+            Part::Speech => "speech",
+            Part::Embeddings => "embeddings",
+            Part::Mixed => "mixed",
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Models that are timed, as random weights in their shapes
+    /// Chat models that are timed, as random weights in their shapes; the first one answers in the mixed load
     #[arg(
         long,
         value_name = "SHAPE:QUANT",
@@ -47,6 +68,9 @@ pub struct Args {
     /// Check what is computed and time nothing
     #[arg(long)]
     pub check: bool,
+    /// Only these parts [default: all]
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<Part>,
     /// Print a JSON object a case
     #[arg(long)]
     pub json: bool,
@@ -63,19 +87,6 @@ struct Card {
 }
 
 #[derive(Serialize)]
-struct Checked {
-    case: &'static str,
-    model: String,
-    worst: f64,
-    typical: f64,
-    choices: usize,
-    wrong: usize,
-    drawn: usize,
-    misdrawn: usize,
-    ok: bool,
-}
-
-#[derive(Serialize)]
 struct Operation {
     case: &'static str,
     operation: String,
@@ -84,15 +95,56 @@ struct Operation {
     ok: bool,
 }
 
+/// How far a tiny model's values on the GPU are from those on the CPU.
 #[derive(Serialize)]
-struct Speed {
+struct Checked {
     case: &'static str,
+    /// The model, and what of it was compared where that is not its logits.
     model: String,
-    /// Tokens of the prompt, or rows decoded together.
-    size: usize,
-    tok_s: f64,
-    /// Of a prompt: operations by the rate of a large product. Of decoding: bytes of weights by the copy's bandwidth.
-    share: f64,
+    /// The largest difference, and the root of the mean square of all.
+    worst: f64,
+    typical: f64,
+    allowed: f64,
+    allowed_typical: f64,
+    ok: bool,
+}
+
+impl Checked {
+    fn new(model: String, worst: (f64, f64), typical: (f64, f64), ok: bool) -> Checked {
+        Checked {
+            case: "check",
+            model,
+            worst: rounded(worst.0, 5),
+            typical: rounded(typical.0, 6),
+            allowed: worst.1,
+            allowed_typical: typical.1,
+            ok,
+        }
+    }
+}
+
+/// A case that failed.
+#[derive(Serialize)]
+struct Failed<'a> {
+    case: &'static str,
+    model: &'a str,
+    /// Rows, windows or texts, or what ran beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+    error: String,
+}
+
+/// One run of the command.
+struct Run<'a> {
+    config: &'a Config,
+    info: device::Info,
+    limits: ops::Limits,
+    report: Report,
+    shelf: Shelf,
+    /// Operations and models that are not computed as on the CPU.
+    wrong: usize,
+    /// Cases that failed.
+    failed: usize,
 }
 
 /// Runs the command.
@@ -100,6 +152,25 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let info = device::choose(device::Choice::Cuda)?;
     let report = Report { json: args.json };
     let limits = on_its_thread(&info, |gpu| Ok(ops::limits(gpu)?))?;
+    tell_card(&info, limits, &report)?;
+    let shelf = Shelf::new()?;
+    let mut run = Run { config, info, limits, report, shelf, wrong: 0, failed: 0 };
+    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+    run.check(wants)?;
+    if !args.check {
+        run.time(args, wants)?;
+    }
+    match (run.wrong, run.failed) {
+        (0, 0) => Ok(()),
+        (wrong, 0) => bail!("{wrong} operations and models are not computed as on the CPU"),
+        (0, failed) => bail!("{failed} cases failed"),
+        (wrong, failed) => {
+            bail!("{wrong} operations and models are not computed as on the CPU, and {failed} cases failed")
+        }
+    }
+}
+
+fn tell_card(info: &device::Info, limits: ops::Limits, report: &Report) -> anyhow::Result<()> {
     let device::Kind::Cuda { capability: (major, minor), .. } = info.kind else { bail!("a GPU is needed") };
     let card = Card {
         case: "card",
@@ -110,19 +181,103 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         product_tflop_s: rounded(limits.product / 1e12, 1),
     };
     report.case(&card, &format!("{}: copies", card.name), card.copy_gb_s, "GB/s")?;
-    if !args.json {
+    if !report.json {
         out::stream(&format!("  {:<36}{:>10.1} TFLOP/s\n", "products of halves", card.product_tflop_s))?;
     }
-    let wrong = operations(&info, &report)? + check(&info, &report)?;
-    if !args.check {
-        for spec in &args.models {
-            time(config, spec, limits, &report)?;
-        }
-    }
-    if wrong > 0 {
-        bail!("{wrong} operations and models are not computed as on the CPU");
-    }
     Ok(())
+}
+
+impl Run<'_> {
+    fn check(&mut self, wants: impl Fn(Part) -> bool) -> anyhow::Result<()> {
+        if wants(Part::Operations) {
+            let found = on_its_thread(&self.info, |gpu| Ok(ops::agree(gpu)?));
+            let found = self.attempt(Part::Operations, "all", None, found)?.unwrap_or_default();
+            self.operations(found)?;
+        }
+        if wants(Part::Chat) {
+            chat::check(self)?;
+        }
+        if wants(Part::Speech) {
+            speech::check(self)?;
+        }
+        if wants(Part::Embeddings) {
+            embeddings::check(self)?;
+        }
+        Ok(())
+    }
+
+    fn time(&mut self, args: &Args, wants: impl Fn(Part) -> bool) -> anyhow::Result<()> {
+        if wants(Part::Chat) {
+            for (at, spec) in args.models.iter().enumerate() {
+                let done = chat::time(self, spec);
+                self.attempt(Part::Chat, spec, None, done)?;
+                // The first one serves again.
+                if at > 0 {
+                    self.shelf.forget(spec);
+                }
+            }
+        }
+        if wants(Part::Speech) {
+            speech::time(self)?;
+        }
+        if wants(Part::Embeddings) {
+            embeddings::time(self)?;
+        }
+        if wants(Part::Mixed)
+            && let Some(chat) = args.models.first()
+        {
+            mixed::time(self, chat)?;
+        }
+        Ok(())
+    }
+
+    /// Tells and counts a case that failed; what it gave where it did not.
+    fn attempt<T>(
+        &mut self,
+        part: Part,
+        model: &str,
+        size: Option<&str>,
+        result: anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        let error = match result {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => format!("{error:#}"),
+        };
+        self.failed += 1;
+        let told = format!("{model}{}: FAILED: {error}", size.map(|s| format!(", {s}")).unwrap_or_default());
+        if self.report.json {
+            out::note(&told);
+            let size = size.map(str::to_owned);
+            let line = Failed { case: part.as_str(), model, size, error };
+            out::stream(&format!("{}\n", serde_json::to_string(&line)?))?;
+        } else {
+            out::stream(&format!("  {told}\n"))?;
+        }
+        Ok(None)
+    }
+
+    /// Tells whether a tiny model is computed as on the CPU; `line` is all that is known of it.
+    fn checked(&mut self, checked: &Checked, line: &impl Serialize, unit: &str) -> anyhow::Result<()> {
+        self.wrong += usize::from(!checked.ok);
+        let told = format!(
+            "{}: {}",
+            checked.model,
+            if checked.ok { "as the CPU, at worst" } else { "WRONG, at worst" }
+        );
+        self.report.case(line, &told, checked.worst, unit)
+    }
+
+    /// Tells whether operations of speech and embedding models are computed as on the CPU.
+    fn operations(&mut self, found: Vec<ops::Agreement>) -> anyhow::Result<()> {
+        for ops::Agreement { name, worst, allowed } in found {
+            let ok = worst <= allowed;
+            self.wrong += usize::from(!ok);
+            let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });
+            let line = Operation { case: "operation", operation: name, worst, allowed, ok };
+            self.report.case(&line, &told, worst, "of the largest")?;
+        }
+        Ok(())
+    }
 }
 
 /// A device belongs to one thread, which ends with what is done on it.
@@ -141,119 +296,30 @@ fn on_its_thread<R: Send>(
     }
 }
 
-/// How many operations of speech and embedding models the GPU computes otherwise than the CPU.
-fn operations(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
-    let mut wrong = 0;
-    for ops::Agreement { name, worst, allowed } in on_its_thread(info, |gpu| Ok(ops::agree(gpu)?))? {
-        let ok = worst <= allowed;
-        wrong += usize::from(!ok);
-        let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });
-        let line = Operation { case: "operation", operation: name, worst, allowed, ok };
-        report.case(&line, &told, worst, "of the largest")?;
+/// The least time of some runs, each of which is given its number.
+async fn best_of<F: Future<Output = anyhow::Result<Duration>>>(
+    run: impl Fn(usize) -> F,
+) -> anyhow::Result<Duration> {
+    let mut best = Duration::MAX;
+    for at in 0..RUNS {
+        best = best.min(run(at).await?);
     }
-    Ok(wrong)
+    Ok(best)
 }
 
-/// How many models the GPU computes otherwise than the CPU.
-fn check(info: &device::Info, report: &Report) -> anyhow::Result<usize> {
-    let folder = tempfile::tempdir()?;
-    let mut wrong = 0;
-    for (shape, precision) in SHAPES.iter().flat_map(|s| PRECISIONS.map(|p| (s, p))) {
-        let name = format!("{shape}:{precision}");
-        let file = folder.path().join("model.gguf");
-        synthetic::write(&synthetic::spec(&name)?, &file, 1)?;
-        let found = on_its_thread(info, |gpu| Ok(agree(&file, &device::open(&device::cpu())?, gpu)?))?;
-        let chosen = found.wrong == 0 && found.drawn > 0 && found.misdrawn == 0;
-        let ok = found.worst <= WORST && found.typical <= TYPICAL && chosen;
-        wrong += usize::from(!ok);
-        let line = Checked {
-            case: "check",
-            model: name.clone(),
-            worst: rounded(found.worst, 4),
-            typical: rounded(found.typical, 5),
-            choices: found.choices,
-            wrong: found.wrong,
-            drawn: found.drawn,
-            misdrawn: found.misdrawn,
-            ok,
-        };
-        let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });
-        report.case(&line, &told, found.worst, "standard deviations")?;
-    }
-    Ok(wrong)
-}
-
-fn time(config: &Config, spec: &str, limits: ops::Limits, report: &Report) -> anyhow::Result<()> {
-    let shape = synthetic::spec(spec)?;
-    // Deleted when it is dropped.
-    let mut temporary = None;
-    let model = Installed { id: spec.to_owned(), ..synthesize(spec, None, &mut temporary)? };
+/// An engine as the configuration has it, on one kind of device. Nothing is guessed: what is timed is every token.
+fn start(
+    config: &Config,
+    device: device::Choice,
+    models: Vec<Installed>,
+) -> anyhow::Result<(Runtime, Engine)> {
     let mut options = crate::app::engine_options(config);
-    options.device = device::Choice::Cuda;
-    options.context = CONTEXT;
+    options.device = device;
+    options.context = chat::CONTEXT;
     options.guesses = false;
+    options.drafts.clear();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let engine = Engine::start(vec![model.clone()], options)?;
-    runtime.block_on(async {
-        let handle = engine.get::<Llm>(&model.id).await?;
-        measure(&handle, spec, &shape, limits, report).await
-    })
-}
-
-async fn measure(
-    handle: &Handle<Llm>,
-    name: &str,
-    spec: &Spec,
-    limits: ops::Limits,
-    report: &Report,
-) -> anyhow::Result<()> {
-    let (bytes, weights) = read_by_a_step(spec);
-    for (i, tokens) in PROMPTS.into_iter().enumerate() {
-        let mut best = Duration::MAX;
-        for run in 0..3 {
-            best = best.min(prefill(handle, tokens, (3 * i + run) * 4 * CONTEXT).await?);
-        }
-        let tok_s = tokens as f64 / best.as_secs_f64();
-        let share = rounded(2.0 * weights * tok_s / limits.product, 3);
-        let line =
-            Speed { case: "prefill", model: name.to_owned(), size: tokens, tok_s: rounded(tok_s, 0), share };
-        report.case(
-            &line,
-            &format!("{name}: prompt of {tokens}, {share} of the limit"),
-            tok_s,
-            "tokens/s",
-        )?;
-    }
-    for (rows, steps) in DECODE {
-        let mut best = Duration::MAX;
-        for _ in 0..3 {
-            best = best.min(decode(handle, rows, steps, 0.0).await?);
-        }
-        let tok_s = (rows * steps) as f64 / best.as_secs_f64();
-        let share = rounded(bytes * tok_s / rows as f64 / limits.copy, 3);
-        let line =
-            Speed { case: "decode", model: name.to_owned(), size: rows, tok_s: rounded(tok_s, 1), share };
-        report.case(&line, &format!("{name}: {rows} rows, {share} of the limit"), tok_s, "tokens/s")?;
-    }
-    Ok(())
-}
-
-/// Bytes of weights that a step of decoding reads, and weights that a token is multiplied with in a prompt, which wants
-/// the logits of its last alone.
-fn read_by_a_step(spec: &Spec) -> (f64, f64) {
-    let tensors = spec.tensors();
-    let tied = !tensors.iter().any(|t| t.name == "output.weight");
-    let mut read = (0.0, 0.0);
-    for tensor in &tensors {
-        let table = tensor.name == "token_embd.weight";
-        if !table || tied {
-            read.0 += tensor.bytes().unwrap_or(0) as f64;
-        }
-        if !table && tensor.name != "output.weight" && tensor.shape.len() == 2 {
-            read.1 += tensor.shape.iter().product::<usize>() as f64;
-        }
-    }
-    read
+    Ok((runtime, Engine::start(models, options)?))
 }
 
 #[cfg(test)]
@@ -261,22 +327,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_reads_the_weights_without_the_table() {
-        let (bytes, weights) = read_by_a_step(&synthetic::spec("qwen2.5-7b:q4_k_m").unwrap());
-        assert!((4.0e9..4.6e9).contains(&bytes), "{bytes}");
-        assert!((6.4e9..6.7e9).contains(&weights), "{weights}");
-        // The output layer is the table: it is read and not left out.
-        let (bytes, _) = read_by_a_step(&synthetic::spec("smollm2-135m:q8_0").unwrap());
-        assert!((1.3e8..1.5e8).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
     fn without_a_gpu_it_says_so() {
         if device::choose(device::Choice::Cuda).is_err() {
-            let args = Args { models: Vec::new(), check: true, json: true };
+            let args = Args { models: Vec::new(), check: true, only: Vec::new(), json: true };
             let config = Config::load(&crate::config::Overrides::default()).unwrap();
             let said = run(&config, &args).unwrap_err().to_string();
             assert!(said.starts_with("no GPU can be used"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_fails_is_counted_and_the_rest_goes_on() {
+        let config = Config::load(&crate::config::Overrides::default()).unwrap();
+        let limits = ops::Limits { copy: 1.0, product: 1.0 };
+        let mut run = Run {
+            config: &config,
+            info: device::cpu(),
+            limits,
+            report: Report { json: true },
+            shelf: Shelf::new().unwrap(),
+            wrong: 0,
+            failed: 0,
+        };
+        let failed = anyhow::anyhow!("no room").context("a model");
+        assert!(run.attempt::<()>(Part::Speech, "m", Some("8 windows"), Err(failed)).unwrap().is_none());
+        assert_eq!(run.attempt(Part::Speech, "m", None, Ok(7)).unwrap(), Some(7));
+        assert_eq!((run.failed, run.wrong), (1, 0));
+        let wrong = Checked::new("m".to_owned(), (0.3, 0.2), (0.1, 0.2), false);
+        run.checked(&wrong, &wrong, "standard deviations").unwrap();
+        assert_eq!((run.failed, run.wrong), (1, 1));
     }
 }

@@ -216,14 +216,20 @@ pub(super) async fn decode(
     Ok(start.elapsed())
 }
 
-/// From each token of an answer of so many to the next: in order of length.
-pub(super) async fn waits(handle: &Handle<Llm>, tokens: usize) -> anyhow::Result<Vec<Duration>> {
+/// From each token of an answer of so many to the next, in order of length; fewer where the answer takes longer than
+/// `most`.
+pub(super) async fn waits(
+    handle: &Handle<Llm>,
+    tokens: usize,
+    most: Duration,
+) -> anyhow::Result<Vec<Duration>> {
     let vocabulary = handle.front().tokenizer.vocab_size().max(1);
     let prompt = (0..SHORT_PROMPT).map(|i| ((100 + i) % vocabulary) as u32).collect();
     let mut events = handle.submit(input(prompt, tokens + 2, 0.0), None)?;
     next(&mut events).await?;
-    let (mut waits, mut last) = (Vec::with_capacity(tokens), Instant::now());
-    for _ in 0..tokens {
+    let begun = Instant::now();
+    let (mut waits, mut last) = (Vec::with_capacity(tokens), begun);
+    while waits.len() < tokens && (waits.is_empty() || begun.elapsed() < most) {
         next(&mut events).await?;
         waits.push(last.elapsed());
         last = Instant::now();

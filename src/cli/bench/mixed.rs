@@ -1,30 +1,25 @@
 //! `stentor bench mixed`: what text that is being written waits for while the same device transcribes and embeds.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use futures::StreamExt;
 use serde::Serialize;
 
 use super::words::Words;
-use super::{Common, Report, find, llm, rounded, start};
+use super::{Common, Report, asr, find, llm, rounded, start};
 use crate::cli::installed::helpers;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::handle::Handle;
 use crate::model::llm::Llm;
-use crate::service::{Context, Options, Service, Upload};
+use crate::service::{Context, Options, Service};
 use crate::types::asr::{Delta, Request, Task};
 use crate::types::embed;
 use crate::types::model::{Installed, Kind};
 
-/// Tokens of an answer that is timed.
-const TOKENS: usize = 512;
-/// Others run for so long before one is.
-const WARM_UP: Duration = Duration::from_secs(2);
 /// Texts of a request, and the range of words a text has: documents on their way into an index.
 const TEXTS: (usize, usize, usize) = (64, 180, 220);
 
@@ -46,19 +41,56 @@ pub struct Args {
     pub common: Common,
 }
 
+/// What runs beside an answer: its name, and whether that transcribes and embeds.
+pub(super) type Case = (&'static str, bool, bool);
+/// Every case, the answer alone first.
+pub(super) const CASES: [Case; 4] = [
+    ("alone", false, false),
+    ("transcribing", true, false),
+    ("embedding", false, true),
+    ("transcribing and embedding", true, true),
+];
+
+/// How long a case takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Tokens of the answer, and when it is broken off.
+    pub tokens: usize,
+    pub most: Duration,
+    /// Others run for so long before it begins, at least.
+    pub warm_up: Duration,
+}
+
+const PACE: Pace = Pace { tokens: 512, most: Duration::from_secs(3600), warm_up: Duration::from_secs(2) };
+
 #[derive(Serialize)]
 struct Line {
     case: &'static str,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// What an answer waited for.
+#[derive(Debug, Serialize)]
+pub(super) struct Figures {
     /// Milliseconds from one token to the next: the median, and percentiles.
-    p50_ms: f64,
-    p95_ms: f64,
-    p99_ms: f64,
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
     /// The 95th percentile by that of the model alone.
-    p95_by_alone: f64,
-    tok_s: f64,
+    pub p95_by_alone: f64,
+    pub tok_s: f64,
     /// Seconds of audio transcribed a second, and texts embedded.
-    rtfx: f64,
-    texts_s: f64,
+    pub rtfx: f64,
+    pub texts_s: f64,
+}
+
+impl Figures {
+    /// What a row of the table says beside the 95th percentile.
+    pub(super) fn told(&self) -> String {
+        let Figures { p99_ms, p95_by_alone, rtfx, texts_s, .. } = self;
+        format!("{p99_ms} at p99, {p95_by_alone} x, audio {rtfx} x, {texts_s} texts/s")
+    }
 }
 
 /// Runs the command.
@@ -76,88 +108,83 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         engine.preload(&ids).await?;
         let id = |model: Option<Installed>| model.map(|model| model.id);
-        let bench = Bench::new(engine, &chat.id, id(asr), id(embed), args).await?;
+        let recording = id(asr).zip(args.audio.clone());
+        let beside = Beside {
+            asr: recording.map(|(id, file)| (Request::new(id, Task::Transcribe), file)),
+            embed: id(embed).map(|id| Ok::<_, anyhow::Error>((id, documents()?))).transpose()?,
+        };
+        let bench = Bench::new(engine, &chat.id, beside, PACE).await?;
         bench.measure(&Report::begin(&args.common, &chat)?, usize::from(args.common.runs.unwrap_or(1))).await
     })
 }
 
-struct Bench {
+/// Documents on their way into an index.
+pub(super) fn documents() -> anyhow::Result<Vec<String>> {
+    let (count, low, high) = TEXTS;
+    Ok(Words::read(None)?.texts(count, low, high))
+}
+
+/// What runs beside an answer, over and over: a request and its recording, a model and its texts.
+pub(super) struct Beside {
+    pub asr: Option<(Request, PathBuf)>,
+    pub embed: Option<(String, Vec<String>)>,
+}
+
+/// An answer, and what runs beside it.
+pub(super) struct Bench {
     chat: Handle<Llm>,
     service: Service,
-    asr: Option<(String, PathBuf)>,
-    embed: Option<(String, Vec<embed::Input>)>,
+    beside: Beside,
+    pace: Pace,
     /// Seconds of audio, and texts, so far.
     heard: Cell<f64>,
     embedded: Cell<f64>,
 }
 
 impl Bench {
-    async fn new(
-        engine: Engine,
-        chat: &str,
-        asr: Option<String>,
-        embed: Option<String>,
-        args: &Args,
-    ) -> anyhow::Result<Bench> {
+    pub(super) async fn new(engine: Engine, chat: &str, beside: Beside, pace: Pace) -> anyhow::Result<Bench> {
         let chat = engine.get::<Llm>(chat).await?;
-        let (count, low, high) = TEXTS;
-        let texts = Words::read(None)?.texts(count, low, high).into_iter().map(embed::Input::Text).collect();
-        Ok(Bench {
-            chat,
-            service: Service::new(engine, Options::default()),
-            asr: asr.zip(args.audio.clone()),
-            embed: embed.map(|id| (id, texts)),
-            heard: Cell::new(0.0),
-            embedded: Cell::new(0.0),
-        })
+        let service = Service::new(engine, Options::default());
+        Ok(Bench { chat, service, beside, pace, heard: Cell::new(0.0), embedded: Cell::new(0.0) })
     }
 
     async fn measure(&self, report: &Report, runs: usize) -> anyhow::Result<()> {
-        let (asr, embed) = (self.asr.is_some(), self.embed.is_some());
-        let cases = [
-            ("alone", false, false),
-            ("transcribing", asr, false),
-            ("embedding", false, embed),
-            ("transcribing and embedding", asr && embed, asr && embed),
-        ];
         let mut alone = None;
-        for (case, asr, embed) in
-            cases.into_iter().filter(|(case, asr, embed)| *case == "alone" || *asr || *embed)
-        {
-            let mut lines = Vec::new();
-            for _ in 0..runs {
-                lines.push(self.case(case, asr, embed).await?);
+        for (case, asr, embed) in CASES {
+            if (asr && self.beside.asr.is_none()) || (embed && self.beside.embed.is_none()) {
+                continue;
             }
-            lines.sort_by(|a, b| a.p95_ms.total_cmp(&b.p95_ms));
-            let mut line = lines.swap_remove(lines.len() / 2);
-            line.p95_by_alone = rounded(line.p95_ms / *alone.get_or_insert(line.p95_ms), 2);
-            let name = format!(
-                "{case}: {} at p99, {} x, audio {} x, {} texts/s",
-                line.p99_ms, line.p95_by_alone, line.rtfx, line.texts_s
-            );
-            report.case(&line, &name, line.p95_ms, "ms at p95")?;
+            let mut all = Vec::new();
+            for _ in 0..runs {
+                all.push(self.case(asr, embed).await?);
+            }
+            all.sort_by(|a, b| a.p95_ms.total_cmp(&b.p95_ms));
+            let mut figures = all.swap_remove(all.len() / 2);
+            figures.p95_by_alone = rounded(figures.p95_ms / *alone.get_or_insert(figures.p95_ms), 2);
+            let (p95, name) = (figures.p95_ms, format!("{case}: {}", figures.told()));
+            report.case(&Line { case, figures }, &name, p95, "ms at p95")?;
         }
         Ok(())
     }
 
-    /// One answer beside what is asked for.
-    async fn case(&self, case: &'static str, asr: bool, embed: bool) -> anyhow::Result<Line> {
+    /// One answer beside what is asked for; by the answer alone it is not divided yet.
+    pub(super) async fn case(&self, asr: bool, embed: bool) -> anyhow::Result<Figures> {
         let others = async {
             tokio::try_join!(self.transcribe(asr), self.embed(embed))?;
             anyhow::Ok(())
         };
+        let Pace { tokens, most, .. } = self.pace;
         let answer = async {
             if asr || embed {
-                tokio::time::sleep(WARM_UP).await;
+                self.warm_up(asr, embed).await;
             }
             let (begun, heard, embedded) = (Instant::now(), self.heard.get(), self.embedded.get());
-            let waits = llm::waits(&self.chat, TOKENS).await?;
+            let waits = llm::waits(&self.chat, tokens, most).await?;
             let seconds = begun.elapsed().as_secs_f64();
             let rate = |now: f64, before: f64| rounded((now - before) / seconds, 1);
             let at =
                 |share: f64| rounded(waits[(waits.len() as f64 * share) as usize].as_secs_f64() * 1e3, 2);
-            anyhow::Ok(Line {
-                case,
+            anyhow::Ok(Figures {
                 p50_ms: at(0.5),
                 p95_ms: at(0.95),
                 p99_ms: at(0.99),
@@ -176,16 +203,25 @@ impl Bench {
         }
     }
 
+    /// Until the others are at work: a long recording is read before any of it is heard.
+    async fn warm_up(&self, asr: bool, embed: bool) {
+        let (begun, heard, embedded) = (Instant::now(), self.heard.get(), self.embedded.get());
+        tokio::time::sleep(self.pace.warm_up).await;
+        while (asr && self.heard.get() == heard) || (embed && self.embedded.get() == embedded) {
+            if begun.elapsed() > self.pace.warm_up + self.pace.most {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Transcribes the recording over and over, if it is to be.
     async fn transcribe(&self, wanted: bool) -> anyhow::Result<()> {
-        let Some((model, path)) = self.asr.as_ref().filter(|_| wanted) else {
+        let Some((request, file)) = self.beside.asr.as_ref().filter(|_| wanted) else {
             return std::future::pending().await;
         };
         loop {
-            let file = File::open(path).with_context(|| path.display().to_string())?;
-            let upload = Upload { file, name: None, mime: None };
-            let request = Request::new(model, Task::Transcribe);
-            let mut events = self.service.transcribe(Context::default(), request, upload).await?;
+            let mut events = asr::upload(&self.service, request.clone(), file).await?;
             let mut until = 0.0;
             while let Some(delta) = events.next().await {
                 if let Delta::Segment(segment) = delta? {
@@ -198,11 +234,12 @@ impl Bench {
 
     /// Embeds documents over and over, if it is to.
     async fn embed(&self, wanted: bool) -> anyhow::Result<()> {
-        let Some((model, texts)) = self.embed.as_ref().filter(|_| wanted) else {
+        let Some((model, texts)) = self.beside.embed.as_ref().filter(|_| wanted) else {
             return std::future::pending().await;
         };
+        let inputs: Vec<embed::Input> = texts.iter().cloned().map(embed::Input::Text).collect();
         loop {
-            let request = embed::Request::new(model.clone(), texts.clone());
+            let request = embed::Request::new(model.clone(), inputs.clone());
             self.service.embed(Context::default(), request).await?;
             self.embedded.set(self.embedded.get() + texts.len() as f64);
         }

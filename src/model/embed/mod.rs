@@ -2,6 +2,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `agree` | whether two devices compute the same |
 //! | `input` | text to token ids, for any thread |
 //! | `prompts` | what a model wants before a text |
 //! | `settings` | what sentence-transformers' files beside the weights ask for |
@@ -15,6 +16,7 @@
 //! A model takes rows of any lengths without padding: all tokens lie one after the other, and only attention knows
 //! where rows begin. A row's vector does not depend on the rows it is computed with.
 
+pub mod agree;
 pub mod bert;
 mod error;
 mod folder;

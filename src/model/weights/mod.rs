@@ -20,8 +20,11 @@ pub mod safetensors;
 #[cfg(test)]
 mod safetensors_tests;
 pub mod synthetic;
+pub mod synthetic_bert;
 mod synthetic_blocks;
+mod synthetic_folder;
 mod synthetic_shapes;
+pub mod synthetic_whisper;
 pub mod torch;
 
 pub use checkpoint::Checkpoint;

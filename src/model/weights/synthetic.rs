@@ -248,7 +248,7 @@ pub fn write(spec: &Spec, path: &Path, seed: u64) -> Result<(), Error> {
 
 /// The characters that stand for bytes in byte-level BPE (GPT-2's table): printable ones for themselves, the
 /// rest from U+0100 on.
-fn byte_symbols() -> Vec<char> {
+pub(super) fn byte_symbols() -> Vec<char> {
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut next = 0x100;
     (0..256)

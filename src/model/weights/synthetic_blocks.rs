@@ -26,7 +26,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn bytes(&mut self, out: &mut [u8]) {
+    pub fn bytes(&mut self, out: &mut [u8]) {
         for chunk in out.chunks_mut(8) {
             let word = self.next().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
@@ -34,7 +34,7 @@ impl Random {
     }
 
     /// Uniform in [-1, 1).
-    fn signed(&mut self) -> f32 {
+    pub fn signed(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }

@@ -92,12 +92,7 @@ impl Encoder {
 
     /// Encodes windows of `(mels, 3000)` each, bin-major; gives `(windows, 1500, width)`.
     pub(super) fn forward(&self, windows: &[&[f32]], device: &Device) -> Result<Tensor> {
-        let batch = windows.len();
-        let mut frames = vec![0.0f32; batch * WINDOW * 3 * self.mels];
-        for (mel, out) in windows.iter().zip(frames.chunks_exact_mut(WINDOW * 3 * self.mels)) {
-            unfold(mel, self.mels, out);
-        }
-        let frames = Tensor::from_vec(frames, (batch, WINDOW, 3 * self.mels), device)?;
+        let frames = self.frames(windows, device)?;
         let x = self.conv1.forward_gelu(&frames)?;
         let x = self.conv2.forward_gelu(&ops::unfold(&x, 3, 2, 1)?)?;
         let mut x = x.broadcast_add(&self.positions)?;
@@ -113,6 +108,24 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// Three neighbouring frames side by side for every frame of the windows, zeros beyond their ends: a convolution of
+    /// width 3 becomes one matrix product. `(windows, 3000, 3 x mels)`, tap-major. A device other than the CPU puts them
+    /// so itself: one core would take as long for it as a GPU for all that follows.
+    fn frames(&self, windows: &[&[f32]], device: &Device) -> Result<Tensor> {
+        let (batch, mels) = (windows.len(), self.mels);
+        if !ops::cpu::serves(device) {
+            let bins = Tensor::from_vec(windows.concat(), (batch, mels, WINDOW), device)?;
+            return ops::unfold(&bins.transpose(1, 2)?.contiguous()?, 3, 1, 1);
+        }
+        let mut frames = vec![0.0f32; batch * WINDOW * 3 * mels];
+        for (mel, out) in windows.iter().zip(frames.chunks_exact_mut(WINDOW * 3 * mels)) {
+            unfold(mel, mels, out);
+        }
+        Tensor::from_vec(frames, (batch, WINDOW, 3 * mels), device)
+    }
+}
+
 impl Block {
     fn attend(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
         let (_, _, width) = x.dims3()?;
@@ -123,8 +136,7 @@ impl Block {
     }
 }
 
-/// Three neighbouring frames side by side for every frame of a window, zeros beyond its ends: a convolution
-/// of width 3 becomes one matrix product. `mel` is bin-major; `out` is `(3000, 3 x mels)`, tap-major.
+/// One window's frames: `mel` is bin-major; `out` is `(3000, 3 x mels)`, tap-major.
 fn unfold(mel: &[f32], mels: usize, out: &mut [f32]) {
     for (t, row) in out.chunks_exact_mut(3 * mels).enumerate() {
         for (tap, part) in row.chunks_exact_mut(mels).enumerate() {

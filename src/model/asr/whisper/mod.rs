@@ -3,6 +3,7 @@
 //! Data in and out is plain: a scheduler that owns slots and blocks encodes a window into a slot, then appends tokens
 //! to any number of sequences a call, each at a position of its own.
 
+pub mod agree;
 mod config;
 mod decoder;
 mod encoder;
