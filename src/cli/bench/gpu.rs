@@ -13,6 +13,7 @@ mod speech;
 use std::time::Duration;
 
 use anyhow::bail;
+use clap::ValueEnum as _;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -28,17 +29,17 @@ use crate::types::model::Installed;
 /// Each case is timed so often, and the best time counts.
 const RUNS: usize = 3;
 
-/// What can be checked and timed by itself.
+/// What can be checked and timed by itself, in the order in which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
     /// Operations of speech and embedding models, which are only checked
     Operations,
     /// Chat models
     Chat,
-    /// Speech models
-    Speech,
     /// Embedding models
     Embeddings,
+    /// Speech models
+    Speech,
     /// An answer while the same device transcribes and embeds, which is only timed
     Mixed,
 }
@@ -155,10 +156,10 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     tell_card(&info, limits, &report)?;
     let shelf = Shelf::new()?;
     let mut run = Run { config, info, limits, report, shelf, wrong: 0, failed: 0 };
-    let wants = |part| args.only.is_empty() || args.only.contains(&part);
-    run.check(wants)?;
-    if !args.check {
-        run.time(args, wants)?;
+    for part in Part::value_variants() {
+        if args.only.is_empty() || args.only.contains(part) {
+            run.part(*part, args)?;
+        }
     }
     match (run.wrong, run.failed) {
         (0, 0) => Ok(()),
@@ -188,47 +189,37 @@ fn tell_card(info: &device::Info, limits: ops::Limits, report: &Report) -> anyho
 }
 
 impl Run<'_> {
-    fn check(&mut self, wants: impl Fn(Part) -> bool) -> anyhow::Result<()> {
-        if wants(Part::Operations) {
-            let found = on_its_thread(&self.info, |gpu| Ok(ops::agree(gpu)?));
-            let found = self.attempt(Part::Operations, "all", None, found)?.unwrap_or_default();
-            self.operations(found)?;
-        }
-        if wants(Part::Chat) {
-            chat::check(self)?;
-        }
-        if wants(Part::Speech) {
-            speech::check(self)?;
-        }
-        if wants(Part::Embeddings) {
-            embeddings::check(self)?;
-        }
-        Ok(())
-    }
-
-    fn time(&mut self, args: &Args, wants: impl Fn(Part) -> bool) -> anyhow::Result<()> {
-        if wants(Part::Chat) {
-            for (at, spec) in args.models.iter().enumerate() {
-                let done = chat::time(self, spec);
-                self.attempt(Part::Chat, spec, None, done)?;
-                // The first one serves again.
-                if at > 0 {
-                    self.shelf.forget(spec);
-                }
+    /// Checks a part and then times it: what a fault leaves of the device spoils no part before.
+    fn part(&mut self, part: Part, args: &Args) -> anyhow::Result<()> {
+        let times = !args.check;
+        match part {
+            Part::Operations => self.operations(),
+            Part::Chat => {
+                chat::check(self)?;
+                let timed = args.models.iter().filter(|_| times);
+                timed.enumerate().try_for_each(|(at, spec)| {
+                    let done = chat::time(self, spec);
+                    self.attempt(Part::Chat, spec, None, done)?;
+                    // The first one serves again.
+                    if at > 0 {
+                        self.shelf.forget(spec);
+                    }
+                    Ok(())
+                })
             }
+            Part::Embeddings => {
+                embeddings::check(self)?;
+                if times { embeddings::time(self) } else { Ok(()) }
+            }
+            Part::Speech => {
+                speech::check(self)?;
+                if times { speech::time(self) } else { Ok(()) }
+            }
+            Part::Mixed => match args.models.first().filter(|_| times) {
+                Some(chat) => mixed::time(self, chat),
+                None => Ok(()),
+            },
         }
-        if wants(Part::Speech) {
-            speech::time(self)?;
-        }
-        if wants(Part::Embeddings) {
-            embeddings::time(self)?;
-        }
-        if wants(Part::Mixed)
-            && let Some(chat) = args.models.first()
-        {
-            mixed::time(self, chat)?;
-        }
-        Ok(())
     }
 
     /// Tells and counts a case that failed; what it gave where it did not.
@@ -268,8 +259,10 @@ impl Run<'_> {
     }
 
     /// Tells whether operations of speech and embedding models are computed as on the CPU.
-    fn operations(&mut self, found: Vec<ops::Agreement>) -> anyhow::Result<()> {
-        for ops::Agreement { name, worst, allowed } in found {
+    fn operations(&mut self) -> anyhow::Result<()> {
+        let found = on_its_thread(&self.info, |gpu| Ok(ops::agree(gpu)?));
+        let found = self.attempt(Part::Operations, "all", None, found)?;
+        for ops::Agreement { name, worst, allowed } in found.unwrap_or_default() {
             let ok = worst <= allowed;
             self.wrong += usize::from(!ok);
             let told = format!("{name}: {}", if ok { "as the CPU, at worst" } else { "WRONG, at worst" });
