@@ -85,7 +85,7 @@ impl Shape {
     /// The tokens behind those of text, in order, without the times.
     fn special(&self) -> Vec<String> {
         let codes = (b'a'..=b'z').flat_map(|a| (b'a'..=b'z').map(move |b| [a, b].map(char::from)));
-        let codes = codes.map(|code| String::from_iter(code)).filter(|code| code != "en");
+        let codes = codes.map(String::from_iter).filter(|code| code != "en");
         let languages = std::iter::once("en".to_owned()).chain(codes).take(self.languages);
         let before = ["endoftext", "startoftranscript"].map(str::to_owned);
         let behind = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"]

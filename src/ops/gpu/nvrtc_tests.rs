@@ -122,7 +122,8 @@ fn every_kernel_waits_for_those_before_it() {
 
 #[test]
 fn kernels_are_found_by_their_names() {
-    let pairs = [("qlinear_few_1", "qlinear"), ("qbatch_8", "qbatch"), ("gate", "gate"), ("rms_norm", "rms_norm")];
+    let pairs =
+        [("qlinear_few_1", "qlinear"), ("qbatch_8", "qbatch"), ("gate", "gate"), ("rms_norm", "rms_norm")];
     for (kernel, stem) in pairs {
         assert_eq!(Source::of(kernel).map(|s| s.stem), Some(stem));
     }

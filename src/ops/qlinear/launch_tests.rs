@@ -63,7 +63,7 @@ impl Matrix {
 
 /// `x W^T + bias` by the kernels; what they leave unset stays no number.
 fn kernels(matrices: &[&Matrix], x: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
-    by(2, matrices, x, rows, bias, Product::launches)
+    by(2, matrices, x, rows, bias, |product, packed| product.launches(packed))
 }
 
 /// By the launches that `f` makes of the product and the place of what is packed, on a card of so many multiprocessors.
@@ -166,14 +166,17 @@ fn matrices_of_many_outputs_take_the_wide_kernels() {
 #[test]
 fn blocks_share_out_matrices_of_any_shape() {
     // Few blocks that have many groups of outputs each, many that share one, and more than there are steps.
-    for (outputs, inputs, multiprocessors) in [(1040, 256, 1), (130, 1536, 3), (70, 768, 40), (260, 640, 5)] {
-        let types = [GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q8_0, GgmlDType::F16];
-        let dtype = types[multiprocessors % 4];
-        let whole = if dtype.block_size() == 256 { inputs.next_multiple_of(256) } else { inputs };
-        let matrix = Matrix::new(dtype, outputs, whole, 1);
-        let other = Matrix::new(GgmlDType::Q8_0, 20, whole, 2);
+    let cases = [
+        (GgmlDType::Q6K, 1040, 256, 1),
+        (GgmlDType::F16, 130, 1536, 3),
+        (GgmlDType::Q4K, 70, 768, 40),
+        (GgmlDType::Q5_1, 260, 672, 5),
+    ];
+    for (dtype, outputs, inputs, multiprocessors) in cases {
+        let matrix = Matrix::new(dtype, outputs, inputs, 1);
+        let other = Matrix::new(GgmlDType::Q8_0, 20, inputs, 2);
         for (rows, name, crowd) in [(30, "qbatch_32", CROWD[0]), (61, "qbatch_64", CROWD[1])] {
-            let (x, bias) = (noise(rows * whole, 2), noise(outputs + 20, 5));
+            let (x, bias) = (noise(rows * inputs, 2), noise(outputs + 20, 5));
             let (first, second) = (matrix.product(&x), other.product(&x));
             let want = (0..rows * (outputs + 20)).map(|i| (i / (outputs + 20), i % (outputs + 20)));
             let want: Vec<f32> = want
@@ -182,7 +185,7 @@ fn blocks_share_out_matrices_of_any_shape() {
             let got = by(multiprocessors, &[&matrix, &other], &x, rows, Some(&bias), |product, packed| {
                 product.strip_by(product.shared(name, crowd), 0, rows, packed).to_vec()
             });
-            assert_close(&got, &want, tolerance(rows, whole));
+            assert_close(&got, &want, tolerance(rows, inputs));
         }
     }
 }

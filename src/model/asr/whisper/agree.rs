@@ -99,7 +99,7 @@ fn tokens(step: usize, vocabulary: usize) -> Decode {
         let tokens = (start..start + len).map(|p| token(text, p)).collect();
         Row { slot, tokens, position: start, table, want }
     };
-    debug_assert!(PROMPT + STEPS <= BLOCKS * KvCache::BLOCK);
+    const { assert!(PROMPT + STEPS <= BLOCKS * KvCache::BLOCK) };
     Decode { copies: Vec::new(), rows: TEXTS.into_iter().enumerate().map(row).collect() }
 }
 
