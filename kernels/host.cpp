@@ -18,7 +18,8 @@
     }
 #define EXPORT_PAGED(D) EXPORT(paged_place_##D) EXPORT(paged_short_##D) EXPORT(paged_long_##D)
 
-EXPORT(argmax)
+EXPORT(argmax_join)
+EXPORT(argmax_parts)
 EXPORT(attention_32)
 EXPORT(attention_64)
 EXPORT(attention_128)

@@ -33,7 +33,8 @@ pub fn argmax_rows(x: &Tensor) -> Result<Tensor> {
     if let Some(device) = super::gpu::cuda::of(x.device()) {
         use super::gpu::cuda::{address, run, unset};
         let out = unset::<u32>(device, rows)?;
-        run(device, &[launch(address(x)?, address(&out)?, rows, width)])?;
+        let found = unset::<u32>(device, (rows, PARTS, 2))?;
+        run(device, &launches((address(x)?, rows, width), address(&found)?, address(&out)?))?;
         return Ok(out);
     }
     if rows == 0 || width == 0 {
@@ -44,10 +45,18 @@ pub fn argmax_rows(x: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(best, rows, x.device())
 }
 
-/// `rows` of `width` values at `x`.
+/// Blocks that share a row of a vocabulary: one alone reads it in 54 µs on an H100, a fortieth of a step.
 #[cfg(any(test, feature = "cuda"))]
-fn launch(x: u64, out: u64, rows: usize, width: usize) -> super::gpu::Launch {
-    super::gpu::Launch::new("argmax", [rows, 1, 1], 1024).address(x).count(width).address(out)
+const PARTS: usize = 32;
+
+/// `rows` of `width` values at `x`; what is `found` of each part takes 8 bytes.
+#[cfg(any(test, feature = "cuda"))]
+fn launches((x, rows, width): (u64, usize, usize), found: u64, out: u64) -> [super::gpu::Launch; 2] {
+    use super::gpu::Launch;
+    [
+        Launch::new("argmax_parts", [PARTS, rows, 1], 256).address(x).count(width).address(found),
+        Launch::new("argmax_join", [rows, 1, 1], 32).address(found).count(PARTS).address(out),
+    ]
 }
 
 #[cfg(test)]
@@ -80,8 +89,8 @@ mod tests {
             values[2 * width..3 * width].fill(f32::NEG_INFINITY);
             values[4 * width - 1] = f32::MIN;
             values[3 * width..4 * width - 1].fill(f32::NEG_INFINITY);
-            let mut got = vec![u32::MAX; 4];
-            run(&[launch(at(&values), at_mut(&mut got), 4, width)]);
+            let (mut got, mut found) = (vec![u32::MAX; 4], vec![u64::MAX; 4 * PARTS]);
+            run(&launches((at(&values), 4, width), at_mut(&mut found), at_mut(&mut got)));
             let want: Vec<u32> = values.chunks_exact(width).map(argmax).collect();
             assert_eq!(got, want);
         }

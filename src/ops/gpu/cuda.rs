@@ -98,7 +98,7 @@ fn start_on(stream: &CudaStream, kernel: &Kernel, launch: &Launch) -> std::resul
         sharedMemBytes: 0,
         hStream: stream.cu_stream(),
         attrs: &raw mut overlap,
-        numAttrs: u32::from(kernel.overlaps),
+        numAttrs: u32::from(kernel.overlaps && launch.overlaps),
     };
     let (function, nothing) = (kernel.function.cu_function(), std::ptr::null_mut());
     // SAFETY: the arguments are those that the kernel takes, which the tests on the CPU hold for every launch that the

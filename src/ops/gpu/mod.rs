@@ -44,6 +44,8 @@ pub(crate) struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block.
     pub threads: u32,
+    /// Whether it may come onto the card while the launch before it ends, where the card can.
+    pub overlaps: bool,
     /// Each argument's bytes, in words of 8 so that they are aligned as any of them needs.
     arguments: Vec<Vec<u64>>,
 }
@@ -54,7 +56,14 @@ impl Launch {
         // A grid that no GPU takes is refused by the driver.
         let grid = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
-        Launch { kernel, grid, threads, arguments: Vec::new() }
+        Launch { kernel, grid, threads, overlaps: true, arguments: Vec::new() }
+    }
+
+    /// Begins only when the launch before it has ended: so that the blocks of the next one find an empty card, and
+    /// spread over it evenly.
+    pub fn apart(mut self) -> Self {
+        self.overlaps = false;
+        self
     }
 
     /// The next argument: an address.

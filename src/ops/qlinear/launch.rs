@@ -213,7 +213,9 @@ impl Product<'_> {
             .address(packed)
             .count(rows)
             .count(self.inputs())
-            .count(groups);
+            .count(groups)
+            // The product's blocks would come in where those of the launch before end: 12% fewer tokens/s of 4 to 8 rows.
+            .apart();
         let (name, blocks, threads) = match kernel {
             Kernel::Own(name, blocks) => (name, blocks, 256),
             Kernel::Shared(name, blocks) => (name, blocks, 128),
