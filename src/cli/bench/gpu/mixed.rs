@@ -103,7 +103,8 @@ mod tests {
             let bench = Bench::new(engine, &chat, beside, pace).await.unwrap();
             for (name, asr, embed) in CASES {
                 let figures = bench.case(asr, embed).await.unwrap();
-                assert!(figures.p95_ms > 0.0 && figures.tok_s > 0.0, "{name}: {figures:?}");
+                // Tokens of a tiny model may lie there before they are asked for: no wait is sure to take time.
+                assert!(figures.tok_s > 0.0 && figures.p50_ms <= figures.p99_ms, "{name}: {figures:?}");
             }
         });
     }
