@@ -7,7 +7,6 @@
 #include "gate.cu"
 #include "layer_norm.cu"
 #include "paged.cu"
-#include "qbatch.cu"
 #include "qlinear.cu"
 #include "rms_norm.cu"
 #include "sample.cu"
@@ -37,12 +36,12 @@ EXPORT_PAGED(64)
 EXPORT_PAGED(96)
 EXPORT_PAGED(128)
 EXPORT_PAGED(256)
-EXPORT(qbatch_32)
-EXPORT(qbatch_64)
 EXPORT(qlinear_16_narrow)
 EXPORT(qlinear_16_wide)
 EXPORT(qlinear_32_narrow)
+EXPORT(qlinear_32_shared)
 EXPORT(qlinear_64_narrow)
+EXPORT(qlinear_64_shared)
 EXPORT(qlinear_8_narrow)
 EXPORT(qlinear_8_wide)
 EXPORT(qlinear_few_1)

@@ -5,6 +5,7 @@
 #include "common.cuh"
 #include "round.cuh"
 #include "tiles.cuh"
+#include "shared.cuh"
 
 // Rounds `count` groups of 4 values, whole groups of 32.
 KERNEL(256) qlinear_round(const float4* x, u8* codes, float4* scales, u32 count) {
@@ -311,26 +312,38 @@ DEVICE void many_rows(const Matrices& m, const uint4* x, const float* bias, floa
 }
 
 // For matrices of many outputs, whose blocks share what they read of the activations, and for those of few, which fill a
-// card only if their blocks are small. Of many outputs and more rows: kernels/qbatch.cu.
-#define WIDE(rows, N)                                                                                           \
+// card only if their blocks are small. Of many outputs and more rows: kernels/shared.cuh.
+#define OF_MANY(rows, N)                                                                                         \
     KERNEL(256) qlinear_##rows##_wide(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {     \
         fetch_first(m, 4);                                                                                      \
         follow();                                                                                               \
         many_rows<N, 2, 2, 4>(m, x, bias, out);                                                                 \
     }
-#define NARROW(rows, N, DOWN)                                                                                   \
+#define OF_FEW(rows, N, TILES)                                                                                 \
     KERNEL(256) qlinear_##rows##_narrow(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out) {   \
-        fetch_first(m, DOWN);                                                                                   \
+        fetch_first(m, TILES);                                                                                  \
         follow();                                                                                               \
-        many_rows<N, DOWN, 1, 8>(m, x, bias, out);                                                              \
+        many_rows<N, TILES, 1, 8>(m, x, bias, out);                                                             \
     }
 
-WIDE(8, 1)
-WIDE(16, 2)
-NARROW(8, 1, 1)
-NARROW(16, 2, 1)
-NARROW(32, 4, 2)
-NARROW(64, 8, 2)
+OF_MANY(8, 1)
+OF_MANY(16, 2)
+OF_FEW(8, 1, 1)
+OF_FEW(16, 2, 1)
+OF_FEW(32, 4, 2)
+OF_FEW(64, 8, 2)
+
+// CROWD blocks at a time on one multiprocessor at least: src/ops/qlinear/launch.rs starts as many.
+#define SHARED_OUT(rows, N, CROWD)                                                                              \
+    CROWDED(THREADS, CROWD) qlinear_##rows##_shared(ARGUMENT Matrices m, const uint4* x, const float* bias,     \
+                                                    float* out, float4* partial, u32* arrived) {                \
+        fetch_step(m);                                                                                          \
+        follow();                                                                                               \
+        batch<N>(m, x, bias, out, partial, arrived);                                                            \
+    }
+
+SHARED_OUT(32, 4, 3)
+SHARED_OUT(64, 8, 2)
 
 // Where one lane's weights of a unit go, row-major: `out` + row * stride + input.
 template <u32 F>

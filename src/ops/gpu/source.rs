@@ -8,14 +8,15 @@ pub(crate) struct Source {
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
 /// What some files include besides, each of which includes the common parts itself.
-const PARTS: [(&str, &str); 3] = [
+const PARTS: [(&str, &str); 4] = [
     ("#include \"cells.cuh\"", include_str!("../../../kernels/cells.cuh")),
     ("#include \"round.cuh\"", include_str!("../../../kernels/round.cuh")),
+    ("#include \"shared.cuh\"", include_str!("../../../kernels/shared.cuh")),
     ("#include \"tiles.cuh\"", include_str!("../../../kernels/tiles.cuh")),
 ];
 
 /// Every file of kernels.
-pub(crate) const ALL: [Source; 11] = [
+pub(crate) const ALL: [Source; 10] = [
     Source { stem: "argmax", text: include_str!("../../../kernels/argmax.cu") },
     Source { stem: "attention", text: include_str!("../../../kernels/attention.cu") },
     Source { stem: "cross", text: include_str!("../../../kernels/cross.cu") },
@@ -23,7 +24,6 @@ pub(crate) const ALL: [Source; 11] = [
     Source { stem: "gate", text: include_str!("../../../kernels/gate.cu") },
     Source { stem: "layer_norm", text: include_str!("../../../kernels/layer_norm.cu") },
     Source { stem: "paged", text: include_str!("../../../kernels/paged.cu") },
-    Source { stem: "qbatch", text: include_str!("../../../kernels/qbatch.cu") },
     Source { stem: "qlinear", text: include_str!("../../../kernels/qlinear.cu") },
     Source { stem: "rms_norm", text: include_str!("../../../kernels/rms_norm.cu") },
     Source { stem: "sample", text: include_str!("../../../kernels/sample.cu") },
@@ -36,12 +36,13 @@ impl Source {
         Source { stem: "planted", text }
     }
 
-    /// One text that needs no other file: the common parts stand in for their first inclusion.
+    /// One text that needs no other file: each part stands in for its first inclusion, which is the file's own.
     pub fn text(&self) -> String {
         let common = "#include \"common.cuh\"";
         let mut text = self.text.replacen(common, COMMON, 1);
         for (include, part) in PARTS {
-            text = text.replacen(include, &part.replace(common, ""), 1);
+            // What one part includes another may have before it.
+            text = text.replacen(include, &part.replace(common, ""), 1).replace(include, "");
         }
         text.replace("#pragma once", "")
     }

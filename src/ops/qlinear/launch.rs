@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | to [`FEW`] | `qlinear_few_1` to `_3`: activations rounded to 8 bits first, as on a CPU; a tile a block | reading the weights |
 //! | to 16 | `qlinear_8`, `_16`, wide or narrow: activations packed as halves first | reading the weights |
-//! | to [`MANY`] | `qlinear_32_narrow`, `_64_narrow` where outputs are few, else `qbatch_32`, `_64`, 64 rows at a time | the tensor cores |
+//! | to [`MANY`] | `qlinear_32_narrow`, `_64_narrow` where outputs are few, else `qlinear_32_shared`, `_64_shared`, 64 rows at a time | the tensor cores |
 //! | more | the matrix as halves for once, and cuBLAS | the tensor cores |
 //!
 //! The split of the inputs among warps and blocks hangs on the matrix and the card alone, so a row's result is the same
@@ -20,9 +20,9 @@ pub(super) const PARTS: usize = 4;
 const FEW: usize = 3;
 /// Blocks that fill a large card: two for each of 132 multiprocessors.
 const FILLED: usize = 264;
-/// Tiles that a block of `qbatch` has side by side.
+/// Tiles that blocks have side by side which share their work.
 const WIDE: usize = 8;
-/// Blocks of `qbatch_32` and `_64` that a multiprocessor holds at once, to which the kernels are bounded.
+/// Blocks of `qlinear_32_shared` and `_64_shared` that a multiprocessor holds at once, to which the kernels are bounded.
 const CROWD: [usize; 2] = [3, 2];
 /// The most groups of [`WIDE`] tiles that there are counters for.
 pub(super) const GROUPS: usize = 1 << 16;
@@ -238,9 +238,9 @@ impl Product<'_> {
             (..=1, false) => Kernel::Own("qlinear_8_narrow", self.blocks(1)),
             (2, true) => Kernel::Own("qlinear_16_wide", self.blocks(4)),
             (2, false) => Kernel::Own("qlinear_16_narrow", self.blocks(1)),
-            (3..=4, true) => self.shared("qbatch_32", CROWD[0]),
+            (3..=4, true) => self.shared("qlinear_32_shared", CROWD[0]),
             (3..=4, false) => Kernel::Own("qlinear_32_narrow", self.blocks(2)),
-            (_, true) => self.shared("qbatch_64", CROWD[1]),
+            (_, true) => self.shared("qlinear_64_shared", CROWD[1]),
             (_, false) => Kernel::Own("qlinear_64_narrow", self.blocks(2)),
         }
     }
@@ -256,7 +256,7 @@ impl Product<'_> {
         self.matrices.iter().map(|(_, layout)| layout.tiles().div_ceil(tiles)).sum()
     }
 
-    /// Groups of outputs that blocks of `qbatch` share: at most [`GROUPS`].
+    /// Groups of outputs that blocks may share: at most [`GROUPS`].
     pub fn shared_groups(&self) -> usize {
         self.blocks(WIDE)
     }

@@ -175,7 +175,8 @@ fn blocks_share_out_matrices_of_any_shape() {
     for (dtype, outputs, inputs, multiprocessors) in cases {
         let matrix = Matrix::new(dtype, outputs, inputs, 1);
         let other = Matrix::new(GgmlDType::Q8_0, 20, inputs, 2);
-        for (rows, name, crowd) in [(30, "qbatch_32", CROWD[0]), (61, "qbatch_64", CROWD[1])] {
+        for (rows, name, crowd) in [(30, "qlinear_32_shared", CROWD[0]), (61, "qlinear_64_shared", CROWD[1])]
+        {
             let (x, bias) = (noise(rows * inputs, 2), noise(outputs + 20, 5));
             let (first, second) = (matrix.product(&x), other.product(&x));
             let want = (0..rows * (outputs + 20)).map(|i| (i / (outputs + 20), i % (outputs + 20)));

@@ -1,5 +1,5 @@
-// y = x W^T for weights in the files' own precisions, of matrices of many outputs, and 17 to 64 rows, whose products keep
-// the tensor cores busier than the memory. Sums are f32.
+// Products of kernels/qlinear.cu whose work blocks share: those of matrices of many outputs and 17 to 64 rows, which keep the
+// tensor cores busier than the memory. Sums are f32.
 //
 // All products of 128 outputs by 128 inputs, a *step* each, lie in one line: a group of outputs after the other, and in it
 // the inputs. Blocks take equal stretches of the line, as many as the card holds at once, whatever the matrix' shape
@@ -7,8 +7,10 @@
 // last to come adds them, in the order of the blocks: the result is the same every time, and a row's does not depend on
 // the rows beside it within one kernel.
 //
-// Activations are packed by `qlinear_pack`. A step's are copied to shared memory, and its weights to registers, while the one before it is computed.
+// Activations are packed by `qlinear_pack`. A step's are copied to shared memory, and its weights to registers, while the
+// one before it is computed.
 
+#pragma once
 #include "common.cuh"
 #include "tiles.cuh"
 
@@ -188,15 +190,3 @@ DEVICE void fetch_step(const Matrices& m) {
         for (u32 byte = threadIdx.x % LANES * LINE; byte < bytes; byte += LANES * LINE) fetch_ahead(from + byte);
     }
 }
-
-// CROWD blocks at a time on one multiprocessor at least: src/ops/qlinear/launch.rs starts as many.
-#define BATCH(rows, N, CROWD)                                                                                   \
-    CROWDED(THREADS, CROWD) qbatch_##rows(ARGUMENT Matrices m, const uint4* x, const float* bias, float* out,           \
-                                  float4* partial, u32* arrived) {                                              \
-        fetch_step(m);                                                                                         \
-        follow();                                                                                               \
-        batch<N>(m, x, bias, out, partial, arrived);                                                            \
-    }
-
-BATCH(32, 4, 3)
-BATCH(64, 8, 2)
