@@ -189,6 +189,21 @@ fn tell_card(info: &device::Info, limits: ops::Limits, report: &Report) -> anyho
 }
 
 impl Run<'_> {
+    /// An engine as the configuration has it, on the GPU, with these models loaded. Nothing is guessed: what is timed is
+    /// every token.
+    fn start(&self, models: Vec<Installed>) -> anyhow::Result<(Runtime, Engine)> {
+        let mut options = crate::app::engine_options(self.config);
+        options.device = device::Choice::Cuda;
+        options.context = chat::CONTEXT;
+        options.guesses = false;
+        options.drafts.clear();
+        let ids: Vec<String> = models.iter().map(|model| model.id.clone()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let engine = Engine::start(models, options)?;
+        runtime.block_on(engine.preload(&ids))?;
+        Ok((runtime, engine))
+    }
+
     /// Checks a part and then times it: what a fault leaves of the device spoils no part before.
     fn part(&mut self, part: Part, args: &Args) -> anyhow::Result<()> {
         let times = !args.check;
@@ -298,21 +313,6 @@ async fn best_of<F: Future<Output = anyhow::Result<Duration>>>(
         best = best.min(run(at).await?);
     }
     Ok(best)
-}
-
-/// An engine as the configuration has it, on one kind of device. Nothing is guessed: what is timed is every token.
-fn start(
-    config: &Config,
-    device: device::Choice,
-    models: Vec<Installed>,
-) -> anyhow::Result<(Runtime, Engine)> {
-    let mut options = crate::app::engine_options(config);
-    options.device = device;
-    options.context = chat::CONTEXT;
-    options.guesses = false;
-    options.drafts.clear();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok((runtime, Engine::start(models, options)?))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Checked, Part, RUNS, Run, best_of, on_its_thread, start};
+use super::{Checked, Part, RUNS, Run, best_of, on_its_thread};
 use crate::cli::bench::llm::{decode, prefill};
 use crate::cli::bench::rounded;
 use crate::device;
@@ -82,7 +82,7 @@ fn compared(run: &Run, name: &str) -> anyhow::Result<Agreement> {
 pub(super) fn time(run: &mut Run, spec: &str) -> anyhow::Result<()> {
     let shape = synthetic::spec(spec)?;
     let model = run.shelf.chat(spec)?;
-    let (runtime, engine) = start(run.config, device::Choice::Cuda, vec![model.clone()])?;
+    let (runtime, engine) = run.start(vec![model.clone()])?;
     let handle = runtime.block_on(engine.get::<Llm>(&model.id))?;
     let (bytes, weights) = read_by_a_step(&shape);
     for (i, tokens) in PROMPTS.into_iter().enumerate() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::{Checked, Part, Run, best_of, on_its_thread, start};
+use super::{Checked, Part, Run, best_of, on_its_thread};
 use crate::cli::bench::{embed, rounded};
 use crate::device;
 use crate::model::embed::agree::{Agreement, agree};
@@ -76,8 +76,7 @@ pub(super) fn time(run: &mut Run) -> anyhow::Result<()> {
 
 fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
     let model = run.shelf.bert(shape)?;
-    let (runtime, engine) = start(run.config, device::Choice::Cuda, vec![model.clone()])?;
-    runtime.block_on(engine.preload(std::slice::from_ref(&model.id)))?;
+    let (runtime, engine) = run.start(vec![model.clone()])?;
     let bench = embed::Bench { service: Service::new(engine, Options::default()), model: model.id };
     for (size, requests) in TEXTS {
         let texts = texts(size);

@@ -5,10 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Part, Run, embeddings, speech, start};
+use super::{Part, Run, embeddings, speech};
 use crate::cli::bench::mixed::{Bench, Beside, CASES, Figures, Pace};
 use crate::cli::bench::rounded;
-use crate::device;
 use crate::model::weights::synthetic_bert::MXBAI_LARGE;
 use crate::model::weights::synthetic_whisper::LARGE_V3_TURBO;
 
@@ -44,13 +43,10 @@ fn time_all(run: &mut Run, spec: &str) -> anyhow::Result<()> {
     speech::record(&file, RECORDING)?;
     let beside = Beside {
         asr: Some((speech::request(&asr, speech::TOKENS), file)),
-        embed: Some((embed.clone(), embeddings::texts(TEXTS))),
+        embed: Some((embed, embeddings::texts(TEXTS))),
     };
-    let (runtime, engine) = start(run.config, device::Choice::Cuda, models.to_vec())?;
-    let bench = runtime.block_on(async {
-        engine.preload(&[chat.clone(), asr, embed]).await?;
-        Bench::new(engine, &chat, beside, PACE).await
-    })?;
+    let (runtime, engine) = run.start(models.to_vec())?;
+    let bench = runtime.block_on(Bench::new(engine, &chat, beside, PACE))?;
     let mut alone = None;
     for (name, asr, embed) in CASES {
         let limited = async { tokio::time::timeout(STUCK, bench.case(asr, embed)).await };
@@ -73,6 +69,7 @@ fn time_all(run: &mut Run, spec: &str) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::cli::bench::gpu::shelf::Shelf;
+    use crate::device;
     use crate::engine::{self, Engine};
     use crate::model::weights::{synthetic_bert, synthetic_whisper};
 

@@ -11,7 +11,7 @@ use anyhow::ensure;
 use futures::future::try_join_all;
 use serde::Serialize;
 
-use super::{Checked, Part, Run, best_of, chat, on_its_thread, start};
+use super::{Checked, Part, Run, best_of, chat, on_its_thread};
 use crate::cli::bench::{asr, rounded};
 use crate::device;
 use crate::model::asr::whisper::agree::{Agreement, Apart, agree};
@@ -96,8 +96,7 @@ fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
     let model = run.shelf.whisper(shape)?;
     let file = run.shelf.path("window.wav");
     record(&file, WINDOW)?;
-    let (runtime, engine) = start(run.config, device::Choice::Cuda, vec![model.clone()])?;
-    runtime.block_on(engine.preload(std::slice::from_ref(&model.id)))?;
+    let (runtime, engine) = run.start(vec![model.clone()])?;
     let service = Service::new(engine, Options::default());
     for size in WINDOWS {
         let timed = runtime.block_on(async {

@@ -31,6 +31,7 @@ pub(super) struct Replays {
 struct Recorded {
     replay: Replay,
     step: SteadyStep,
+    results: Results,
 }
 
 /// Of the largest recording: (rows, vocabulary) f32 and (rows) u32.
@@ -70,7 +71,6 @@ impl Decoder {
             Some(Some(_)) => {}
         }
         let Some(Some(recorded)) = self.replays.sizes.get(&size) else { return Ok(None) };
-        let Some(results) = self.replays.results.clone() else { return Ok(None) };
         let (positions, slots) = self.place(batch)?;
         if let Some(far) = self.rope.first_past(&positions) {
             return Err(Error::Batch(format!(
@@ -81,22 +81,22 @@ impl Decoder {
         let tables: Vec<&[u32]> = batch.rows.iter().map(|r| &r.table[..]).collect();
         recorded.step.fill(&batch.tokens, &positions, &slots, &tables, &self.cache)?;
         recorded.replay.run()?;
-        let best = results.best.narrow(0, 0, count)?;
-        self.read(&results.logits.narrow(0, 0, count)?, Some(&best), &batch.rows).map(Some)
+        let best = recorded.results.best.narrow(0, 0, count)?;
+        self.read(&recorded.results.logits.narrow(0, 0, count)?, Some(&best), &batch.rows).map(Some)
     }
 
     fn record(&mut self, (rows, width): (usize, usize)) -> Result<Option<Recorded>, Error> {
         let Some(step) = SteadyStep::new(rows, width, &self.cache, &self.device)? else { return Ok(None) };
-        let Results { logits, best } = self.results()?;
+        let results = self.results()?;
         let mut scratch = std::mem::take(&mut self.replays.scratch);
         let replay = Replay::record(&self.device, &mut scratch, || {
             let fail = |error: Error| candle_core::Error::msg(error.to_string());
             let computed = self.output.forward(&self.forward(&step.step()).map_err(fail)?)?;
-            best.slice_set(&argmax_rows(&computed)?, 0, 0)?;
-            logits.slice_set(&computed, 0, 0)
+            results.best.slice_set(&argmax_rows(&computed)?, 0, 0)?;
+            results.logits.slice_set(&computed, 0, 0)
         });
         self.replays.scratch = scratch;
-        Ok(replay?.map(|replay| Recorded { replay, step }))
+        Ok(replay?.map(|replay| Recorded { replay, step, results }))
     }
 
     fn results(&mut self) -> Result<Results, Error> {
