@@ -56,6 +56,7 @@ fn llm(c: &mut Criterion) {
         cache: KvType::F16,
         quantise: Quantise::None,
         blocks: None,
+        room: u64::MAX,
     };
     let mut mine = decoder::load(&Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
     let mut reader = std::fs::File::open(&path).unwrap();

@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use crate::config::{Config, DeviceKind, KvCache, LogFormat};
 use crate::device;
 pub use crate::device::Info as Device;
-use crate::engine::placement::Fleet;
+use crate::engine::placement::{Fleet, Ledger};
 use crate::engine::{self, Engine};
+use crate::fetch::manifest::{Context, Manifest};
 use crate::fetch::{self, Library};
 use crate::http;
 pub use crate::http::stop_signal;
@@ -25,7 +26,7 @@ use crate::service::points::Points;
 use crate::service::responses::{self, Responses};
 use crate::service::speakers::{self, Book};
 use crate::service::{self, Service};
-use crate::types::model::{Format, Installed, Kind};
+use crate::types::model::{Footprint, Format, Installed, Kind};
 
 /// How often idle models are looked for, and metrics folded.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -59,8 +60,9 @@ pub enum Error {
     Io { action: &'static str, source: std::io::Error },
 }
 
-/// The models to load before the server is ready: those configured, else one of each kind that requests name,
-/// the configured default or what was installed first.
+/// The models to load before the server is ready: those configured, of a profile all that are here, those too that
+/// requests cannot name and that their work needs; else one of each kind that requests name, the configured default or
+/// what was installed first.
 pub fn preload(config: &Config, library: &Library, models: &[Installed]) -> Result<Vec<String>, Error> {
     if config.models.preload.is_empty() {
         let default = |kind: Kind, chosen: &Option<String>| match chosen {
@@ -80,8 +82,7 @@ pub fn preload(config: &Config, library: &Library, models: &[Installed]) -> Resu
                     return Err(Error::NotInstalled(library.resolve(name)?));
                 };
                 let wanted: BTreeSet<&str> = profile.models.iter().map(String::as_str).collect();
-                let served = |m: &&Installed| wanted.contains(m.id.as_str()) && service::is_served(m.kind);
-                ids.extend(models.iter().filter(served).map(|m| m.id.clone()));
+                ids.extend(models.iter().filter(|m| wanted.contains(m.id.as_str())).map(|m| m.id.clone()));
             }
         }
     }
@@ -221,6 +222,8 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// Bytes that loaded models may take together on each device that the server takes.
     pub budgets: Vec<u64>,
+    /// Whether these are GPUs.
+    pub gpus: bool,
     /// Why there are no more GPUs: a line each.
     pub left_out: Vec<String>,
 }
@@ -231,16 +234,17 @@ impl Machine {
         self.budgets.iter().fold(0, |sum, budget| sum.saturating_add(*budget))
     }
 
-    /// Whether models that need so many bytes each can be loaded at once: the largest is placed first.
-    pub fn has_room(&self, needs: &[u64]) -> bool {
-        let mut needs = needs.to_vec();
-        needs.sort_unstable_by_key(|needs| std::cmp::Reverse(*needs));
+    /// Bytes that models take of the devices that they are laid out over, the largest of them first; `None` where they
+    /// cannot be loaded at once.
+    pub fn lay_out(&self, models: &[Footprint]) -> Option<u64> {
+        let mut models = models.to_vec();
+        models.sort_unstable_by_key(|takes| std::cmp::Reverse(takes.kept()));
         let mut fleet = Fleet::new(self.budgets.iter().copied());
-        needs.into_iter().enumerate().all(|(at, needs)| {
-            let placed = fleet.place("", &vec![Some(needs); self.budgets.len()], |_, _| true);
-            let ledger = placed.ok().and_then(|placed| fleet.ledger(placed.device));
-            ledger.map(|ledger| ledger.insert(&at.to_string(), needs, 0, true)).is_some()
-        })
+        for (at, takes) in models.into_iter().enumerate() {
+            let placed = fleet.place("", &vec![Some(takes); self.budgets.len()], |_, _| true).ok()?;
+            fleet.ledger(placed.device)?.insert(&at.to_string(), takes, 0, true);
+        }
+        Some(fleet.ledgers().iter().map(Ledger::used).fold(0, u64::saturating_add))
     }
 }
 
@@ -254,30 +258,39 @@ pub fn machine(config: &Config) -> Machine {
     devices.sort_by_key(|device| !wanted.iter().any(|one| one.id == device.id));
     // Without what is wanted the server does not start; then it is the first that is told of.
     let taken = devices.iter().take(wanted.len().max(1));
+    let gpus = taken.clone().all(Device::is_gpu);
     let budgets = taken.map(|device| options.budget(device)).collect();
     // Where GPUs are neither served nor asked for nothing is said of them.
     let asked = cfg!(feature = "cuda") || options.device == device::Choice::Cuda;
     let left_out = if asked { found.left_out } else { Vec::new() };
-    Machine { devices, budgets, left_out }
+    Machine { devices, budgets, gpus, left_out }
 }
 
-/// Bytes that a model takes of the budget, as the server reckons before it loads one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Needs {
-    pub weights: u64,
-    /// What a chat model keeps of the conversations under way.
-    pub cache: u64,
-}
-
-/// What loading `model` takes of a device's budget; `None`: requests name no models of this kind, so none is loaded.
-pub fn needs(config: &Config, budget: u64, model: &Installed) -> Option<Needs> {
-    if !service::is_served(model.kind) {
-        return None;
-    }
+/// What an installed model takes of a device of such a budget, as the server reckons before it loads it.
+pub fn takes(config: &Config, budget: u64, gpu: bool, model: &Installed, models: &[Installed]) -> Footprint {
     let options = engine_options(config);
-    let weights = engine::open::estimate(model, options.quantise, 0);
-    let whole = engine::open::estimate(model, options.quantise, options.cache(budget));
-    Some(Needs { weights, cache: whole.saturating_sub(weights) })
+    let draft = options.drafts.get(&model.id).and_then(|id| models.iter().find(|m| m.id == *id));
+    engine::open::estimate(model, draft, gpu, options.limits(budget))
+}
+
+/// What a model is going to take of such a device whose files are not here: `weights`, and what its manifest says.
+pub fn takes_to_come(
+    config: &Config,
+    budget: u64,
+    gpu: bool,
+    manifest: &Manifest,
+    weights: u64,
+) -> Footprint {
+    let step = manifest.step_mib.saturating_mul(1 << 20);
+    let cache = match (manifest.kind, manifest.context) {
+        (Kind::Chat, Context::Tokens(tokens)) => {
+            let limits = engine::open::llm_limits(engine_options(config).limits(budget));
+            let others = weights.saturating_add(step);
+            llm::cache_bytes(manifest.token_bytes, tokens, limits, gpu, others)
+        }
+        _ => 0,
+    };
+    Footprint { weights, cache, step }
 }
 
 /// Whether there is code for the model's architecture.

@@ -36,12 +36,12 @@ const RULES: &[(&str, Rule)] = &[
 ];
 
 /// Where memory may be handled by hand. Paths end with `/` for folders.
-const UNSAFE: &[&str] = &["src/ops/", "src/device.rs", "src/model/weights/mmap.rs"];
+const UNSAFE: &[&str] = &["src/ops/", "src/device.rs", "src/device/", "src/model/weights/mmap.rs"];
 
 /// Where tensors may appear: the operations, the models, the device, and of the engine only the thread that
 /// owns the device and what builds models on it.
 const CANDLE: &[&str] =
-    &["src/ops/", "src/model/", "src/device.rs", "src/engine/worker.rs", "src/engine/open.rs"];
+    &["src/ops/", "src/model/", "src/device.rs", "src/device/", "src/engine/worker.rs", "src/engine/open.rs"];
 
 const ANYHOW: &[&str] = &["src/main.rs", "src/cli/"];
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::model;
 use crate::model::fake::{FAIL, FakeEmbed, FakeLlm, HUNGRY};
 use crate::types::llm::FinishReason;
+use crate::types::model::Footprint;
 
 /// As large as its name says, in megabytes.
 fn sized(id: &str, kind: Kind) -> Installed {
@@ -19,20 +20,20 @@ fn sized(id: &str, kind: Kind) -> Installed {
 }
 
 fn open(m: &Installed, site: usize) -> Result<Opened, model::Error> {
-    let bytes = m.bytes;
+    let takes = Footprint { weights: m.bytes, ..Footprint::default() };
     let metrics = ModelMetrics::new(&m.id, site);
     if m.kind == Kind::Embed {
         let tokenizer = model::embed::input::tests::tiny();
         let front = model::embed::Front { tokenizer, prompts: Default::default(), dimensions: 2 };
         let front = worker::AnyFront::Embed(Arc::new(front));
         let lane = RowLane::<Embed>::new(metrics, Box::new(FakeEmbed), sched::embed::Scheduler::new(64));
-        return Ok(Opened { lane: Box::new(lane), front, bytes });
+        return Ok(Opened { lane: Box::new(lane), front, takes });
     }
     let front = Arc::new(front());
     let scheduler = scheduler(front.context);
     let model = Box::new(FakeLlm { step: Duration::from_millis(2) });
     let lane = LlmLane::new(metrics, model, scheduler, None, front.stop.clone());
-    Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), bytes })
+    Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), takes })
 }
 
 /// An engine on devices named `a`, `b`, ... of 100 MB each.

@@ -11,7 +11,7 @@ use super::worker::{AnyFront, ModelKey};
 use super::{AnyHandle, Engine, Entry, Error, Place, open};
 use crate::obs::ModelMetrics;
 use crate::types::key::Owner;
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 
 impl Engine {
     /// Of the copies of a model the one with the fewest jobs under way.
@@ -64,20 +64,20 @@ impl Engine {
             tracing::error!(model = id, device = site.id, %error, "a model could not be loaded");
             metrics.load_failed();
         })?;
-        let (ms, mb) = (loaded.took.as_millis() as u64, loaded.bytes >> 20);
+        let (ms, mb) = (loaded.took.as_millis() as u64, loaded.takes.kept() >> 20);
         tracing::info!(model = id, device = site.id, ms, mb, "model loaded");
-        // The estimate knew the file's size only.
+        // The estimate knew its files' heads only.
         let mut there = vec![None; self.inner.sites.len()];
-        there[at] = Some(loaded.bytes);
+        there[at] = Some(loaded.takes);
         if let Err(error) = self.make_room(fleet, id, &there).await {
             tracing::error!(model = id, %error, "a model is larger than was estimated, and leaves again");
             site.unload(key).await;
             metrics.load_failed();
             return Err(error.into());
         }
-        metrics.loaded(loaded.took, loaded.bytes);
+        metrics.loaded(loaded.took, loaded.takes.kept());
         if let Some(ledger) = fleet.ledger(at) {
-            ledger.insert(id, loaded.bytes, self.tick(Instant::now()), pinned);
+            ledger.insert(id, loaded.takes, self.tick(Instant::now()), pinned);
         }
         let handle = self.handle(key, id, site, loaded.front, metrics.clone());
         let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// What a model is reckoned to take of each device; `None` where it may not be, or is.
-    fn needs(&self, installed: &Installed) -> Vec<Option<u64>> {
+    fn needs(&self, installed: &Installed) -> Vec<Option<Footprint>> {
         let (options, models) = (&self.inner.options, &self.inner.models);
         let draft = options.drafts.get(&installed.id);
         let draft = models.iter().find(|m| Some(&m.id) == draft);
@@ -95,11 +95,8 @@ impl Engine {
         let needs = |(at, site): (usize, &Site)| {
             let is_there = entries.contains_key(&Place { model: installed.id.clone(), site: at });
             let may_be = pins.is_none_or(|pins| pins.contains(&site.id));
-            let cache = options.cache(site.budget);
-            let needs = |model: &Installed, cache| open::estimate(model, options.quantise, cache);
-            // The small model's cache has as many blocks, of fewer and smaller layers.
-            let draft = draft.map_or(0, |draft| needs(draft, cache / 4));
-            (may_be && !is_there).then(|| needs(installed, cache).saturating_add(draft))
+            let limits = options.limits(site.budget);
+            (may_be && !is_there).then(|| open::estimate(installed, draft, site.is_gpu, limits))
         };
         self.inner.sites.iter().enumerate().map(needs).collect()
     }
@@ -110,7 +107,7 @@ impl Engine {
         &self,
         fleet: &mut Fleet,
         id: &str,
-        needs: &[Option<u64>],
+        needs: &[Option<Footprint>],
     ) -> Result<usize, DoesNotFit> {
         loop {
             self.note_uses(fleet);

@@ -100,10 +100,18 @@ impl Options {
         self.memory_budget.unwrap_or(device.available / 10 * 9)
     }
 
-    /// Bytes of such a budget that each chat model's key-value cache may take. Of the budget and not of what other
-    /// models leave of it, so that it does not depend on which was loaded first.
-    pub fn cache(&self, budget: u64) -> u64 {
-        self.cache_bytes.unwrap_or(budget / 8)
+    /// What a model on a device of such a budget is granted. The part of the budget that a chat model's key-value cache
+    /// may take is of all of it and not of what other models leave, so that it does not depend on which was loaded first.
+    pub fn limits(&self, budget: u64) -> open::Limits {
+        open::Limits {
+            context: self.context,
+            cache_bytes: self.cache_bytes.unwrap_or(budget / 8),
+            room: budget,
+            cache: self.cache,
+            guesses: self.guesses,
+            quantise: self.quantise,
+            precision: self.precision,
+        }
     }
 }
 
@@ -226,16 +234,9 @@ impl Engine {
     /// Starts a worker a device. No model is loaded yet.
     pub fn start(models: Vec<Installed>, options: Options) -> Result<Engine, Error> {
         let drafts = drafts(&models, &options)?;
-        let limits = open::Limits {
-            context: options.context,
-            cache_bytes: 0,
-            cache: options.cache,
-            guesses: options.guesses,
-            quantise: options.quantise,
-            precision: options.precision,
-        };
-        let setup = |site: usize, cache_bytes: u64| {
-            let (drafts, limits) = (drafts.clone(), open::Limits { cache_bytes, ..limits });
+        let all = options.clone();
+        let setup = |site: usize, budget: u64| {
+            let (drafts, limits) = (drafts.clone(), all.limits(budget));
             Setup::new(Box::new(move |m, d| open::open(m, drafts.get(&m.id), d, site, limits)))
         };
         let devices = Self::choose(&options)?;
@@ -281,7 +282,7 @@ impl Engine {
         let (mut sites, mut failed) = (Vec::new(), None);
         for info in devices {
             let budget = options.budget(&info);
-            match Site::start(info, budget, threads, setup(sites.len(), options.cache(budget))) {
+            match Site::start(info, budget, threads, setup(sites.len(), budget)) {
                 Ok(site) => sites.push(site),
                 Err(error) => {
                     tracing::error!(%error, "a device is left out");
@@ -317,6 +318,11 @@ impl Engine {
         let mut ids: Vec<String> = self.entries().keys().map(|place| place.model.clone()).collect();
         ids.dedup();
         ids
+    }
+
+    /// Bytes of each device that the models there are reckoned to take, with the largest of their steps.
+    pub async fn reckoned(&self) -> Vec<u64> {
+        self.inner.fleet.lock().await.ledgers().iter().map(placement::Ledger::used).collect()
     }
 
     /// Whether the models asked for at start can answer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use super::lane::asr::AsrLane;
+use super::lane::asr::{AsrLane, ENCODED};
 use super::lane::draft::Drafter;
 use super::lane::embed::{ByRow, RowLane};
 use super::lane::llm::LlmLane;
@@ -16,10 +16,10 @@ use crate::model::embed::Embed;
 use crate::model::rerank::Rerank;
 use crate::model::segment::Segment;
 use crate::model::speaker::Speaker;
-use crate::model::{Error, Model, asr, embed, llm, rerank, segment, speaker, vad};
+use crate::model::{Error, Model, Size, asr, embed, llm, rerank, segment, speaker, vad};
 use crate::obs::ModelMetrics;
 use crate::ops::{KvCache, KvType};
-use crate::types::model::{Format, Installed, Kind, Precision, Quantise};
+use crate::types::model::{Footprint, Format, Installed, Kind, Precision, Quantise};
 
 /// Tokens of prompts that one step computes when nothing decodes, on a CPU and on a GPU: enough to fill the matrix units,
 /// few enough that a cancelled prompt stops soon.
@@ -43,6 +43,8 @@ const ASR_WINDOW_BYTES: u64 = 512 << 20;
 pub struct Limits {
     pub context: usize,
     pub cache_bytes: u64,
+    /// Bytes that it may take in all, where that is less.
+    pub room: u64,
     /// How its key-value cache keeps them.
     pub cache: KvType,
     /// Whether what it says next is guessed from what was said.
@@ -63,63 +65,59 @@ pub fn open(
     limits: Limits,
 ) -> Result<Opened, Error> {
     let metrics = ModelMetrics::new(&installed.id, site);
+    let largest = largest(installed.kind, !device.is_cpu());
     match installed.kind {
-        Kind::Chat => open_llm(installed, draft, device, limits, metrics),
+        Kind::Chat => open_llm(installed, draft, device, limits, metrics, largest),
         Kind::Embed => {
             let loaded = embed::load(installed, device)?;
             let front = AnyFront::Embed(Arc::new(loaded.front));
-            Ok(open_rows::<Embed>(metrics, loaded.model, EMBED_TOKENS, front))
+            Ok(open_rows::<Embed>(metrics, loaded.model, largest, front))
         }
         Kind::Rerank => {
             let loaded = rerank::load(installed, device)?;
             let front = AnyFront::Rerank(Arc::new(loaded.front));
-            Ok(open_rows::<Rerank>(metrics, loaded.model, EMBED_TOKENS, front))
+            Ok(open_rows::<Rerank>(metrics, loaded.model, largest, front))
         }
         Kind::Speaker => {
             let loaded = speaker::load(installed, device)?;
             let front = AnyFront::Speaker(Arc::new(loaded.front));
-            Ok(open_rows::<Speaker>(metrics, loaded.model, SPEAKER_FRAMES, front))
+            Ok(open_rows::<Speaker>(metrics, loaded.model, largest, front))
         }
         Kind::Segment => {
             let loaded = segment::load(installed, device)?;
             let front = AnyFront::Segment(Arc::new(loaded.front));
-            Ok(open_rows::<Segment>(metrics, loaded.model, SEGMENT_FRAMES, front))
+            Ok(open_rows::<Segment>(metrics, loaded.model, largest, front))
         }
         Kind::Asr => {
-            let limits = asr::Limits {
-                windows: ASR_WINDOWS,
-                window_bytes: ASR_WINDOW_BYTES,
-                precision: limits.precision,
-            };
-            let loaded = asr::load(installed, device, limits)?;
-            let bytes = loaded.model.bytes();
+            let loaded = asr::load(installed, device, asr_limits(limits))?;
+            let takes = loaded.model.footprint(largest);
             let front = Arc::new(loaded.front);
             metrics.set_cache_config(KvCache::BLOCK, front.blocks);
             let scheduler =
                 sched::asr::Scheduler::new(front.windows, front.rows, front.blocks, KvCache::BLOCK);
             let lane = AsrLane::new(metrics, loaded.model, front.clone(), scheduler);
-            Ok(Opened { lane: Box::new(lane), front: AnyFront::Asr(front), bytes })
+            Ok(Opened { lane: Box::new(lane), front: AnyFront::Asr(front), takes })
         }
         Kind::Vad => {
             // Beside a GPU too: its recurrence is small products one after the other, each of which a GPU takes longer
             // to begin than a core to compute.
             let model = vad::load(installed, &Device::Cpu)?;
-            let bytes = model.bytes();
-            Ok(Opened { lane: Box::new(VadLane::new(metrics, model)), front: AnyFront::Vad, bytes })
+            let takes = if device.is_cpu() { model.footprint(largest) } else { Footprint::default() };
+            Ok(Opened { lane: Box::new(VadLane::new(metrics, model)), front: AnyFront::Vad, takes })
         }
     }
 }
 
-/// A lane of a model that finishes rows in one step each, `tokens` of them at a time.
+/// A lane of a model that finishes rows in one step each.
 fn open_rows<M: ByRow>(
     metrics: ModelMetrics,
     model: Box<dyn Model<M>>,
-    tokens: usize,
+    largest: Size,
     front: AnyFront,
 ) -> Opened {
-    let bytes = model.bytes();
-    let lane = RowLane::new(metrics, model, sched::embed::Scheduler::new(tokens));
-    Opened { lane: Box::new(lane), front, bytes }
+    let takes = model.footprint(largest);
+    let lane = RowLane::new(metrics, model, sched::embed::Scheduler::new(largest.units));
+    Opened { lane: Box::new(lane), front, takes }
 }
 
 fn open_llm(
@@ -128,9 +126,12 @@ fn open_llm(
     device: &Device,
     limits: Limits,
     metrics: ModelMetrics,
+    largest: Size,
 ) -> Result<Opened, Error> {
-    let Limits { context, cache_bytes, cache, guesses, quantise, .. } = limits;
-    let limits = llm::Limits { context, cache_bytes, cache, quantise, blocks: None };
+    let (guesses, limits) = (limits.guesses, llm_limits(limits));
+    // As many blocks as were reckoned with when a place was found for it.
+    let blocks = Some(llm::footprint(installed, limits, largest)?.1);
+    let limits = llm::Limits { blocks, ..limits };
     let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);
     let draft = match draft {
@@ -148,20 +149,20 @@ fn open_llm(
         (None, true) => Guesses::Lookup,
         (None, false) => Guesses::Nobody,
     };
-    let gpu = usize::from(!device.is_cpu());
     let scheduler = sched::llm::Scheduler::new(sched::llm::Limits {
         max_running: MAX_RUNNING,
-        prefill_tokens: PREFILL_TOKENS[gpu],
-        mixed_tokens: MIXED_TOKENS[gpu],
+        prefill_tokens: largest.units,
+        mixed_tokens: MIXED_TOKENS[usize::from(largest.gpu)],
         context: front.context,
         blocks,
         block_size: KvCache::BLOCK,
         guesses,
     });
-    let bytes = model.bytes() + draft.as_ref().map_or(0, |small| small.model.bytes());
+    let takes = model.footprint(largest);
+    let takes = draft.as_ref().map_or(takes, |small| takes.with(small.model.footprint(largest)));
     let drafter = draft.map(|small| Drafter::new(small.model, small.front.context));
     let lane = LlmLane::new(metrics, model, scheduler, drafter, front.stop.clone());
-    Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(Arc::new(front)), bytes })
+    Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(Arc::new(front)), takes })
 }
 
 /// A guess is a token's number: it has to mean the same to both models.
@@ -177,32 +178,65 @@ fn same_vocabulary(large: &llm::Front, small: &llm::Front) -> Result<(), String>
     }
 }
 
-/// Bytes to make room for before a model is loaded; what it really took replaces this afterwards. Quantised
-/// weights keep their size and a little; halves are widened to single precision where a CPU is faster on that, and
-/// those of chat models rounded as `quantise` says: by the shapes in their files, or as if those were halves.
-pub fn estimate(installed: &Installed, quantise: Quantise, cache_bytes: u64) -> u64 {
-    let rounded = || match quantise {
-        Quantise::Q8_0 => installed.bytes / 32 * 17,
-        Quantise::None => installed.bytes,
+/// What a model, with the one that guesses for it, is reckoned to take before it is loaded, by the heads of its files;
+/// what it really takes replaces this afterwards.
+pub fn estimate(installed: &Installed, draft: Option<&Installed>, gpu: bool, limits: Limits) -> Footprint {
+    let largest = largest(installed.kind, gpu);
+    let read = match installed.kind {
+        Kind::Chat => chat_footprint(installed, draft, limits, largest),
+        Kind::Embed => embed::footprint(installed, largest).map_err(Error::from),
+        Kind::Rerank => rerank::footprint(installed, largest).map_err(Error::from),
+        Kind::Asr => asr::footprint(installed, asr_limits(limits), largest).map_err(Error::from),
+        Kind::Speaker => speaker::footprint(installed, largest).map_err(Error::from),
+        Kind::Segment => segment::footprint(installed, largest).map_err(Error::from),
+        Kind::Vad if gpu => Ok(Footprint::default()),
+        Kind::Vad => Ok(Footprint { weights: installed.bytes, cache: 0, step: installed.bytes }),
     };
-    let weights = match installed.format {
-        Format::Safetensors if installed.kind == Kind::Chat => {
-            let weights = llm::folder_bytes(&installed.path, quantise).unwrap_or_else(rounded);
-            weights.saturating_add(weights / 16)
-        }
-        // Embedding models and rerankers are computed in f32, whatever their files hold.
-        Format::Safetensors | Format::Torch if matches!(installed.kind, Kind::Embed | Kind::Rerank) => {
-            let weights = embed::f32_bytes(installed).unwrap_or(installed.bytes.saturating_mul(2));
-            weights.saturating_add(weights / 16)
-        }
-        Format::Gguf => installed.bytes.saturating_add(installed.bytes / 16),
-        Format::CTranslate2 | Format::Torch => installed.bytes.saturating_mul(2),
-        // Quantised matrices are widened.
-        Format::Ggml => {
-            asr::whisper::ggml_bytes(&installed.path).unwrap_or(installed.bytes.saturating_mul(6))
-        }
-        Format::Safetensors => installed.bytes,
+    // Of a file that cannot be read only its size is known. Why it cannot, loading it tells.
+    let unread = || Footprint {
+        weights: match installed.format {
+            Format::Gguf | Format::Safetensors => installed.bytes,
+            Format::CTranslate2 | Format::Torch | Format::Ggml => installed.bytes.saturating_mul(2),
+        },
+        cache: if installed.kind == Kind::Chat { limits.cache_bytes } else { 0 },
+        step: installed.bytes / 8,
     };
-    let cache = if installed.kind == Kind::Chat { cache_bytes } else { 0 };
-    weights.saturating_add(cache)
+    read.unwrap_or_else(|_| unread())
+}
+
+/// Of a chat model and the one that guesses for it, whose cache has as many blocks.
+fn chat_footprint(
+    installed: &Installed,
+    draft: Option<&Installed>,
+    limits: Limits,
+    largest: Size,
+) -> Result<Footprint, Error> {
+    let limits = llm_limits(limits);
+    let (takes, blocks) = llm::footprint(installed, limits, largest)?;
+    let Some(draft) = draft else { return Ok(takes) };
+    let (small, _) = llm::footprint(draft, llm::Limits { blocks: Some(blocks), ..limits }, largest)?;
+    Ok(takes.with(small))
+}
+
+/// The largest step of a model.
+fn largest(kind: Kind, gpu: bool) -> Size {
+    let units = match kind {
+        Kind::Chat => PREFILL_TOKENS[usize::from(gpu)],
+        Kind::Embed | Kind::Rerank => EMBED_TOKENS,
+        Kind::Asr => ENCODED,
+        Kind::Speaker => SPEAKER_FRAMES,
+        Kind::Segment => SEGMENT_FRAMES,
+        Kind::Vad => 1,
+    };
+    Size { units, logits: MAX_RUNNING, gpu }
+}
+
+/// What a chat model is granted.
+pub fn llm_limits(limits: Limits) -> llm::Limits {
+    let Limits { context, cache_bytes, room, cache, quantise, .. } = limits;
+    llm::Limits { context, cache_bytes, cache, quantise, blocks: None, room }
+}
+
+fn asr_limits(limits: Limits) -> asr::Limits {
+    asr::Limits { windows: ASR_WINDOWS, window_bytes: ASR_WINDOW_BYTES, precision: limits.precision }
 }

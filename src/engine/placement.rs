@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::types::model::Footprint;
+
 /// What is resident on one device and how much it may be.
 #[derive(Debug)]
 pub struct Ledger {
@@ -12,7 +14,7 @@ pub struct Ledger {
 
 #[derive(Debug, Clone, Copy)]
 struct Resident {
-    bytes: u64,
+    takes: Footprint,
     /// Order of last use: larger is later.
     used: u64,
     /// Never evicted for another model.
@@ -61,7 +63,7 @@ impl Fleet {
         &self.0
     }
 
-    /// Where a model goes that needs so many bytes on each device; `None` where it may not be. That is where nobody has
+    /// Where a model goes that takes so much of each device; `None` where it may not be. That is where nobody has
     /// to leave for it, else where those who leave were not used for longest; of several such the device with the most
     /// room. Changes nothing.
     ///
@@ -70,13 +72,13 @@ impl Fleet {
     pub fn place(
         &self,
         model: &str,
-        needs: &[Option<u64>],
+        takes: &[Option<Footprint>],
         busy: impl Fn(usize, &str) -> bool,
     ) -> Result<Placed, DoesNotFit> {
         let (mut best, mut nearest) = (None, None);
-        for (device, (ledger, needs)) in self.0.iter().zip(needs).enumerate() {
-            let Some(needs) = *needs else { continue };
-            match ledger.make_room(model, needs, |id| busy(device, id)) {
+        for (device, (ledger, takes)) in self.0.iter().zip(takes).enumerate() {
+            let Some(takes) = *takes else { continue };
+            match ledger.make_room(model, takes, |id| busy(device, id)) {
                 Ok(leave) => {
                     let latest = leave.iter().filter_map(|id| Some(ledger.resident.get(id)?.used)).max();
                     let free = ledger.budget.saturating_sub(ledger.used());
@@ -86,7 +88,7 @@ impl Fleet {
                     }
                 }
                 Err(refused) => {
-                    let lacks = refused.held.saturating_add(needs).saturating_sub(refused.budget);
+                    let lacks = refused.held.saturating_add(refused.needs).saturating_sub(refused.budget);
                     if nearest.as_ref().is_none_or(|(least, _)| lacks < *least) {
                         nearest = Some((lacks, refused));
                     }
@@ -104,9 +106,9 @@ impl Ledger {
         Ledger { budget, resident: BTreeMap::new() }
     }
 
-    /// Bytes in use.
+    /// Bytes in use: what every model keeps, and the largest step of one of them.
     pub fn used(&self) -> u64 {
-        self.resident.values().fold(0, |sum, r| sum.saturating_add(r.bytes))
+        in_use(self.resident.values().map(|r| &r.takes))
     }
 
     /// Bytes that may be in use.
@@ -115,8 +117,8 @@ impl Ledger {
     }
 
     /// Notes a model that was loaded; one already there changes its size.
-    pub fn insert(&mut self, model: &str, bytes: u64, used: u64, pinned: bool) {
-        self.resident.insert(model.to_owned(), Resident { bytes, used, pinned });
+    pub fn insert(&mut self, model: &str, takes: Footprint, used: u64, pinned: bool) {
+        self.resident.insert(model.to_owned(), Resident { takes, used, pinned });
     }
 
     /// Notes a use.
@@ -131,31 +133,44 @@ impl Ledger {
         self.resident.remove(model);
     }
 
-    /// Which models must leave so that `needs` bytes fit: the least recently used first, none that is pinned
+    /// Which models must leave so that another fits: the least recently used first, none that is pinned
     /// or for which `busy` holds, and none more than needed. Changes nothing.
     pub fn make_room(
         &self,
         model: &str,
-        needs: u64,
+        takes: Footprint,
         busy: impl Fn(&str) -> bool,
     ) -> Result<Vec<String>, DoesNotFit> {
-        let mut used = self.used();
-        let mut movable: Vec<(&String, &Resident)> =
-            self.resident.iter().filter(|(id, r)| !r.pinned && !busy(id)).collect();
-        movable.sort_by_key(|(_, r)| r.used);
+        let (mut movable, stay): (Vec<_>, Vec<_>) =
+            self.resident.iter().partition(|(id, r)| !r.pinned && !busy(id));
+        // The first to leave is the last of them.
+        movable.sort_by_key(|(_, r)| Reverse(r.used));
+        let there = |movable: &[(&String, &Resident)]| -> Vec<Footprint> {
+            stay.iter().chain(movable).map(|(_, r)| r.takes).collect()
+        };
         let mut leave = Vec::new();
-        for (id, resident) in movable {
-            if used.saturating_add(needs) <= self.budget {
-                break;
+        loop {
+            let mut all = there(&movable);
+            let held = in_use(&all);
+            all.push(takes);
+            let used = in_use(&all);
+            if used <= self.budget {
+                return Ok(leave);
             }
-            used = used.saturating_sub(resident.bytes);
+            let Some((id, _)) = movable.pop() else {
+                let (model, needs) = (model.to_owned(), used - held);
+                return Err(DoesNotFit { model, needs, budget: self.budget, held });
+            };
             leave.push(id.clone());
         }
-        match used.saturating_add(needs) <= self.budget {
-            true => Ok(leave),
-            false => Err(DoesNotFit { model: model.to_owned(), needs, budget: self.budget, held: used }),
-        }
     }
+}
+
+/// Bytes that models of one device take together: what each keeps, and the largest step once.
+fn in_use<'a>(models: impl IntoIterator<Item = &'a Footprint>) -> u64 {
+    let (kept, step) = (models.into_iter())
+        .fold((0u64, 0), |(kept, step), takes| (kept.saturating_add(takes.kept()), takes.step.max(step)));
+    kept.saturating_add(step)
 }
 
 #[cfg(test)]
@@ -163,67 +178,91 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn kept(bytes: u64) -> Footprint {
+        Footprint { weights: bytes, ..Footprint::default() }
+    }
+
     #[test]
     fn the_least_recently_used_leaves_and_no_more_than_needed() {
         let mut ledger = Ledger::new(100);
-        ledger.insert("old", 30, 1, false);
-        ledger.insert("new", 30, 2, false);
-        ledger.insert("pinned", 30, 0, true);
-        assert_eq!(ledger.make_room("x", 10, |_| false), Ok(vec![]));
-        assert_eq!(ledger.make_room("x", 40, |_| false), Ok(vec!["old".to_owned()]));
+        ledger.insert("old", kept(30), 1, false);
+        ledger.insert("new", kept(30), 2, false);
+        ledger.insert("pinned", kept(30), 0, true);
+        assert_eq!(ledger.make_room("x", kept(10), |_| false), Ok(vec![]));
+        assert_eq!(ledger.make_room("x", kept(40), |_| false), Ok(vec!["old".to_owned()]));
         ledger.touch("old", 3);
-        assert_eq!(ledger.make_room("x", 40, |_| false), Ok(vec!["new".to_owned()]));
-        assert_eq!(ledger.make_room("x", 40, |id| id == "new"), Ok(vec!["old".to_owned()]));
-        let refused = ledger.make_room("x", 80, |_| false).unwrap_err();
+        assert_eq!(ledger.make_room("x", kept(40), |_| false), Ok(vec!["new".to_owned()]));
+        assert_eq!(ledger.make_room("x", kept(40), |id| id == "new"), Ok(vec!["old".to_owned()]));
+        let refused = ledger.make_room("x", kept(80), |_| false).unwrap_err();
         assert_eq!((refused.needs, refused.held), (80, 30));
     }
 
     #[test]
     fn a_model_goes_where_there_is_room_and_else_where_it_is_missed_least() {
         let mut fleet = Fleet::new([100, 100, 50]);
-        let anywhere = |needs: u64| [Some(needs); 3];
-        let place = |fleet: &Fleet, needs: &[Option<u64>]| fleet.place("x", needs, |_, _| false);
+        let anywhere = |bytes: u64| [Some(kept(bytes)); 3];
+        let place = |fleet: &Fleet, takes: &[Option<Footprint>]| fleet.place("x", takes, |_, _| false);
         let at = |device, leave: &[&str]| {
             Ok(Placed { device, leave: leave.iter().map(|id| (*id).to_owned()).collect() })
         };
         assert_eq!(place(&fleet, &anywhere(60)), at(0, &[]));
-        fleet.ledger(0).unwrap().insert("a", 60, 5, false);
+        fleet.ledger(0).unwrap().insert("a", kept(60), 5, false);
         assert_eq!(place(&fleet, &anywhere(60)), at(1, &[]));
-        fleet.ledger(1).unwrap().insert("b", 80, 3, false);
+        fleet.ledger(1).unwrap().insert("b", kept(80), 3, false);
         assert_eq!(place(&fleet, &anywhere(50)), at(2, &[]), "nobody leaves where there is room");
         assert_eq!(place(&fleet, &anywhere(60)), at(1, &["b"]), "it was not used for longer than a");
-        assert_eq!(place(&fleet, &[Some(60), None, None]), at(0, &["a"]), "it may be nowhere else");
+        assert_eq!(place(&fleet, &[Some(kept(60)), None, None]), at(0, &["a"]), "it may be nowhere else");
         assert_eq!(fleet.place("x", &anywhere(60), |_, id| id == "b"), at(0, &["a"]));
         let refused = place(&fleet, &anywhere(120)).unwrap_err();
         assert_eq!((refused.needs, refused.budget), (120, 100), "the device that came nearest");
         assert!(place(&fleet, &[None; 3]).is_err());
     }
 
+    #[test]
+    fn models_of_one_device_need_the_largest_step_once() {
+        let mut ledger = Ledger::new(100);
+        let takes = |weights, step| Footprint { weights, cache: 10, step };
+        ledger.insert("a", takes(20, 30), 0, true);
+        assert_eq!(ledger.used(), 60);
+        assert_eq!(ledger.make_room("x", takes(30, 30), |_| false), Ok(vec![]));
+        assert!(ledger.make_room("x", takes(30, 31), |_| false).is_err());
+        ledger.insert("b", takes(20, 40), 0, true);
+        assert_eq!(ledger.used(), 100);
+    }
+
     proptest! {
         #[test]
         fn what_is_granted_fits_and_nothing_busy_or_pinned_leaves(
             budget in 0u64..200,
-            models in proptest::collection::vec((0u64..60, 0u64..9, any::<bool>(), any::<bool>()), 0..8),
-            needs in 0u64..200,
+            models in proptest::collection::vec(
+                (0u64..60, 0u64..60, 0u64..9, any::<bool>(), any::<bool>()), 0..8,
+            ),
+            (bytes, step) in (0u64..200, 0u64..60),
         ) {
             let mut ledger = Ledger::new(budget);
-            for (i, (bytes, used, pinned, _)) in models.iter().enumerate() {
-                ledger.insert(&i.to_string(), *bytes, *used, *pinned);
+            for (i, (bytes, step, used, pinned, _)) in models.iter().enumerate() {
+                let takes = Footprint { cache: *bytes, step: *step, ..Footprint::default() };
+                ledger.insert(&i.to_string(), takes, *used, *pinned);
             }
-            let busy = |id: &str| models[id.parse::<usize>().unwrap()].3;
-            match ledger.make_room("x", needs, busy) {
+            let takes = Footprint { weights: bytes, step, ..Footprint::default() };
+            let busy = |id: &str| models[id.parse::<usize>().unwrap()].4;
+            match ledger.make_room("x", takes, busy) {
                 Ok(leave) => {
                     for id in &leave {
-                        let (_, _, pinned, busy) = models[id.parse::<usize>().unwrap()];
+                        let (.., pinned, busy) = models[id.parse::<usize>().unwrap()];
                         prop_assert!(!pinned && !busy);
                         ledger.remove(id);
                     }
-                    prop_assert!(ledger.used() + needs <= budget);
+                    ledger.insert("x", takes, 0, true);
+                    prop_assert!(ledger.used() <= budget);
                 }
                 Err(refused) => {
-                    let stuck: u64 = models.iter().filter(|m| m.2 || m.3).map(|m| m.0).sum();
-                    prop_assert!(stuck + needs > budget);
-                    prop_assert_eq!(refused.held, stuck);
+                    let stuck = || models.iter().filter(|m| m.3 || m.4);
+                    let kept: u64 = stuck().map(|m| m.0).sum();
+                    let largest = stuck().map(|m| m.1).max().unwrap_or(0);
+                    prop_assert!(kept + bytes + largest.max(step) > budget);
+                    prop_assert_eq!(refused.held, kept + largest);
+                    prop_assert_eq!(refused.held + refused.needs, kept + bytes + largest.max(step));
                 }
             }
         }

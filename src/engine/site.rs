@@ -17,6 +17,7 @@ pub(super) struct Site {
     pub id: String,
     /// Bytes that loaded models may take together.
     pub budget: u64,
+    pub is_gpu: bool,
     worker: Worker,
     inbox: Mutex<Sender<Command>>,
 }
@@ -24,9 +25,9 @@ pub(super) struct Site {
 impl Site {
     /// Starts the device's worker; `threads` cores compute for it.
     pub fn start(info: device::Info, budget: u64, threads: usize, setup: Setup) -> std::io::Result<Site> {
-        let id = info.id.clone();
+        let (id, is_gpu) = (info.id.clone(), info.is_gpu());
         let worker = Worker::spawn(info, threads, setup)?;
-        Ok(Site { id, budget, inbox: Mutex::new(worker.inbox()), worker })
+        Ok(Site { id, budget, is_gpu, inbox: Mutex::new(worker.inbox()), worker })
     }
 
     /// Where commands go.

@@ -16,10 +16,11 @@ use crate::model::llm::guide::Guide;
 use crate::text::{ChatTemplate, Family, Tokenizer, TokenizerSpec};
 use crate::types::key::Owner;
 use crate::types::llm::{Constraint, FinishReason, Sampling};
-use crate::types::model::Format;
+use crate::types::model::{Footprint, Format};
 
 const STEP: Duration = Duration::from_millis(2);
 const BLOCK: usize = 32;
+const FAKE: Footprint = Footprint { weights: 60 << 20, cache: 0, step: 0 };
 
 pub(super) fn installed(id: &str, kind: Kind) -> Installed {
     Installed {
@@ -82,7 +83,7 @@ fn engine(options: Options) -> Engine {
                 None,
                 front.stop.clone(),
             );
-            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), bytes: 60 << 20 })
+            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Llm(front), takes: FAKE })
         }
         "broken" => Err(model::Error::config("field", "cannot be")),
         _ => {
@@ -91,7 +92,7 @@ fn engine(options: Options) -> Engine {
             let tokenizer = crate::model::embed::input::tests::tiny();
             let front =
                 Arc::new(model::embed::Front { tokenizer, prompts: Default::default(), dimensions: 2 });
-            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Embed(front), bytes: 60 << 20 })
+            Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Embed(front), takes: FAKE })
         }
     };
     Engine::start_with(models, options, Box::new(opener)).unwrap()

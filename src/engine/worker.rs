@@ -24,7 +24,7 @@ use crate::model::rerank::Rerank;
 use crate::model::segment::Segment;
 use crate::model::speaker::Speaker;
 use crate::model::vad::Vad;
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 
 /// How often readers that are behind are looked at again.
 const RETRY: Duration = Duration::from_millis(2);
@@ -131,14 +131,13 @@ pub enum AnyFront {
 pub struct Opened {
     pub lane: Box<dyn AnyLane>,
     pub front: AnyFront,
-    /// Device memory it holds, caches included.
-    pub bytes: u64,
+    pub takes: Footprint,
 }
 
 /// What a caller learns of a load.
 pub struct Loaded {
     pub front: AnyFront,
-    pub bytes: u64,
+    pub takes: Footprint,
     pub took: Duration,
 }
 
@@ -354,7 +353,7 @@ impl State {
                 let start = Instant::now();
                 let result = (self.setup.open)(&installed, &self.device).map(|opened| {
                     self.lanes.insert(key, Shared { lane: opened.lane, since: None });
-                    Loaded { front: opened.front, bytes: opened.bytes, took: start.elapsed() }
+                    Loaded { front: opened.front, takes: opened.takes, took: start.elapsed() }
                 });
                 device::return_freed_memory(&self.device);
                 if reply.send(result).is_err() {

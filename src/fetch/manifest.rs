@@ -10,7 +10,9 @@
 //! | `licence` | SPDX identifier, or the name of the publisher's terms |
 //! | `owner` | who published the weights |
 //! | `context` | `{ tokens = N }` or `{ seconds = N }`: what one pass can hold |
-//! | `memory_mib` | MiB that a loaded model takes at one full context, by precision: `{ f32 = 560 }` |
+//! | `memory_mib` | MiB that a loaded model holds besides a chat model's key-value cache, by precision: `{ f32 = 560 }` |
+//! | `step_mib` | MiB that its largest step takes besides; 0 if not said |
+//! | `token_bytes` | of a chat model, bytes of keys and values that a token leaves in its cache as halves; 0 if not said |
 //! | `[[file]]` | `path` under the model's folder, `size` in bytes, `sha256` |
 //! | `[[source]]` | one of the four kinds below; tried in order |
 //!
@@ -58,6 +60,8 @@ pub struct Manifest {
     pub context: Context,
     /// MiB by precision.
     pub memory_mib: BTreeMap<String, u64>,
+    pub step_mib: u64,
+    pub token_bytes: u64,
     /// At least one; paths are distinct and plain.
     pub files: Vec<FileSpec>,
     /// At least one; each file is offered by one at least.
@@ -163,6 +167,8 @@ impl Manifest {
             owner: keys.need_text("owner")?.to_owned(),
             context: context(&keys)?,
             memory_mib: memory(&keys)?,
+            step_mib: keys.number("step_mib")?.unwrap_or(0),
+            token_bytes: keys.number("token_bytes")?.unwrap_or(0),
             sources: sources(&keys, &files)?,
             files,
         };

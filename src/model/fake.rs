@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::embed::Embed;
 use super::llm::{Batch, Choice, Llm, Logits};
 use super::vad::{CONTEXT, FRAME, Row, Vad, VadState};
-use super::{Error, Model};
+use super::{Error, Model, Size};
+use crate::types::model::Footprint;
 
 /// Tokens of the fakes' vocabulary.
 pub const VOCABULARY: usize = 64;
@@ -63,8 +64,8 @@ impl Model<Llm> for FakeLlm {
         Ok(Logits { chosen, data, vocabulary: VOCABULARY })
     }
 
-    fn bytes(&self) -> u64 {
-        1 << 20
+    fn footprint(&self, _: Size) -> Footprint {
+        Footprint { weights: 1 << 20, ..Footprint::default() }
     }
 }
 
@@ -78,8 +79,8 @@ impl Model<Embed> for FakeEmbed {
         Ok(rows.iter().map(|r| vec![r.len() as f32, r[0] as f32]).collect())
     }
 
-    fn bytes(&self) -> u64 {
-        1 << 20
+    fn footprint(&self, _: Size) -> Footprint {
+        Footprint { weights: 1 << 20, ..Footprint::default() }
     }
 }
 
@@ -103,7 +104,7 @@ impl Model<Vad> for FakeVad {
         Ok(rows.iter().map(hear).collect())
     }
 
-    fn bytes(&self) -> u64 {
-        1 << 20
+    fn footprint(&self, _: Size) -> Footprint {
+        Footprint { weights: 1 << 20, ..Footprint::default() }
     }
 }

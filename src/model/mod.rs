@@ -14,6 +14,11 @@ pub mod segment;
 pub mod speaker;
 pub mod vad;
 pub mod weights;
+mod widths;
+
+pub use widths::Widths;
+
+use crate::types::model::Footprint;
 
 /// A kind of network: the shape of one step.
 pub trait Network: 'static {
@@ -23,13 +28,31 @@ pub trait Network: 'static {
     type Output;
 }
 
+/// How large a step may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Tokens, frames of sound or windows of it: what its scheduler counts.
+    pub units: usize,
+    /// Of a chat model, places that logits are wanted at.
+    pub logits: usize,
+    /// Whether a GPU computes it.
+    pub gpu: bool,
+}
+
+impl Size {
+    /// Bytes of a step whose units take so many each, on a CPU and on a GPU.
+    fn bytes(self, a_unit: [u64; 2]) -> u64 {
+        (self.units as u64).saturating_mul(a_unit[usize::from(self.gpu)])
+    }
+}
+
 /// A loaded network.
 pub trait Model<N: Network> {
     /// Computes one step. A batch that does not fit the model is an error and changes nothing.
     fn step(&mut self, batch: &N::Batch) -> Result<N::Output, Error>;
 
-    /// Bytes of memory held on the device, caches included.
-    fn bytes(&self) -> u64;
+    /// What it takes of its device's memory, where no step is larger than `largest`.
+    fn footprint(&self, largest: Size) -> Footprint;
 
     /// Nothing is under way: gives up the memory of past work that the next would take anew.
     fn rest(&mut self) {}

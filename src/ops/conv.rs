@@ -303,7 +303,10 @@ impl Run<'_> {
     }
 }
 
-/// The same out of candle's operations: the windows side by side, and one product.
+/// Bytes of the windows that [`composed`] lays out at a time, where each value is there once for every tap.
+const WINDOW_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
+
+/// The same out of candle's operations: the windows of some times side by side, and one product.
 fn composed(
     x: &Tensor,
     layer: &Conv,
@@ -318,15 +321,26 @@ fn composed(
         let at: Vec<u32> = (0..count).map(|i| (i * stride + from) as u32).collect();
         x.index_select(&Tensor::from_vec(at, count, x.device())?, dim)
     };
-    let mut windows = Vec::with_capacity(layer.taps.0 * layer.taps.1);
-    for tap in 0..layer.taps.0 {
-        let rows = pick(&x, 0, times, stride.0, tap * dilation)?;
-        for tap in 0..layer.taps.1 {
-            windows.push(pick(&rows, 1, freqs, stride.1, tap)?);
+    let a_time = freqs * layer.taps.0 * layer.taps.1 * layer.inputs * size_of::<f32>();
+    let part = (WINDOW_BYTES / a_time).max(1);
+    let mut parts = Vec::with_capacity(times.div_ceil(part));
+    for first in (0..times).step_by(part) {
+        let len = part.min(times - first);
+        let mut windows = Vec::with_capacity(layer.taps.0 * layer.taps.1);
+        for tap in 0..layer.taps.0 {
+            let rows = pick(&x, 0, len, stride.0, first * stride.0 + tap * dilation)?;
+            for tap in 0..layer.taps.1 {
+                windows.push(pick(&rows, 1, freqs, stride.1, tap)?);
+            }
         }
+        let windows = Tensor::cat(&windows, 2)?.reshape((len * freqs, ()))?;
+        parts.push(windows.matmul(weight)?.reshape((len, freqs, layer.outputs))?);
     }
-    let windows = Tensor::cat(&windows, 2)?.reshape((times * freqs, ()))?;
-    let mut y = windows.matmul(weight)?.reshape((times, freqs, layer.outputs))?;
+    let mut y = match parts.as_slice() {
+        [one] => one.clone(),
+        several => Tensor::cat(several, 0)?,
+    };
+    drop(parts);
     if let Some(bias) = bias {
         y = y.broadcast_add(bias)?;
     }

@@ -71,7 +71,8 @@ fn service() -> Service {
         let fake = Box::new(FakeLlm { step: std::time::Duration::ZERO });
         let scheduler = sched::llm::Scheduler::new(limits);
         let lane = LlmLane::new(ModelMetrics::new("thinker", 0), fake, scheduler, None, front.stop.clone());
-        Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), bytes: 1 << 20 })
+        let takes = crate::types::model::Footprint::default();
+        Ok(Opened { lane: Box::new(lane), front: AnyFront::Llm(front), takes })
     };
     let options =
         engine::Options { memory_budget: Some(1 << 30), cache_bytes: Some(1 << 20), ..Default::default() };

@@ -36,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use self::collection::Collection;
 use self::truth::Truth;
@@ -52,6 +53,8 @@ const ID_BYTES: usize = 1024;
 const RECORD_BYTES: usize = 16 << 20;
 /// Collections at most: each has files open.
 const COLLECTIONS: usize = 1024;
+/// How long a folder may be locked that is to be opened.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The database, and the folder of what is derived from it.
 const TRUTH: &str = "store.redb";
 const DERIVED: &str = "derived";
@@ -114,10 +117,24 @@ fn lock(folder: &Path) -> Result<File, Error> {
     let file = folder.join("lock");
     let io = |source| Error::Io { file: file.clone(), source };
     let lock = File::options().write(true).create(true).truncate(false).open(&file).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
+    patiently(|| match lock.try_lock() {
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(Error::Locked(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(io(source)),
+    })?;
+    Ok(lock)
+}
+
+/// Tries for a moment what another has locked. A lock outlives its owner by as long as a child process takes to start, which
+/// has its parent's files until it runs a program of its own; and a server that is started anew meets the end of the one
+/// before it.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Locked(_)) if begun.elapsed() < PATIENCE => std::thread::sleep(PATIENCE / 50),
+            done => return done,
+        }
     }
 }
 

@@ -37,6 +37,38 @@ impl Kind {
     }
 }
 
+/// What a model takes of its device's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    pub weights: u64,
+    /// Keys and values of what it has under way, or keeps for what comes.
+    pub cache: u64,
+    /// What its largest step takes besides, while it runs. A device computes one step at a time: models that share it need
+    /// the largest of these once.
+    pub step: u64,
+}
+
+impl Footprint {
+    /// What it holds for as long as it is loaded.
+    pub fn kept(self) -> u64 {
+        self.weights.saturating_add(self.cache)
+    }
+
+    /// What it takes at most, alone.
+    pub fn most(self) -> u64 {
+        self.kept().saturating_add(self.step)
+    }
+
+    /// Of a model and a smaller one that is loaded with it and steps in turn with it.
+    pub fn with(self, other: Footprint) -> Footprint {
+        Footprint {
+            weights: self.weights.saturating_add(other.weights),
+            cache: self.cache.saturating_add(other.cache),
+            step: self.step.max(other.step),
+        }
+    }
+}
+
 /// How a model's weights lie on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {

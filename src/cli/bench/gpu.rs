@@ -124,6 +124,16 @@ impl Checked {
     }
 }
 
+/// What models were reckoned to take of the card's memory, steps included, and what tensors had at most once these were
+/// loaded.
+#[derive(Serialize)]
+struct Memory<'a> {
+    case: &'static str,
+    model: &'a str,
+    reckoned_mb: f64,
+    most_mb: f64,
+}
+
 /// A case that failed.
 #[derive(Serialize)]
 struct Failed<'a> {
@@ -201,7 +211,18 @@ impl Run<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let engine = Engine::start(models, options)?;
         runtime.block_on(engine.preload(&ids))?;
+        device::most_used(&self.info);
         Ok((runtime, engine))
+    }
+
+    /// Tells what the engine's models took, after their cases.
+    fn memory(&self, model: &str, (runtime, engine): (&Runtime, &Engine)) -> anyhow::Result<()> {
+        let Some(most) = device::most_used(&self.info) else { return Ok(()) };
+        let reckoned = runtime.block_on(engine.reckoned()).into_iter().fold(0, u64::saturating_add);
+        let mb = |bytes: u64| rounded(bytes as f64 / 1e6, 0);
+        let line = Memory { case: "memory", model, reckoned_mb: mb(reckoned), most_mb: mb(most) };
+        let told = format!("{model}: memory at most, of {} MB reckoned", line.reckoned_mb);
+        self.report.case(&line, &told, line.most_mb, "MB")
     }
 
     /// Checks a part and then times it: what a fault leaves of the device spoils no part before.

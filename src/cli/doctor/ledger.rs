@@ -8,7 +8,7 @@ use crate::app::{self, Machine};
 use crate::config::Config;
 use crate::fetch::manifest::Manifest;
 use crate::fetch::{Error, Library};
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 
 /// Memory that models take together, against the budget.
 #[derive(Debug, Serialize)]
@@ -16,6 +16,7 @@ pub struct Ledger {
     /// What the models are: `installed`, or the profile or model that was asked for.
     pub of: String,
     pub models: Vec<Line>,
+    /// What each keeps, and of each device the largest step once.
     pub needs_bytes: u64,
     /// Of all devices that the server takes, and of the largest of them.
     pub budget_bytes: u64,
@@ -30,18 +31,23 @@ pub struct Line {
     pub kind: &'static str,
     /// What the weights are computed in, where a manifest says.
     pub precision: Option<String>,
-    /// `None`: requests cannot name a model of this kind, so it is not loaded.
-    pub weights_bytes: Option<u64>,
+    pub weights_bytes: u64,
+    /// Keys and values that it keeps.
+    pub cache_bytes: u64,
+    /// What its largest step takes besides. Models of one device compute in turn and need the largest of these once.
+    pub step_bytes: u64,
     /// Whether there is code for its architecture.
     pub runs: bool,
-    /// What a chat model keeps of conversations. `None`: it has no such cache, or `weights_bytes` includes it.
-    pub cache_bytes: Option<u64>,
 }
 
 impl Line {
-    /// Bytes in all.
+    fn takes(&self) -> Footprint {
+        Footprint { weights: self.weights_bytes, cache: self.cache_bytes, step: self.step_bytes }
+    }
+
+    /// Bytes that it needs alone.
     pub fn needs(&self) -> u64 {
-        self.weights_bytes.unwrap_or(0).saturating_add(self.cache_bytes.unwrap_or(0))
+        self.takes().most()
     }
 }
 
@@ -73,58 +79,59 @@ impl Books<'_> {
 
     fn ledger(&self, of: &str, ids: Vec<String>) -> Ledger {
         let models: Vec<Line> = ids.iter().filter_map(|id| self.line(id)).collect();
-        let needs_bytes = models.iter().map(Line::needs).fold(0, u64::saturating_add);
-        let each: Vec<u64> = models.iter().map(Line::needs).collect();
-        let fits = self.machine.has_room(&each);
-        let largest_bytes = self.largest();
+        let takes: Vec<Footprint> = models.iter().map(Line::takes).collect();
+        let laid_out = self.machine.lay_out(&takes);
+        let step = takes.iter().map(|takes| takes.step).max().unwrap_or(0);
+        let once = || takes.iter().fold(step, |sum, takes| sum.saturating_add(takes.kept()));
         Ledger {
             of: of.to_owned(),
             models,
-            needs_bytes,
+            needs_bytes: laid_out.unwrap_or_else(once),
             budget_bytes: self.machine.budget(),
-            largest_bytes,
-            fits,
+            largest_bytes: self.largest(),
+            fits: laid_out.is_some(),
         }
     }
 
-    /// What the server reckons of a model whose files' sizes are known; what its manifest says of another.
+    /// What the server reckons of a model that is here; of one that is to come, what its manifest says.
     fn line(&self, id: &str) -> Option<Line> {
         let manifest = self.library.catalog().get(id);
-        let here = self.installed.iter().find(|m| m.id == id).cloned();
-        let model = here.or_else(|| manifest.map(to_come))?;
         let said = manifest.and_then(|m| self.precision(&m.memory_mib));
-        let mut line = Line {
-            id: model.id.clone(),
+        let here = self.installed.iter().find(|m| m.id == id);
+        let (config, budget, gpu) = (self.config, self.largest(), self.machine.gpus);
+        let (model, takes) = match (here, manifest) {
+            (Some(model), _) => (model.clone(), app::takes(config, budget, gpu, model, self.installed)),
+            (None, Some(manifest)) => {
+                let weights = said.map_or(0, |(_, bytes)| bytes);
+                (to_come(manifest), app::takes_to_come(config, budget, gpu, manifest, weights))
+            }
+            (None, None) => return None,
+        };
+        Some(Line {
             kind: model.kind.as_str(),
             precision: said.map(|(precision, _)| precision.to_owned()),
             runs: app::runs(&model),
-            weights_bytes: None,
-            cache_bytes: None,
-        };
-        if let Some(needs) = app::needs(self.config, self.largest(), &model) {
-            match said {
-                Some((_, bytes)) if model.bytes == 0 => line.weights_bytes = Some(bytes),
-                _ => {
-                    line.weights_bytes = Some(needs.weights);
-                    line.cache_bytes = Some(needs.cache).filter(|bytes| *bytes > 0);
-                }
-            }
-        }
-        Some(line)
+            id: model.id,
+            weights_bytes: takes.weights,
+            cache_bytes: takes.cache,
+            step_bytes: takes.step,
+        })
     }
 
     /// The precision that the server's device computes in, and the bytes that the manifest gives for it.
-    fn precision<'m>(&self, mib: &'m BTreeMap<String, u64>) -> Option<(&'m str, u64)> {
-        let on_cpu = self.machine.devices.first().is_none_or(|device| device.id == "cpu");
-        let usual = mib.get_key_value(if on_cpu { "f32" } else { "f16" });
-        let (precision, mib) = usual.or_else(|| mib.iter().max_by_key(|(_, mib)| **mib))?;
-        Some((precision, mib.saturating_mul(1 << 20)))
+    fn precision<'m>(&self, mib_of: &'m BTreeMap<String, u64>) -> Option<(&'m str, u64)> {
+        let usual = mib_of.get_key_value(if self.machine.gpus { "f16" } else { "f32" });
+        let (precision, size) = usual.or_else(|| mib_of.iter().max_by_key(|(_, size)| **size))?;
+        Some((precision, mib(*size)))
     }
 }
 
-/// The model as it will be; of 0 bytes where not every file's size is known.
+fn mib(count: u64) -> u64 {
+    count.saturating_mul(1 << 20)
+}
+
+/// The model as it will be.
 fn to_come(manifest: &Manifest) -> Installed {
-    let known = manifest.files.iter().all(|file| file.pin.is_some());
     Installed {
         id: manifest.id.clone(),
         aliases: manifest.aliases.clone(),
@@ -132,7 +139,7 @@ fn to_come(manifest: &Manifest) -> Installed {
         architecture: manifest.architecture.clone(),
         format: manifest.format,
         path: std::path::PathBuf::new(),
-        bytes: if known { manifest.bytes() } else { 0 },
+        bytes: manifest.bytes(),
         created: 0,
         owner: manifest.owner.clone(),
     }
@@ -143,32 +150,36 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    fn books<T>(budget: u64, act: impl FnOnce(&Books) -> T) -> T {
+    const MIB: u64 = 1 << 20;
+
+    fn books<T>(budgets: &[u64], gpus: bool, act: impl FnOnce(&Books) -> T) -> T {
         let home = tempfile::tempdir().unwrap();
         let overrides = Overrides { home: Some(home.path().to_owned()), ..Overrides::default() };
-        let mut config = Config::load(&overrides).unwrap();
-        // By itself it would grow with the budget.
-        config.models.kv_cache_bytes = Some(1 << 29);
+        let config = Config::load(&overrides).unwrap();
         let library = Library::open(home.path()).unwrap();
-        let machine = Machine { budgets: vec![budget], ..app::machine(&config) };
+        let machine = Machine { budgets: budgets.to_vec(), gpus, ..app::machine(&config) };
         act(&Books { config: &config, machine: &machine, library: &library, installed: &[] })
     }
 
+    fn line<'l>(ledger: &'l Ledger, id: &str) -> &'l Line {
+        ledger.models.iter().find(|line| line.id == id).unwrap()
+    }
+
     #[test]
-    fn sizes_come_from_files_else_from_the_manifest() {
-        books(2 << 30, |books| {
+    fn of_models_to_come_the_manifest_tells() {
+        books(&[4 << 30], false, |books| {
             let ledger = books.named("starter").unwrap();
-            let line = |id: &str| ledger.models.iter().find(|l| l.id == id).unwrap();
-            let chat = line("smollm2-135m-instruct");
-            assert!(chat.weights_bytes.unwrap() >= 98_362_432, "its file is that large");
-            assert!(chat.cache_bytes.is_some());
-            assert!(line("whisper-base").cache_bytes.is_none());
-            assert_eq!(line("silero-vad").weights_bytes, None, "no request names it");
-            assert_eq!(ledger.needs_bytes, ledger.models.iter().map(Line::needs).sum::<u64>());
+            let chat = line(&ledger, "smollm2-135m-instruct");
+            assert!(chat.weights_bytes >= 98_362_432, "its file is that large");
+            assert_eq!(chat.cache_bytes, 728 * 32 * 23_040, "an eighth of the budget, in whole blocks");
+            assert_eq!(line(&ledger, "whisper-base").cache_bytes, 0);
+            let step = ledger.models.iter().map(|line| line.step_bytes).max().unwrap();
+            let kept: u64 = ledger.models.iter().map(|line| line.takes().kept()).sum();
+            assert_eq!(ledger.needs_bytes, kept + step);
             assert!(ledger.fits);
-            // No checksums, and so no sizes, are known of this one.
             let ledger = books.named("qwen2.5-32b-instruct").unwrap();
-            assert_eq!(ledger.needs_bytes, 22_000 << 20);
+            // The context is cut to what is of use, and it is too large all the same.
+            assert_eq!(ledger.needs_bytes, (18_940 + 1_600 + 512) * MIB);
             assert!(!ledger.fits);
             assert!(books.named("starterr").unwrap_err().to_string().contains("\"starter\""));
         });
@@ -176,8 +187,37 @@ mod tests {
 
     #[test]
     fn what_just_fills_the_budget_fits() {
-        let needs = books(0, |books| books.named("starter").unwrap().needs_bytes);
-        assert!(books(needs, |books| books.named("starter").unwrap().fits));
-        assert!(!books(needs - 1, |books| books.named("starter").unwrap().fits));
+        let name = "mistral-7b-instruct-v0.3";
+        // Its cache takes what there is, down to the shortest context.
+        let least = (4_180 + 790 + 256) * MIB;
+        books(&[least], false, |books| assert!(books.named(name).unwrap().fits));
+        books(&[least - 1], false, |books| assert!(!books.named(name).unwrap().fits));
+        books(&[8 << 30], false, |books| {
+            // In whole blocks of 4 MiB.
+            assert_eq!(
+                line(&books.named(name).unwrap(), name).cache_bytes,
+                (8_192 - 4_180 - 790) / 4 * 4 * MIB
+            );
+        });
+    }
+
+    /// Of what such a card has, its driver takes some hundreds of megabytes; the server takes nine tenths of the rest.
+    fn card(mib: u64) -> (u64, u64) {
+        let available = (mib - 512) * MIB;
+        (available, available / 10 * 9)
+    }
+
+    /// An RTX A2000 says that it has 12,282 MiB, a Quadro RTX 6000 24,190.
+    #[test]
+    fn profiles_fit_the_cards_that_they_are_for() {
+        let (available, budget) = card(12_282);
+        books(&[budget], true, |books| {
+            let ledger = books.named("gpu-12gb").unwrap();
+            assert!(ledger.fits && available - ledger.needs_bytes >= 1_000_000_000, "{ledger:?}");
+            let chat = line(&ledger, "qwen2.5-7b-instruct");
+            assert!(chat.cache_bytes >= 4 * 8_192 * 57_344, "four conversations of 8,192 tokens");
+        });
+        let (_, budget) = card(24_190);
+        books(&[budget; 4], true, |books| assert!(books.named("gpu-4x24gb").unwrap().fits));
     }
 }

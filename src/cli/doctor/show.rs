@@ -158,17 +158,19 @@ fn ledger(text: &mut String, ledger: &Ledger) {
         name => name.to_owned(),
     };
     let _ = writeln!(text, "\nMemory for {what}:");
-    let mut rows = vec![["MODEL", "KIND", "PRECISION", "WEIGHTS", "CACHE"].map(str::to_owned)];
+    let mut rows = vec![["MODEL", "KIND", "PRECISION", "WEIGHTS", "CACHE", "STEP"].map(str::to_owned)];
     rows.extend(ledger.models.iter().map(|line: &Line| {
         let precision = line.precision.clone().unwrap_or_default();
-        let size = |bytes: Option<u64>| bytes.map(bytes_text).unwrap_or_default();
+        let size = |bytes: u64| if bytes == 0 { String::new() } else { bytes_text(bytes) };
         let name = format!("{}{}", line.id, if line.runs { "" } else { " *" });
-        [name, line.kind.to_owned(), precision, size(line.weights_bytes), size(line.cache_bytes)]
+        let [weights, cache, step] = [line.weights_bytes, line.cache_bytes, line.step_bytes].map(size);
+        [name, line.kind.to_owned(), precision, weights, cache, step]
     }));
     text.push_str(&columns(&rows));
     if ledger.models.iter().any(|line| !line.runs) {
         text.push_str("* This version does not run it yet.\n");
     }
+    text.push_str("Models take turns: of the steps of those on one device, the largest counts.\n");
     let (needs, budget) = (bytes_text(ledger.needs_bytes), bytes_text(ledger.budget_bytes));
     let _ = match ledger.budget_bytes.checked_sub(ledger.needs_bytes) {
         Some(left) if ledger.fits => {

@@ -28,7 +28,7 @@ use crate::types::asr::{Ending, LogMel, Segment};
 use crate::types::model;
 
 /// Windows that a step encodes: more do not go faster on a CPU, and what waits for the device waits longer.
-const ENCODED: usize = 1;
+pub const ENCODED: usize = 1;
 /// How long a recording of one window waits beside text that another model writes, unless it is urgent.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Steps between two looks over the books of the blocks.

@@ -8,9 +8,10 @@ use super::*;
 use crate::engine::job::Outbox;
 use crate::engine::lane::{AnyLane, Turn};
 use crate::model::asr::output::testing::{EOT, T, VOCAB, recording, vocab};
-use crate::model::{self, asr::Want};
+use crate::model::{self, Size, asr::Want};
 use crate::types::asr::{Request, Task};
 use crate::types::key::Owner;
+use crate::types::model::Footprint;
 
 /// What a step was, by slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl Model<Asr> for Scripted {
         Ok(outputs)
     }
 
-    fn bytes(&self) -> u64 {
-        0
+    fn footprint(&self, _: Size) -> Footprint {
+        Footprint::default()
     }
 }
 

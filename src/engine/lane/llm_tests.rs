@@ -8,12 +8,13 @@ use super::*;
 use crate::engine::job::Outbox;
 use crate::engine::lane::{AnyLane, Turn};
 use crate::engine::sched::llm::{Guesses, Limits};
-use crate::model::Error;
 use crate::model::fake::{FAIL, FakeLlm, SAY_STOP, STOP};
+use crate::model::{Error, Size};
 use crate::obs::{Exposition, install_metrics};
 use crate::ops::sample_rows;
 use crate::ops::testing::sampling;
 use crate::types::key::Owner;
+use crate::types::model::Footprint;
 
 fn input(prompt: &[u32], max_new: usize) -> Input {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
@@ -240,8 +241,8 @@ impl Model<Llm> for Draws {
         Ok(Logits { chosen, data: left, vocabulary })
     }
 
-    fn bytes(&self) -> u64 {
-        self.0.bytes()
+    fn footprint(&self, largest: Size) -> Footprint {
+        self.0.footprint(largest)
     }
 }
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use super::weights::{self, ctranslate2};
-use super::{Model, Network};
-use crate::types::model::{Format, Installed, Precision};
+use super::{Model, Network, Size};
+use crate::types::model::{Footprint, Format, Installed, Precision};
 use vocab::Vocab;
 
 /// Why a speech model cannot be loaded or run.
@@ -168,19 +168,39 @@ pub struct Loaded {
     pub front: Front,
 }
 
-/// Loads a folder, or a file of weights with what lies beside it, onto a device.
-pub type Load = fn(&Path, Format, &Device, Limits) -> Result<Loaded, Error>;
+/// One architecture.
+pub struct Architecture {
+    pub name: &'static str,
+    /// Loads a folder, or a file of weights with what lies beside it, onto a device.
+    pub load: fn(&Path, Format, &Device, Limits) -> Result<Loaded, Error>,
+    /// What that will take, by the heads of the files.
+    pub footprint: fn(&Path, Format, Limits, Size) -> Result<Footprint, Error>,
+}
 
 /// The architectures, a row each.
-pub const REGISTRY: &[(&str, Load)] = &[("whisper", whisper::load)];
+pub const REGISTRY: &[Architecture] =
+    &[Architecture { name: "whisper", load: whisper::load, footprint: whisper::footprint }];
 
 /// Loads a model with the architecture that it was installed as.
+///
+/// # Errors
+/// An architecture that no row of [`REGISTRY`] has, or files that are missing or broken.
 pub fn load(installed: &Installed, device: &Device, limits: Limits) -> Result<Loaded, Error> {
-    match REGISTRY.iter().find(|(name, _)| *name == installed.architecture) {
-        Some((_, load)) => load(&installed.path, installed.format, device, limits),
-        None => Err(Error::Architecture {
-            name: installed.architecture.clone(),
-            known: REGISTRY.iter().map(|(name, _)| *name).collect(),
-        }),
-    }
+    (architecture(installed)?.load)(&installed.path, installed.format, device, limits)
+}
+
+/// What a model will take once it is loaded, by the heads of its files.
+///
+/// # Errors
+/// An architecture that no row of [`REGISTRY`] has, or files that cannot be read.
+pub fn footprint(installed: &Installed, limits: Limits, largest: Size) -> Result<Footprint, Error> {
+    (architecture(installed)?.footprint)(&installed.path, installed.format, limits, largest)
+}
+
+fn architecture(installed: &Installed) -> Result<&'static Architecture, Error> {
+    let found = REGISTRY.iter().find(|row| row.name == installed.architecture);
+    found.ok_or_else(|| Error::Architecture {
+        name: installed.architecture.clone(),
+        known: REGISTRY.iter().map(|row| row.name).collect(),
+    })
 }

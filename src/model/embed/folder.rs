@@ -59,9 +59,10 @@ impl Folder {
         self.tensors.has(name)
     }
 
-    /// Bytes that all tensors take as f32.
-    pub fn f32_bytes(&self) -> u64 {
-        self.tensors.f32_bytes()
+    /// Bytes that all tensors take once they are loaded: as f32, and on a GPU matrices that are multiplied as halves.
+    pub fn loaded_bytes(&self, gpu: bool) -> u64 {
+        let is_table = |name: &str| name.contains("embeddings.") || name.contains("embed_tokens");
+        self.tensors.bytes(|name, shape| if gpu && shape.len() == 2 && !is_table(name) { 2 } else { 4 })
     }
 
     /// The first of these prefixes below which there is a tensor `name`, or the first of all.

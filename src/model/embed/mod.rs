@@ -35,8 +35,8 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::weights::gguf::{Field, Gguf};
-use super::{Model, Network};
-use crate::types::model::{Format, Installed};
+use super::{Model, Network, Size};
+use crate::types::model::{Footprint, Format, Installed};
 
 pub use bert::BertModel;
 pub use error::Error;
@@ -78,26 +78,31 @@ pub struct Built {
     pub dimensions: usize,
 }
 
-/// Loads an open model onto a device.
-pub type Load<S> = fn(&S, &Device) -> Result<Built, Error>;
+/// How an architecture is read from open files of one kind.
+pub struct Reader<S> {
+    /// Loads the model onto a device.
+    pub load: fn(&S, &Device) -> Result<Built, Error>,
+    /// Bytes that a step takes besides weights.
+    pub step_bytes: fn(&S, Size) -> Result<u64, Error>,
+}
 
-/// One architecture: how files say that they are one, and who loads them.
+/// One architecture: how files say that they are one, and who reads them.
 pub struct Architecture {
     /// `model_type` in a folder's `config.json`, words joined by `-`.
     pub name: &'static str,
     /// From a folder of safetensors or a checkpoint of PyTorch.
-    pub folder: Load<Folder>,
+    pub folder: Reader<Folder>,
     /// From a GGUF file, whose `general.architecture` is the same name.
-    pub gguf: Option<Load<Gguf>>,
+    pub gguf: Option<Reader<Gguf>>,
 }
 
 /// Every architecture, a row each.
 pub const REGISTRY: &[Architecture] = &[
-    Architecture { name: "bert", folder: bert::load, gguf: None },
-    Architecture { name: "nomic-bert", folder: nomic::load, gguf: Some(nomic::load_gguf) },
-    Architecture { name: "qwen3", folder: qwen3::load, gguf: None },
-    Architecture { name: "roberta", folder: bert::load, gguf: None },
-    Architecture { name: "xlm-roberta", folder: bert::load, gguf: None },
+    Architecture { name: "bert", folder: bert::FOLDER, gguf: None },
+    Architecture { name: "nomic-bert", folder: nomic::FOLDER, gguf: Some(nomic::GGUF) },
+    Architecture { name: "qwen3", folder: qwen3::FOLDER, gguf: None },
+    Architecture { name: "roberta", folder: bert::FOLDER, gguf: None },
+    Architecture { name: "xlm-roberta", folder: bert::FOLDER, gguf: None },
 ];
 
 /// Whether a model of this architecture can be loaded from files of a format.
@@ -119,22 +124,12 @@ pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
     let (built, prompts) = match installed.format {
         Format::Gguf => {
             let gguf = Gguf::open(&installed.path)?;
-            let name = gguf.architecture()?;
-            let found = REGISTRY.iter().find_map(|row| row.gguf.filter(|_| row.name == name));
-            let load = found.ok_or_else(|| {
-                let name = name.to_owned();
-                unknown(gguf.path(), name, |row| row.gguf.is_some())
-            })?;
             let own = gguf.meta("general.name").opt(Field::str)?;
-            (load(&gguf, device)?, Prompts::read(None, names.chain(own))?)
+            ((of_gguf(&gguf)?.load)(&gguf, device)?, Prompts::read(None, names.chain(own))?)
         }
         _ => {
             let folder = open(installed)?;
-            let name = settings::model_type(folder.dir())?;
-            let Some(row) = REGISTRY.iter().find(|row| row.name == name) else {
-                return Err(unknown(&folder.config_path(), name, |_| true));
-            };
-            ((row.folder)(&folder, device)?, Prompts::read(Some(folder.dir()), names)?)
+            ((of_folder(&folder)?.load)(&folder, device)?, Prompts::read(Some(folder.dir()), names)?)
         }
     };
     let Built { model, tokenizer, dimensions } = built;
@@ -146,9 +141,34 @@ fn unknown(path: &Path, name: String, is_there: impl Fn(&&Architecture) -> bool)
     Error::UnknownArchitecture { path: path.to_owned(), name, known }
 }
 
-/// Bytes of a folder's tensors in f32, as they are loaded; `None` where they are not read so, or cannot be.
-pub fn f32_bytes(installed: &Installed) -> Option<u64> {
-    open(installed).ok().map(|folder| folder.f32_bytes())
+fn of_gguf(gguf: &Gguf) -> Result<&'static Reader<Gguf>, Error> {
+    let name = gguf.architecture()?;
+    let found = REGISTRY.iter().filter(|row| row.name == name).find_map(|row| row.gguf.as_ref());
+    found.ok_or_else(|| unknown(gguf.path(), name.to_owned(), |row| row.gguf.is_some()))
+}
+
+fn of_folder(folder: &Folder) -> Result<&'static Reader<Folder>, Error> {
+    let name = settings::model_type(folder.dir())?;
+    let found = REGISTRY.iter().find(|row| row.name == name);
+    found.map(|row| &row.folder).ok_or_else(|| unknown(&folder.config_path(), name, |_| true))
+}
+
+/// What a model will take once it is loaded, by the heads of its files.
+///
+/// # Errors
+/// Files that cannot be read, or that nothing here can load.
+pub fn footprint(installed: &Installed, largest: Size) -> Result<Footprint, Error> {
+    let (weights, step) = match installed.format {
+        Format::Gguf => {
+            let gguf = Gguf::open(&installed.path)?;
+            (installed.bytes, (of_gguf(&gguf)?.step_bytes)(&gguf, largest)?)
+        }
+        _ => {
+            let folder = open(installed)?;
+            (folder.loaded_bytes(largest.gpu), (of_folder(&folder)?.step_bytes)(&folder, largest)?)
+        }
+    };
+    Ok(Footprint { weights: weights.saturating_add(weights / 16), cache: 0, step })
 }
 
 /// Opens a model that lies in a folder.

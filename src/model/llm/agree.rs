@@ -54,6 +54,7 @@ pub fn agree(path: &Path, one: &Device, other: &Device) -> Result<Agreement, Err
         cache_bytes: 0,
         cache: KvType::F16,
         blocks: Some(3 * BLOCKS_A_ROW),
+        room: u64::MAX,
         quantise: Quantise::None,
     };
     let mut one = load_gguf(path, one, limits)?;

@@ -7,6 +7,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use super::*;
+use crate::model::Size;
 use crate::model::llm::{self, Batch, Choice, Limits, Row};
 use crate::ops::KvType;
 use crate::text::RenderOptions;
@@ -147,8 +148,14 @@ fn a_folder_is_loaded_whole() {
         fs::copy(golden(&format!("llm/architectures/llama/{file}")), dir.path().join(file)).unwrap();
     }
     let installed = crate::fetch::probe::model_at(dir.path()).unwrap();
-    let limits =
-        Limits { context: 64, cache_bytes: 0, cache: KvType::F16, quantise: Quantise::Q8_0, blocks: None };
+    let limits = Limits {
+        context: 64,
+        cache_bytes: 0,
+        cache: KvType::F16,
+        quantise: Quantise::Q8_0,
+        blocks: None,
+        room: u64::MAX,
+    };
     let llm::Loaded { mut model, front, blocks } = llm::load(&installed, &Device::Cpu, limits).unwrap();
     assert_eq!((front.context, blocks, &front.stop[..]), (64, 2, &[2][..]));
     let options = RenderOptions {
@@ -167,12 +174,14 @@ fn a_folder_is_loaded_whole() {
     let logits = model.step(&Batch { tokens: ids, rows: vec![row] }).unwrap();
     assert!(logits.vocabulary == 96 && logits.data.iter().all(|l| l.is_finite()));
     // What is reckoned before is what it takes then, but for its vectors.
-    let reckoned = llm::folder_bytes(&installed.path, Quantise::Q8_0).unwrap();
-    let cache = 2 * crate::ops::KvCache::block_bytes(KvType::F16, 2, 2, 8);
+    let largest = Size { units: 64, logits: 4, gpu: false };
+    let (reckoned, blocks) = llm::footprint(&installed, limits, largest).unwrap();
+    let takes = model.footprint(largest);
+    assert_eq!((reckoned.cache, reckoned.step, blocks), (takes.cache, takes.step, 2));
+    let vectors = 4 * 32 * 5 + 1024;
     assert!(
-        (model.bytes() - cache).abs_diff(reckoned) < 4 * 32 * 5 + 1024,
-        "{reckoned} of {}",
-        model.bytes()
+        takes.weights.abs_diff(reckoned.weights) < reckoned.weights / 16 + vectors,
+        "{reckoned:?} of {takes:?}"
     );
     // A vocabulary that the model has no rows for.
     fs::copy(golden("text/json/llama2.json"), dir.path().join("tokenizer.json")).unwrap();

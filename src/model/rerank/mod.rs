@@ -18,12 +18,12 @@ use candle_core::Device;
 
 pub use input::{Pair, PairTokenizer};
 
-use super::embed::bert::Encoder;
+use super::embed::bert::{Config, Encoder};
 use super::embed::rows::{Ragged, check, in_passes};
 use super::embed::{Error, Folder, settings};
-use super::{Model, Network};
+use super::{Model, Network, Size};
 use crate::ops::{self, Linear};
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 
 /// The network kind of this module.
 #[derive(Debug)]
@@ -86,6 +86,20 @@ pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
     Ok(Loaded { model: Box::new(model), front: Front { tokenizer } })
 }
 
+/// What a model will take once it is loaded, by the heads of its files.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn footprint(installed: &Installed, largest: Size) -> Result<Footprint, Error> {
+    let folder = super::embed::open(installed)?;
+    let (weights, config) = (folder.loaded_bytes(largest.gpu), folder.config::<Config>()?);
+    Ok(Footprint {
+        weights: weights.saturating_add(weights / 16),
+        cache: 0,
+        step: config.step_bytes(largest),
+    })
+}
+
 /// An encoder with a head.
 struct CrossEncoder {
     encoder: Encoder,
@@ -127,7 +141,11 @@ impl Model<Rerank> for CrossEncoder {
         Ok(in_passes(pairs, |pair| pair.ids().len(), |pass| self.score(pass))?)
     }
 
-    fn bytes(&self) -> u64 {
-        (self.encoder.bytes() + self.dense.bytes() + self.score.bytes()) as u64
+    fn footprint(&self, largest: Size) -> Footprint {
+        Footprint {
+            weights: (self.encoder.bytes() + self.dense.bytes() + self.score.bytes()) as u64,
+            cache: 0,
+            step: self.encoder.config().step_bytes(largest),
+        }
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use super::weights::{self, Checkpoint};
-use super::{Model, Network};
+use super::{Model, Network, Size};
 use crate::ops::par;
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 
 /// No sum of a network overflows on such a sample; recordings are within 1.
 const LOUDEST: f32 = 1e6;
@@ -86,15 +86,37 @@ pub struct Architecture {
     pub name: &'static str,
     pub load: Load,
     pub front: Front,
+    /// Bytes that a step takes besides weights for each 10 ms, on a CPU and on a GPU.
+    pub frame_bytes: [u64; 2],
 }
 
 /// Every architecture, a row each.
-pub const REGISTRY: &[Architecture] =
-    &[Architecture { name: "pyannet", load: pyannet::load, front: pyannet::FRONT }];
+pub const REGISTRY: &[Architecture] = &[Architecture {
+    name: "pyannet",
+    load: pyannet::load,
+    front: pyannet::FRONT,
+    frame_bytes: pyannet::FRAME_BYTES,
+}];
 
 /// Whether there is such an architecture.
 pub fn runs(architecture: &str) -> bool {
     REGISTRY.iter().any(|row| row.name == architecture)
+}
+
+/// What a model will take once it is loaded.
+///
+/// # Errors
+/// An architecture that no row of [`REGISTRY`] has.
+pub fn footprint(installed: &Installed, largest: Size) -> Result<Footprint, Error> {
+    let step = largest.bytes(architecture(installed)?.frame_bytes);
+    Ok(Footprint { weights: installed.bytes, cache: 0, step })
+}
+
+fn architecture(installed: &Installed) -> Result<&'static Architecture, Error> {
+    REGISTRY.iter().find(|row| row.name == installed.architecture).ok_or_else(|| {
+        let known = REGISTRY.iter().map(|row| row.name).collect();
+        Error::Architecture { name: installed.architecture.clone(), known }
+    })
 }
 
 /// Loads a model with the architecture that it was installed as.
@@ -102,12 +124,9 @@ pub fn runs(architecture: &str) -> bool {
 /// # Errors
 /// An architecture that no row of [`REGISTRY`] has, or files that are missing or broken.
 pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
-    let Some(row) = REGISTRY.iter().find(|row| row.name == installed.architecture) else {
-        let known = REGISTRY.iter().map(|row| row.name).collect();
-        return Err(Error::Architecture { name: installed.architecture.clone(), known });
-    };
+    let row = architecture(installed)?;
     let listener = (row.load)(&Checkpoint::open(installed)?, device)?;
-    let model = Windows { listener, samples: row.front.samples };
+    let model = Windows { listener, samples: row.front.samples, frame_bytes: row.frame_bytes };
     Ok(Loaded { model: Box::new(model), front: row.front.clone() })
 }
 
@@ -115,6 +134,7 @@ pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
 struct Windows {
     listener: Box<dyn Listener>,
     samples: usize,
+    frame_bytes: [u64; 2],
 }
 
 impl Windows {
@@ -143,7 +163,7 @@ impl Model<Segment> for Windows {
         Ok(all)
     }
 
-    fn bytes(&self) -> u64 {
-        self.listener.bytes() as u64
+    fn footprint(&self, largest: Size) -> Footprint {
+        Footprint { weights: self.listener.bytes() as u64, cache: 0, step: largest.bytes(self.frame_bytes) }
     }
 }

@@ -25,10 +25,10 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::weights::{self, Checkpoint};
-use super::{Model, Network};
+use super::{Model, Network, Size};
 use crate::ops::par;
 use crate::ops::pool::unit;
-use crate::types::model::Installed;
+use crate::types::model::{Footprint, Installed};
 use crate::types::speaker::{Features, Window};
 
 /// Mel bins of a frame.
@@ -123,6 +123,8 @@ pub struct Architecture {
     pub features: Features,
     pub least_frames: usize,
     pub scale: Scale,
+    /// Bytes that a step takes besides weights for each frame, on a CPU and on a GPU.
+    pub frame_bytes: [u64; 2],
 }
 
 /// Every architecture, a row each.
@@ -135,6 +137,7 @@ pub const REGISTRY: &[Architecture] = &[
         // Measured on people who read aloud (benches/README.md): cosines of one person are 0.61 and up, of two 0.39 and
         // down; and on made conversations, where `merge` is right from 0.46 to 0.56.
         scale: Scale { threshold: 0.50, strangers: (0.12, 0.11), merge: 0.50 },
+        frame_bytes: campplus::FRAME_BYTES,
     },
     // Not measured here. SpeechBrain holds two voices for one from 0.25 on (`SpeakerRecognition`), which is asked of one
     // pair; a voice among many must be surer. The rest is supposed to lie as it does for CAM++: all are trained by an
@@ -145,6 +148,7 @@ pub const REGISTRY: &[Architecture] = &[
         features: Features::SpeechBrain,
         least_frames: ecapa::LEAST_FRAMES,
         scale: Scale { threshold: 0.35, strangers: (0.06, 0.1), merge: 0.50 },
+        frame_bytes: ecapa::FRAME_BYTES,
     },
     // Not measured here either, and supposed as for ECAPA.
     Architecture {
@@ -154,6 +158,7 @@ pub const REGISTRY: &[Architecture] = &[
         // Of which two are left after three halvings: one has no deviation.
         least_frames: 10,
         scale: Scale { threshold: 0.45, strangers: (0.06, 0.1), merge: 0.50 },
+        frame_bytes: resnet::FRAME_BYTES,
     },
 ];
 
@@ -162,15 +167,33 @@ pub fn runs(architecture: &str) -> bool {
     REGISTRY.iter().any(|row| row.name == architecture)
 }
 
+/// What a model will take once it is loaded.
+///
+/// # Errors
+/// An architecture that no row of [`REGISTRY`] has.
+pub fn footprint(installed: &Installed, largest: Size) -> Result<Footprint, Error> {
+    let step = step_bytes(architecture(installed)?.frame_bytes, largest);
+    Ok(Footprint { weights: installed.bytes, cache: 0, step })
+}
+
+/// A step may be of one voice that is longer than its scheduler would have it.
+fn step_bytes(a_frame: [u64; 2], largest: Size) -> u64 {
+    Size { units: largest.units.max(MAX_FRAMES), ..largest }.bytes(a_frame)
+}
+
+fn architecture(installed: &Installed) -> Result<&'static Architecture, Error> {
+    REGISTRY.iter().find(|row| row.name == installed.architecture).ok_or_else(|| {
+        let known = REGISTRY.iter().map(|row| row.name).collect();
+        Error::Architecture { name: installed.architecture.clone(), known }
+    })
+}
+
 /// Loads a model with the architecture that it was installed as.
 ///
 /// # Errors
 /// An architecture that no row of [`REGISTRY`] has, or files that are missing or broken.
 pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
-    let Some(row) = REGISTRY.iter().find(|row| row.name == installed.architecture) else {
-        let known = REGISTRY.iter().map(|row| row.name).collect();
-        return Err(Error::Architecture { name: installed.architecture.clone(), known });
-    };
+    let row = architecture(installed)?;
     let Built { encoder, last } = (row.load)(&Checkpoint::open(installed)?, device)?;
     let front = Front {
         features: row.features,
@@ -179,7 +202,12 @@ pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
         version: version(&last)?,
         scale: row.scale,
     };
-    let model = Voices { encoder, least_frames: row.least_frames, device: device.clone() };
+    let model = Voices {
+        encoder,
+        least_frames: row.least_frames,
+        frame_bytes: row.frame_bytes,
+        device: device.clone(),
+    };
     Ok(Loaded { model: Box::new(model), front })
 }
 
@@ -198,6 +226,7 @@ type Embedded = Result<Vec<f32>, Error>;
 struct Voices {
     encoder: Box<dyn Encoder>,
     least_frames: usize,
+    frame_bytes: [u64; 2],
     device: Device,
 }
 
@@ -235,8 +264,12 @@ impl Model<Speaker> for Voices {
         Ok(vectors)
     }
 
-    fn bytes(&self) -> u64 {
-        self.encoder.bytes() as u64
+    fn footprint(&self, largest: Size) -> Footprint {
+        Footprint {
+            weights: self.encoder.bytes() as u64,
+            cache: 0,
+            step: step_bytes(self.frame_bytes, largest),
+        }
     }
 }
 

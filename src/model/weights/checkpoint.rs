@@ -52,10 +52,12 @@ impl Checkpoint {
         self.shape(name).is_some()
     }
 
-    /// Bytes that all tensors take as f32.
-    pub fn f32_bytes(&self) -> u64 {
+    /// Bytes that all tensors take together, each as so many bytes a value.
+    pub fn bytes(&self, a_value: impl Fn(&str, &[usize]) -> u64) -> u64 {
         let size = |name: &str| {
-            self.shape(name).map_or(0, |shape| shape.iter().fold(4u64, |n, &d| n.saturating_mul(d as u64)))
+            self.shape(name).map_or(0, |shape| {
+                shape.iter().fold(a_value(name, shape), |n, &d| n.saturating_mul(d as u64))
+            })
         };
         match self {
             Checkpoint::Safetensors(folder) => folder.names().map(size).fold(0, u64::saturating_add),

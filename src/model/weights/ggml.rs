@@ -111,11 +111,6 @@ impl GgmlFile {
         SIZES.iter().zip(self.sizes).find_map(|(known, size)| (*known == name).then_some(i64::from(size)))
     }
 
-    /// Elements of all tensors.
-    pub fn elements(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum()
-    }
-
     /// The shape of a tensor, if there is such a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())

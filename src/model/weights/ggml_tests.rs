@@ -68,7 +68,6 @@ fn lies_are_seen() {
     let sound = fs::read(golden()).unwrap();
     let file = GgmlFile::open(&golden()).unwrap();
     assert_eq!((file.size("n_vocab"), file.size("n_mels"), file.size("n_none")), (Some(70), Some(80), None));
-    assert!(file.elements() > 24_000);
     for at in (0..48).chain([200, 2000, sound.len() - 1]) {
         assert!(open(&sound[..at]).is_err(), "cut at {at}");
     }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use redb::{CompactionError, Database, DatabaseError, Durability, ReadableDatabase, TableError};
 
 use super::error::Error;
+use super::patiently;
 use crate::types::store::Spec;
 
 pub use self::record::FORMAT;
@@ -60,9 +61,13 @@ impl Truth {
             let is_new = !file.exists();
             let mut builder = redb::Builder::new();
             builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
-            let database = builder.create(file).map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => Error::Locked(file.parent().unwrap_or(file).to_owned()),
-                other => at(file, other.into()),
+            let database = patiently(|| {
+                builder.create(file).map_err(|error| match error {
+                    DatabaseError::DatabaseAlreadyOpen => {
+                        Error::Locked(file.parent().unwrap_or(file).to_owned())
+                    }
+                    other => at(file, other.into()),
+                })
             })?;
             let truth = Truth { file: file.to_owned(), database };
             truth.write(|tables| tables.begin())?;

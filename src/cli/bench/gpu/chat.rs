@@ -109,7 +109,7 @@ pub(super) fn time(run: &mut Run, spec: &str) -> anyhow::Result<()> {
         let name = format!("{spec}: {rows} rows, {share} of the limit");
         run.report.case(&line, &name, tok_s, "tokens/s")?;
     }
-    Ok(())
+    run.memory(spec, (&runtime, &engine))
 }
 
 /// Bytes of weights that a step of decoding reads, and weights that a token is multiplied with in a prompt, which wants

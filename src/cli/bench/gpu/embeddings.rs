@@ -77,7 +77,7 @@ pub(super) fn time(run: &mut Run) -> anyhow::Result<()> {
 fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
     let model = run.shelf.bert(shape)?;
     let (runtime, engine) = run.start(vec![model.clone()])?;
-    let bench = embed::Bench { service: Service::new(engine, Options::default()), model: model.id };
+    let bench = embed::Bench { service: Service::new(engine.clone(), Options::default()), model: model.id };
     for (size, requests) in TEXTS {
         let texts = texts(size);
         let timed = runtime.block_on(async {
@@ -99,7 +99,7 @@ fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
         let name = format!("{}: {told} of {TOKENS} tokens, {tok_s} tokens/s", shape.name);
         run.report.case(&line, &name, texts_s, "texts/s")?;
     }
-    Ok(())
+    run.memory(shape.name, (&runtime, &engine))
 }
 
 /// So many texts of [`TOKENS`] tokens, each a stretch of another place.

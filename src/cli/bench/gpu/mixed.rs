@@ -46,7 +46,7 @@ fn time_all(run: &mut Run, spec: &str) -> anyhow::Result<()> {
         embed: Some((embed, embeddings::texts(TEXTS))),
     };
     let (runtime, engine) = run.start(models.to_vec())?;
-    let bench = runtime.block_on(Bench::new(engine, &chat, beside, PACE))?;
+    let bench = runtime.block_on(Bench::new(engine.clone(), &chat, beside, PACE))?;
     let mut alone = None;
     for (name, asr, embed) in CASES {
         let limited = async { tokio::time::timeout(STUCK, bench.case(asr, embed)).await };
@@ -62,7 +62,7 @@ fn time_all(run: &mut Run, spec: &str) -> anyhow::Result<()> {
         let line = Line { case: "mixed", model: spec, beside: name, figures };
         run.report.case(&line, &told, p95, "ms at p95")?;
     }
-    Ok(())
+    run.memory(&models.map(|model| model.id).join(", "), (&runtime, &engine))
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
     let file = run.shelf.path("window.wav");
     record(&file, WINDOW)?;
     let (runtime, engine) = run.start(vec![model.clone()])?;
-    let service = Service::new(engine, Options::default());
+    let service = Service::new(engine.clone(), Options::default());
     for size in WINDOWS {
         let timed = runtime.block_on(async {
             // Takes the memory of as many windows, too.
@@ -122,7 +122,7 @@ fn time_one(run: &mut Run, shape: &'static Shape) -> anyhow::Result<()> {
         let name = format!("{}: {windows} in {} ms, heard in {}", shape.name, line.ms, line.heard_ms);
         run.report.case(&line, &name, rtfx, "times real time")?;
     }
-    Ok(())
+    run.memory(shape.name, (&runtime, &engine))
 }
 
 /// What is asked for: a text of so many tokens a window.

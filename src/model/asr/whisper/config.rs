@@ -4,11 +4,27 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::model::asr::Error;
+use crate::model::asr::{Error, Limits, MOST_ROWS, ROWS_A_WINDOW};
 use crate::model::weights::ctranslate2::Ct2;
+use crate::model::{Size, Widths};
+use crate::ops::{CrossCache, KvCache, KvType};
+use crate::types::model::Precision;
 
 /// Mel frames of a window: 30 s.
 pub const WINDOW: usize = 3000;
+
+/// Most windows a model may be given.
+const MAX_WINDOWS: usize = 256;
+
+/// What a model has room for at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub windows: usize,
+    /// Sequences of text.
+    pub rows: usize,
+    /// Blocks of their key-value cache.
+    pub blocks: usize,
+}
 
 /// Dimensions of one Whisper model. Checked: every product of them fits in memory arithmetic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +186,57 @@ impl Config {
                 .collect(),
         };
         Ok(self)
+    }
+
+    /// Windows of sound, sequences of text and blocks of their cache that there is room for.
+    pub(super) fn room(&self, limits: Limits) -> Room {
+        let windows = usize::try_from(limits.window_bytes / self.window_bytes().max(1)).unwrap_or(usize::MAX);
+        let windows = windows.min(limits.windows).clamp(1, MAX_WINDOWS);
+        let rows = (windows * ROWS_A_WINDOW).max(MOST_ROWS);
+        // Every sequence at its longest, and of each window the last block of its prompt.
+        let blocks = rows * self.text_context.div_ceil(KvCache::BLOCK) + windows;
+        Room { windows, rows, blocks }
+    }
+
+    /// Bytes of the keys and values of one window.
+    fn window_bytes(&self) -> u64 {
+        CrossCache::slot_bytes(self.decoder_layers, self.audio_context, self.width)
+    }
+
+    /// Bytes of all keys and values.
+    pub(super) fn cache_bytes(&self, room: Room, kept: KvType) -> u64 {
+        let own = KvCache::block_bytes(kept, self.decoder_layers, self.heads, self.head_dim());
+        room.windows as u64 * self.window_bytes() + room.blocks as u64 * own
+    }
+
+    /// Bytes of the matrices: of the encoder as f32, or as halves on a GPU; of the decoder as `precision` says.
+    pub(super) fn matrix_bytes(&self, precision: Precision, gpu: bool) -> u64 {
+        let (width, ffn) = (self.width as u64, self.ffn as u64);
+        let layer = |attentions: u64| attentions * 4 * width * width + 2 * width * ffn;
+        let convolutions = 3 * width * (self.mels as u64 + width);
+        let encoder = self.encoder_layers as u64 * layer(1) + convolutions;
+        let decoder = self.decoder_layers as u64 * layer(2);
+        let table = self.vocab as u64 * width;
+        let heard = if gpu { 2 } else { 4 };
+        encoder * heard
+            + match precision {
+                // The table lies there twice: as rows, and as a product's matrix.
+                Precision::F32 => (decoder + table) * heard + table * 4,
+                Precision::F16 | Precision::Bf16 => (decoder + table) * 2,
+                Precision::Int8 => (decoder + table) * 34 / 32,
+            }
+    }
+
+    /// Bytes that a step takes besides: as many windows encoded as it may be of, or the logits of every sequence, on the
+    /// device and as they are read.
+    pub(super) fn step_bytes(&self, largest: Size, room: Room) -> u64 {
+        let (hidden, wide) = (self.width, self.ffn);
+        let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide, inner: wide };
+        // Three frames side by side of each stay there until the end.
+        let frames = (largest.units * WINDOW * 3 * self.mels * size_of::<f32>()) as u64;
+        let encoded = widths.pass_bytes(largest.units * self.audio_context) + frames;
+        let logits = 2 * (room.rows * self.vocab * size_of::<f32>()) as u64;
+        encoded.max(logits)
     }
 
     pub(super) fn checked(self, file: &Path) -> Result<Config, Error> {

@@ -20,22 +20,16 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use crate::model::asr::vocab::Vocab;
-use crate::model::asr::{
-    Alignment, Asr, Batch, Decode, Error, Front, Limits, Loaded, MOST_ROWS, ROWS_A_WINDOW, Row, RowOutput,
-    Want,
-};
-use crate::model::weights::ggml::GgmlFile;
-use crate::model::{self, Model};
+use crate::model::asr::{Alignment, Asr, Batch, Decode, Error, Front, Limits, Loaded, Row, RowOutput, Want};
+use crate::model::{self, Model, Size};
 use crate::ops::{CrossCache, KvCache, KvType};
-use crate::types::model::Format;
+use crate::types::model::{Footprint, Format};
 
+use config::Room;
 pub use config::{Config, WINDOW};
 use decoder::{Decoder, Output};
 use encoder::Encoder;
 use weights::Source;
-
-/// Most windows a model may be given.
-const MAX_WINDOWS: usize = 256;
 
 /// A loaded model and the keys and values of its sequences.
 pub struct WhisperModel {
@@ -44,8 +38,7 @@ pub struct WhisperModel {
     decoder: Decoder,
     heard: CrossCache,
     own: KvCache,
-    rows: usize,
-    blocks: usize,
+    room: Room,
     device: Device,
 }
 
@@ -55,20 +48,14 @@ impl WhisperModel {
     pub fn load(path: &Path, format: Format, device: &Device, limits: Limits) -> Result<WhisperModel, Error> {
         let (source, config) = Source::open(path, format)?;
         let (layers, length) = (config.decoder_layers, config.audio_context);
-        let a_window = CrossCache::slot_bytes(layers, length, config.width);
-        let windows = usize::try_from(limits.window_bytes / a_window.max(1)).unwrap_or(usize::MAX);
-        let windows = windows.min(limits.windows).clamp(1, MAX_WINDOWS);
-        let rows = (windows * ROWS_A_WINDOW).max(MOST_ROWS);
-        // Every sequence at its longest, and of each window the last block of its prompt.
-        let blocks = rows * config.text_context.div_ceil(KvCache::BLOCK) + windows;
+        let room = config.room(limits);
         let shape = (config.heads, config.head_dim());
         Ok(WhisperModel {
             encoder: Encoder::load(&source, &config, device)?,
             decoder: Decoder::load(&source, &config, limits.precision, device)?,
-            heard: CrossCache::new(windows, layers, length, shape, device)?,
-            own: KvCache::new(KvType::F16, layers, blocks, shape, device)?,
-            rows,
-            blocks,
+            heard: CrossCache::new(room.windows, layers, length, shape, device)?,
+            own: KvCache::new(KvType::F16, layers, room.blocks, shape, device)?,
+            room,
             device: device.clone(),
             config,
         })
@@ -152,7 +139,7 @@ impl WhisperModel {
             } else if end > self.config.text_context {
                 "the context is full"
             } else if row.table.len() * KvCache::BLOCK < end
-                || row.table.iter().any(|&b| b as usize >= self.blocks)
+                || row.table.iter().any(|&b| b as usize >= self.room.blocks)
             {
                 "blocks that are missing"
             } else if row.tokens.iter().any(|&t| t as usize >= self.config.vocab) {
@@ -177,9 +164,19 @@ fn call(reason: String) -> Error {
     Error::Call { reason }
 }
 
-/// Bytes that a file of whisper.cpp takes as it is loaded, at most; `None` where it cannot be read.
-pub fn ggml_bytes(path: &Path) -> Option<u64> {
-    GgmlFile::open(path).ok().map(|file| file.elements().saturating_mul(4))
+/// What a model will take once it is loaded, by the heads of its files; the registry's entry.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn footprint(path: &Path, format: Format, limits: Limits, largest: Size) -> Result<Footprint, Error> {
+    let (_, config) = Source::open(path, format)?;
+    let room = config.room(limits);
+    let matrices = config.matrix_bytes(limits.precision, largest.gpu);
+    Ok(Footprint {
+        weights: matrices.saturating_add(matrices / 16),
+        cache: config.cache_bytes(room, KvType::F16),
+        step: config.step_bytes(largest, room),
+    })
 }
 
 /// Loads a model and the vocabulary that lies in its folder; the registry's entry.
@@ -192,8 +189,8 @@ pub fn load(path: &Path, format: Format, device: &Device, limits: Limits) -> Res
         mels: model.config.mels,
         context: model.config.text_context,
         windows: model.heard.slots(),
-        rows: model.rows,
-        blocks: model.blocks,
+        rows: model.room.rows,
+        blocks: model.room.blocks,
     };
     Ok(Loaded { model: Box::new(model), front })
 }
@@ -217,17 +214,17 @@ impl Model<Asr> for WhisperModel {
         let shape = (self.config.heads, self.config.head_dim());
         // The cache there is stays where a new one cannot be had.
         if let Ok(own) =
-            KvCache::new(KvType::F16, self.config.decoder_layers, self.blocks, shape, &self.device)
+            KvCache::new(KvType::F16, self.config.decoder_layers, self.room.blocks, shape, &self.device)
         {
             self.own = own;
         }
     }
 
-    fn bytes(&self) -> u64 {
-        let Config { decoder_layers: layers, audio_context: length, width, heads, .. } = self.config;
-        let kind = KvCache::kept(KvType::F16, &self.device);
-        let windows = self.heard.slots() as u64 * CrossCache::slot_bytes(layers, length, width);
-        let own = self.blocks as u64 * KvCache::block_bytes(kind, layers, heads, width / heads);
-        (self.encoder.bytes() + self.decoder.bytes()) as u64 + windows + own
+    fn footprint(&self, largest: Size) -> Footprint {
+        Footprint {
+            weights: (self.encoder.bytes() + self.decoder.bytes()) as u64,
+            cache: self.config.cache_bytes(self.room, self.own.kind()),
+            step: self.config.step_bytes(largest, self.room),
+        }
     }
 }

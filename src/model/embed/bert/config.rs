@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::model::embed::Error;
-use crate::model::embed::rows::Ragged;
+use crate::model::embed::rows::{Ragged, TOKENS_A_PASS};
 use crate::model::weights::Error as WeightsError;
+use crate::model::{Size, Widths};
 
 /// The fields that shape the network; the others steer training.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,6 +53,13 @@ fn absolute() -> String {
 }
 
 impl Config {
+    /// Bytes that a step takes besides weights: of as many tokens as its passes have, or of one longer row.
+    pub fn step_bytes(&self, largest: Size) -> u64 {
+        let (hidden, wide) = (self.hidden_size, self.intermediate_size);
+        let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide, inner: wide };
+        widths.pass_bytes(largest.units.min(TOKENS_A_PASS).max(self.max_position_embeddings))
+    }
+
     /// Refuses what cannot be and what nothing here computes; sizes are compared with the weights as they load.
     ///
     /// # Errors

@@ -19,9 +19,10 @@ pub use config::Config;
 pub(in crate::model) use encoder::Encoder;
 
 use super::rows::{Ragged, check, in_passes};
-use super::{Built, Embed, EmbedTokenizer, Error, Folder, Settings};
-use crate::model::{self, Model};
+use super::{Built, Embed, EmbedTokenizer, Error, Folder, Reader, Settings};
+use crate::model::{self, Model, Size};
 use crate::ops::{self, Pooling};
+use crate::types::model::Footprint;
 
 /// An encoder whose token vectors are pooled.
 pub struct BertModel {
@@ -72,8 +73,12 @@ impl BertModel {
     }
 }
 
-/// Loads a folder and its tokenizer; the registry's entry.
-pub fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
+/// The registry's entry.
+pub const FOLDER: Reader<Folder> =
+    Reader { load, step_bytes: |folder, largest| Ok(folder.config::<Config>()?.step_bytes(largest)) };
+
+/// Loads a folder and its tokenizer.
+fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
     let model = BertModel::from_folder(folder, device)?;
     let tokenizer = EmbedTokenizer::load(folder.dir(), model.max_tokens(), model.config().vocab_size)?;
     Ok(Built { dimensions: model.config().hidden_size, tokenizer, model: Box::new(model) })
@@ -84,7 +89,7 @@ impl Model<Embed> for BertModel {
         Ok(self.embed(rows)?)
     }
 
-    fn bytes(&self) -> u64 {
-        self.encoder.bytes() as u64
+    fn footprint(&self, largest: Size) -> Footprint {
+        Footprint { weights: self.encoder.bytes() as u64, cache: 0, step: self.config().step_bytes(largest) }
     }
 }

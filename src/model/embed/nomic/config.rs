@@ -7,9 +7,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::model::embed::rows::TOKENS_A_PASS;
 use crate::model::embed::{Error, Folder};
 use crate::model::weights::Error as WeightsError;
 use crate::model::weights::gguf::{Field, Gguf};
+use crate::model::{Size, Widths};
 
 /// Bounds that no published model comes near: a file beyond them lies.
 const MAX_LAYERS: usize = 1_024;
@@ -132,6 +134,14 @@ impl File {
 }
 
 impl Config {
+    /// Bytes that a step takes besides weights: of as many tokens as its passes have, or of one longer row.
+    pub fn step_bytes(&self, largest: Size) -> u64 {
+        let (hidden, inner) = (self.hidden, self.feed_forward);
+        let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide: 2 * inner, inner };
+        let halves = if largest.gpu { widths.halves_bytes() } else { 0 };
+        widths.pass_bytes(largest.units.min(TOKENS_A_PASS).max(self.positions)) + halves
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors

@@ -16,10 +16,11 @@ use self::config::Config;
 use self::source::{Named, Product, Table, Tensors};
 use super::rows::{Norm, Ragged, check, in_passes};
 use super::wordpiece::tokenizer;
-use super::{Built, Embed, EmbedTokenizer, Error, Folder, Settings};
+use super::{Built, Embed, EmbedTokenizer, Error, Folder, Reader, Settings};
 use crate::model::weights::gguf::{Field, Gguf};
-use crate::model::{self, Model};
+use crate::model::{self, Model, Size};
 use crate::ops::{self, Activation, Angles, Pooling, Rope, RopeStyle};
+use crate::types::model::Footprint;
 
 struct Layer {
     qkv: Product,
@@ -114,8 +115,15 @@ impl NomicBert {
     }
 }
 
-/// Loads a folder and its tokenizer; the registry's entry.
-pub fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
+/// The registry's entry for folders.
+pub const FOLDER: Reader<Folder> =
+    Reader { load, step_bytes: |folder, largest| Ok(Config::of_folder(folder)?.step_bytes(largest)) };
+/// The registry's entry for GGUF files.
+pub const GGUF: Reader<Gguf> =
+    Reader { load: load_gguf, step_bytes: |gguf, largest| Ok(Config::of_gguf(gguf)?.step_bytes(largest)) };
+
+/// Loads a folder and its tokenizer.
+fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
     let config = Config::of_folder(folder)?;
     let settings = Settings::read(folder.dir(), config.positions, Pooling::Mean)?;
     let tokenizer = EmbedTokenizer::load(folder.dir(), settings.max_tokens, config.vocabulary)?;
@@ -123,8 +131,8 @@ pub fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
     Ok(Built { dimensions: model.config.hidden, tokenizer, model: Box::new(model) })
 }
 
-/// Loads a GGUF file, its vocabulary included; the registry's entry.
-pub fn load_gguf(gguf: &Gguf, device: &Device) -> Result<Built, Error> {
+/// Loads a GGUF file, its vocabulary included.
+fn load_gguf(gguf: &Gguf, device: &Device) -> Result<Built, Error> {
     let config = Config::of_gguf(gguf)?;
     let settings = Settings { pooling: pooling(gguf)?, max_tokens: config.positions.max(3) };
     let words = tokenizer(gguf)?;
@@ -155,9 +163,10 @@ impl Model<Embed> for NomicBert {
         Ok(self.embed(rows)?)
     }
 
-    fn bytes(&self) -> u64 {
+    fn footprint(&self, largest: Size) -> Footprint {
         let of =
             |l: &Layer| [&l.qkv, &l.attended, &l.wide, &l.narrow].map(Product::bytes).iter().sum::<u64>();
-        self.words.bytes() + self.layers.iter().map(of).sum::<u64>()
+        let weights = self.words.bytes() + self.layers.iter().map(of).sum::<u64>();
+        Footprint { weights, cache: 0, step: self.config.step_bytes(largest) }
     }
 }

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::model::embed::rows::TOKENS_A_PASS;
 use crate::model::embed::{Error, Folder};
 use crate::model::weights::Error as WeightsError;
+use crate::model::{Size, Widths};
 
 /// Bounds that no published model comes near: a file beyond them lies.
 const MAX_LAYERS: usize = 1_024;
@@ -56,6 +58,18 @@ fn usual_head() -> usize {
 }
 
 impl Config {
+    /// Bytes that a step takes besides weights: of as many tokens as its passes have, or of one longer row. Attention's
+    /// slices of heads are put side by side, which has what it gives twice; the feed-forward layer goes by passes.
+    pub fn step_bytes(&self, largest: Size) -> u64 {
+        let pass = largest.units.min(TOKENS_A_PASS);
+        let hidden = self.hidden_size;
+        let qkv = self.queries() + 2 * self.keys();
+        let attention = Widths { hidden, qkv, attended: 2 * self.queries(), wide: 0, inner: 0 };
+        let (wide, inner) = (2 * self.intermediate_size, self.intermediate_size);
+        let feed = Widths { hidden: 0, qkv: 0, attended: 0, wide, inner };
+        attention.pass_bytes(pass.max(self.max_position_embeddings)) + feed.pass_bytes(pass)
+    }
+
     /// Reads and checks the folder's file; sizes are compared with the weights as they load.
     ///
     /// # Errors

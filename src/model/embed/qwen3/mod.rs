@@ -17,9 +17,10 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 
 use self::config::Config;
 use super::rows::{Ragged, TOKENS_A_PASS, check, in_passes};
-use super::{Built, Embed, EmbedTokenizer, Error, Folder, Settings};
-use crate::model::{self, Model};
+use super::{Built, Embed, EmbedTokenizer, Error, Folder, Reader, Settings};
+use crate::model::{self, Model, Size};
 use crate::ops::{self, Activation, Angles, Linear, Mask, Pooling, Rope, RopeStyle};
+use crate::types::model::Footprint;
 
 /// What stands before the names of tensors: nothing, or in a task model's files the decoder's own name.
 const PREFIXES: [&str; 2] = ["", "model."];
@@ -175,8 +176,12 @@ fn feed(x: &Tensor, layer: &Layer) -> TensorResult<Tensor> {
     Tensor::cat(&parts.collect::<TensorResult<Vec<_>>>()?, 0)
 }
 
-/// Loads a folder and its tokenizer; the registry's entry.
-pub fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
+/// The registry's entry.
+pub const FOLDER: Reader<Folder> =
+    Reader { load, step_bytes: |folder, largest| Ok(Config::read(folder)?.step_bytes(largest)) };
+
+/// Loads a folder and its tokenizer.
+fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
     let model = Qwen3::load(folder, device)?;
     let (max_tokens, vocabulary) = (model.settings.max_tokens, model.config.vocab_size);
     let tokenizer = EmbedTokenizer::load(folder.dir(), max_tokens, vocabulary)?;
@@ -188,10 +193,11 @@ impl Model<Embed> for Qwen3 {
         Ok(self.embed(rows)?)
     }
 
-    fn bytes(&self) -> u64 {
+    fn footprint(&self, largest: Size) -> Footprint {
         let of =
             |l: &Layer| [&l.qkv, &l.attended, &l.wide, &l.narrow].map(Linear::bytes).iter().sum::<usize>();
         let words = self.words.elem_count() * size_of::<f32>();
-        (words + self.layers.iter().map(of).sum::<usize>()) as u64
+        let weights = (words + self.layers.iter().map(of).sum::<usize>()) as u64;
+        Footprint { weights, cache: 0, step: self.config.step_bytes(largest) }
     }
 }

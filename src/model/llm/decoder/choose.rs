@@ -90,6 +90,7 @@ mod tests {
             cache: KvType::F16,
             quantise: Quantise::None,
             blocks: Some(LENGTHS.len()),
+            room: u64::MAX,
         };
         load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0
     }

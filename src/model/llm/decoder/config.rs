@@ -1,13 +1,16 @@
 //! What sets one decoder apart from another: sizes, constants and the parts it has.
 
-use crate::model::Error;
-use crate::ops::{Activation, Angles, RopeStyle};
+use crate::model::llm::Limits;
+use crate::model::{Error, Size, Widths};
+use crate::ops::{Activation, Angles, KvCache, KvType, RopeStyle};
 
 /// Bounds that no published model comes near: a file beyond them lies.
 pub(super) const MAX_LAYERS: usize = 1_024;
 pub(super) const MAX_WIDTH: usize = 1 << 17;
 pub(super) const MAX_CONTEXT: usize = 1 << 24;
 pub(super) const MAX_EXPERTS: usize = 1_024;
+/// Positions that a sequence has on the smallest device: fewer are no use.
+const LEAST_CONTEXT: usize = 2_048;
 
 /// A decoder. Whether projections have biases, queries and keys are normalised, or the outputs of attention and
 /// feed-forward layers are, is told by the tensors themselves.
@@ -60,6 +63,39 @@ impl Config {
         self.local.as_ref().filter(|local| local.layers.get(i) == Some(&true))
     }
 
+    /// Positions that a sequence may have.
+    pub fn positions(&self, limits: Limits) -> usize {
+        self.context.min(limits.context.max(1))
+    }
+
+    /// Blocks of the key-value cache, beside `others` bytes that the model takes.
+    pub fn blocks(&self, limits: Limits, kept: KvType, others: u64) -> usize {
+        limits
+            .blocks
+            .unwrap_or_else(|| blocks(self.block_bytes(kept), self.positions(limits), limits, others))
+    }
+
+    /// Bytes of one such block.
+    pub fn block_bytes(&self, kept: KvType) -> u64 {
+        KvCache::block_bytes(kept, self.layers, self.kv_heads, self.head_dim)
+    }
+
+    /// Bytes that a step takes besides weights and cache. Of experts each token goes through a few, whose activations are
+    /// not all there at once.
+    pub fn step_bytes(&self, largest: Size) -> u64 {
+        let widths = Widths {
+            hidden: self.hidden,
+            qkv: (self.heads + 2 * self.kv_heads) * self.head_dim,
+            attended: self.heads * self.head_dim,
+            wide: 2 * self.feed_forward,
+            inner: self.feed_forward,
+        };
+        // Where they are chosen from, and as they are read.
+        let logits = 2 * (largest.logits * self.vocabulary * size_of::<f32>()) as u64;
+        let halves = if largest.gpu { widths.halves_bytes() } else { 0 };
+        widths.pass_bytes(largest.units) + halves + logits
+    }
+
     /// Refuses sizes that do not fit each other; `named` gives the name that the file has for a setting.
     pub(super) fn check(self, named: impl Fn(&str) -> String) -> Result<Config, Error> {
         let fail = |setting: &str, problem: String| Err(Error::config(named(setting), problem));
@@ -90,11 +126,41 @@ impl Config {
     }
 }
 
+/// Blocks of a key-value cache, of so many bytes each. One sequence of all `positions` fits, whatever is granted, unless
+/// there is no room for it beside the `others` bytes that the model takes; one of [`LEAST_CONTEXT`] in any case.
+pub fn blocks(block_bytes: u64, positions: usize, limits: Limits, others: u64) -> usize {
+    let of = |bytes: u64| usize::try_from(bytes / block_bytes.max(1)).unwrap_or(usize::MAX);
+    let one = positions.div_ceil(KvCache::BLOCK);
+    let least = one.min(LEAST_CONTEXT / KvCache::BLOCK);
+    of(limits.cache_bytes).max(one).min(of(limits.room.saturating_sub(others)).max(least))
+}
+
 /// A size that is not 0 and not beyond `max`.
 pub(super) fn checked(key: &str, value: usize, max: usize) -> Result<usize, Error> {
     match value {
         0 => Err(Error::config(key, "is 0")),
         v if v > max => Err(Error::config(key, format!("is {v}; at most {max} can be"))),
         v => Ok(v),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::model::Quantise;
+
+    #[test]
+    fn a_cache_takes_what_is_granted_and_one_context_at_least_where_there_is_room() {
+        let blocks = |cache_bytes, room, positions, others| {
+            let quantise = Quantise::None;
+            let limits =
+                Limits { context: 8_192, cache_bytes, cache: KvType::F16, quantise, blocks: None, room };
+            blocks(10, positions, limits, others)
+        };
+        assert_eq!(blocks(5_000, u64::MAX, 6_400, 300), 500);
+        assert_eq!(blocks(100, u64::MAX, 6_400, 300), 200, "one sequence");
+        assert_eq!(blocks(5_000, 1_500, 6_400, 300), 120, "what is left");
+        assert_eq!(blocks(100, 300, 6_400, 300), LEAST_CONTEXT / KvCache::BLOCK);
+        assert_eq!(blocks(100, 0, 320, 300), 10, "a context that is shorter than that");
     }
 }

@@ -32,8 +32,9 @@ use self::source::Tensors;
 use super::{Batch, Limits, Llm, Logits, Shape};
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
-use crate::model::{Error, Model};
+use crate::model::{Error, Model, Size};
 use crate::ops::{Input, KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm, turn};
+use crate::types::model::Footprint;
 
 /// A loaded decoder.
 pub struct Decoder {
@@ -56,8 +57,7 @@ type Built = (Box<dyn Model<Llm>>, Shape);
 
 /// Loads the weights of a GGUF file.
 pub fn load(gguf: &Gguf, device: &Device, limits: Limits) -> Result<Built, Error> {
-    let config = gguf::config(gguf, limits.context)?;
-    Ok(Decoder::load(config, gguf, device, limits)?.built())
+    Ok(Decoder::load(config(gguf, limits)?, gguf, device, limits)?.built())
 }
 
 /// Loads the weights of a folder as Hugging Face lays it out.
@@ -68,10 +68,21 @@ pub fn load_folder(folder: &SafetensorsFolder, device: &Device, limits: Limits) 
     Ok(decoder.built())
 }
 
+/// The configuration of a GGUF file.
+pub fn config(gguf: &Gguf, limits: Limits) -> Result<Config, Error> {
+    gguf::config(gguf, limits.context)
+}
+
+/// The configuration of a folder.
+pub fn folder_config(folder: &SafetensorsFolder, limits: Limits) -> Result<Config, Error> {
+    Folder::open(folder, limits).map(|(config, _)| config)
+}
+
 impl Decoder {
     fn load(config: Config, source: &dyn Tensors, device: &Device, limits: Limits) -> Result<Self, Error> {
         let c = &config;
-        let context = c.context.min(limits.context.max(1));
+        let blocks = c.blocks(limits, KvCache::kept(limits.cache, device), 0);
+        let context = c.positions(limits).min(blocks * KvCache::BLOCK);
         let embedding = source.matrix("token_embd.weight", [c.vocabulary, c.hidden], device)?;
         let embedding = QEmbedding::new(embedding)?;
         let output = match source.has("output.weight") {
@@ -87,12 +98,6 @@ impl Decoder {
             }
             _ => None,
         };
-        let per_block =
-            KvCache::block_bytes(KvCache::kept(limits.cache, device), c.layers, c.kv_heads, c.head_dim);
-        // One sequence of the whole context must fit, whatever the budget says: placement has counted it.
-        let blocks = limits.blocks.unwrap_or_else(|| {
-            ((limits.cache_bytes / per_block) as usize).max(context.div_ceil(KvCache::BLOCK))
-        });
         let cache = KvCache::new(limits.cache, c.layers, blocks, (c.kv_heads, c.head_dim), device)?;
         let device = device.clone();
         let replays = Replays::default();
@@ -192,12 +197,13 @@ impl Model<Llm> for Decoder {
         self.read(&self.output.forward(&last)?, None, &batch.rows)
     }
 
-    fn bytes(&self) -> u64 {
+    fn footprint(&self, largest: Size) -> Footprint {
         let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
-        let c = &self.config;
-        let cache =
-            self.blocks as u64 * KvCache::block_bytes(self.cache.kind(), c.layers, c.kv_heads, c.head_dim);
-        self.embedding.bytes() + self.output.bytes() + layers + cache
+        Footprint {
+            weights: self.embedding.bytes() + self.output.bytes() + layers,
+            cache: self.blocks as u64 * self.config.block_bytes(self.cache.kind()),
+            step: self.config.step_bytes(largest),
+        }
     }
 }
 

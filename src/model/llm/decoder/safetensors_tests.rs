@@ -24,8 +24,14 @@ fn folder(name: &str, change: impl FnOnce(&Path)) -> tempfile::TempDir {
 }
 
 fn load(dir: &Path) -> Result<usize, String> {
-    let limits =
-        Limits { context: 64, cache_bytes: 0, cache: KvType::F16, quantise: Quantise::Q8_0, blocks: None };
+    let limits = Limits {
+        context: 64,
+        cache_bytes: 0,
+        cache: KvType::F16,
+        quantise: Quantise::Q8_0,
+        blocks: None,
+        room: u64::MAX,
+    };
     let open = SafetensorsFolder::open(dir).map_err(|e| e.to_string())?;
     let loaded = crate::model::llm::decoder::load_folder(&open, &Device::Cpu, limits);
     loaded.map(|(_, shape)| shape.vocabulary).map_err(|e| e.to_string())

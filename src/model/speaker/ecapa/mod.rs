@@ -31,6 +31,11 @@ const DILATIONS: [usize; 3] = [2, 3, 4];
 /// The fewest frames that are computed: more than any convolution mirrors.
 pub(super) const LEAST_FRAMES: usize = 10;
 
+/// Bytes that a step takes besides weights for each frame, on a CPU and on a GPU. Reckoned: of the published size (1,024
+/// channels) what three blocks give, that side by side, and attention's three of the same width are there at once; on a GPU
+/// the windows of the largest convolution too.
+pub const FRAME_BYTES: [u64; 2] = [64_000, 96_000];
+
 /// A convolution over time, what is not below zero of it, normalised.
 struct Tdnn {
     taps: Taps,
