@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use candle_core::Device;
+use stentor::engine::{Options, open};
 use stentor::fetch::Library;
+use stentor::fetch::manifest::Manifest;
 use stentor::model::llm::{self, Choice};
 use stentor::model::{Model, Network, Size, asr, embed, segment, speaker};
 use stentor::ops::{KvCache, KvType};
-use stentor::types::model::{Footprint, Installed, Precision, Quantise};
+use stentor::types::model::{Footprint, Installed, Kind, Precision, Quantise};
 
 /// The system's allocator, with a count of what is in use.
 struct Counting;
@@ -158,13 +160,37 @@ fn segments(installed: &Installed) {
     check("segment", largest, reckoned, load, &[vec![window; 12]]);
 }
 
+/// What manifests say of models to come, against what the server reckons of them once they are here. Of a step they say
+/// what a GPU takes, whose steps are no smaller.
+fn check_manifest(manifest: &Manifest, installed: &Installed) {
+    let takes = open::estimate(installed, None, false, Options::default().limits(8 << 30));
+    let id = &installed.id;
+    let said = manifest.memory_mib.get("f32").or_else(|| manifest.memory_mib.values().next()).unwrap() << 20;
+    let holds = if manifest.kind == Kind::Chat { takes.weights } else { takes.kept() };
+    // A GPU's recorded steps are in what they say.
+    let recorded = if manifest.kind == Kind::Chat { 160 << 20 } else { 0 };
+    let most = holds + holds / 8 + (8 << 20) + recorded;
+    assert!((holds - holds / 8..most).contains(&said), "{id}: {said} and not {holds}");
+    assert!(takes.step <= manifest.step_mib << 20 || takes.step < 8 << 20, "{id}: {takes:?}");
+    if manifest.kind == Kind::Chat {
+        let block = manifest.token_bytes * KvCache::BLOCK as u64;
+        assert!(block > 0 && takes.cache.is_multiple_of(block), "{id}: {block}, {takes:?}");
+    }
+}
+
 #[test]
 fn models_take_what_they_say() {
     let Some(home) = std::env::var_os("STENTOR_TEST_MODELS") else {
         println!("skipped: STENTOR_TEST_MODELS names no home folder with models");
         return;
     };
-    let installed = Library::open(Path::new(&home)).unwrap().installed().unwrap();
+    let library = Library::open(Path::new(&home)).unwrap();
+    let installed = library.installed().unwrap();
+    for model in &installed {
+        if let Some(manifest) = library.catalog().get(&model.id) {
+            check_manifest(manifest, model);
+        }
+    }
     let find = |id: &str| installed.iter().find(|m| m.id == id).unwrap();
     chat(find("smollm2-135m-instruct"));
     embeddings(find("all-minilm-l6-v2"));

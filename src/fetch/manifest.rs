@@ -10,7 +10,7 @@
 //! | `licence` | SPDX identifier, or the name of the publisher's terms |
 //! | `owner` | who published the weights |
 //! | `context` | `{ tokens = N }` or `{ seconds = N }`: what one pass can hold |
-//! | `memory_mib` | MiB that a loaded model holds besides a chat model's key-value cache, by precision: `{ f32 = 560 }` |
+//! | `memory_mib` | MiB that a loaded model holds besides a chat model's key-value cache, at most, by precision: `{ f32 = 560 }` |
 //! | `step_mib` | MiB that its largest step takes besides; 0 if not said |
 //! | `token_bytes` | of a chat model, bytes of keys and values that a token leaves in its cache as halves; 0 if not said |
 //! | `[[file]]` | `path` under the model's folder, `size` in bytes, `sha256` |

@@ -17,14 +17,15 @@ pub struct Widths {
 
 impl Widths {
     /// Bytes of the activations that are there at once, at most: the residual stream before and behind a block and its
-    /// norm, and of the two halves of a block the larger. All are f32; each product has its input once more besides, in
-    /// fewer bits or in the order in which it is read.
-    pub fn pass_bytes(&self, tokens: usize) -> u64 {
+    /// norm, and of the two halves of a block the larger, all of them f32. A product has its input once more besides: on a
+    /// GPU as halves, on a CPU in the order in which it is read.
+    pub fn pass_bytes(&self, tokens: usize, gpu: bool) -> u64 {
         let attention = self.qkv + self.attended;
         let feed_forward = self.wide + self.inner;
+        let values = 3 * self.hidden + attention.max(feed_forward);
         let input = self.hidden.max(self.attended).max(self.inner);
-        let values = 3 * self.hidden + attention.max(feed_forward) + input;
-        values as u64 * tokens as u64 * size_of::<f32>() as u64
+        let a_token = values * size_of::<f32>() + input * if gpu { 2 } else { 4 };
+        (a_token as u64).saturating_mul(tokens as u64)
     }
 
     /// Bytes of the largest matrix as halves, which a GPU makes of quantised weights for a product of many rows.

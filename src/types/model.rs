@@ -40,6 +40,7 @@ impl Kind {
 /// What a model takes of its device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Footprint {
+    /// Weights, and what else is there for as long as the model is.
     pub weights: u64,
     /// Keys and values of what it has under way, or keeps for what comes.
     pub cache: u64,

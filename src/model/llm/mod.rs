@@ -201,6 +201,7 @@ pub fn footprint(installed: &Installed, limits: Limits, largest: Size) -> Result
     };
     // On a GPU weights keep their size to the byte; a CPU reads some in an order that takes a little more.
     let weights = if largest.gpu { bytes } else { bytes.saturating_add(bytes / 16) };
+    let weights = weights.saturating_add(config.recorded_bytes(largest));
     let step = config.step_bytes(largest);
     let kept = if largest.gpu { KvType::F16 } else { limits.cache };
     let blocks = config.blocks(limits, kept, weights.saturating_add(step));

@@ -234,7 +234,7 @@ impl Config {
         let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide, inner: wide };
         // Three frames side by side of each stay there until the end.
         let frames = (largest.units * WINDOW * 3 * self.mels * size_of::<f32>()) as u64;
-        let encoded = widths.pass_bytes(largest.units * self.audio_context) + frames;
+        let encoded = widths.pass_bytes(largest.units * self.audio_context, largest.gpu) + frames;
         let logits = 2 * (room.rows * self.vocab * size_of::<f32>()) as u64;
         encoded.max(logits)
     }

@@ -57,7 +57,8 @@ impl Config {
     pub fn step_bytes(&self, largest: Size) -> u64 {
         let (hidden, wide) = (self.hidden_size, self.intermediate_size);
         let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide, inner: wide };
-        widths.pass_bytes(largest.units.min(TOKENS_A_PASS).max(self.max_position_embeddings))
+        let tokens = largest.units.min(TOKENS_A_PASS).max(self.max_position_embeddings);
+        widths.pass_bytes(tokens, largest.gpu)
     }
 
     /// Refuses what cannot be and what nothing here computes; sizes are compared with the weights as they load.

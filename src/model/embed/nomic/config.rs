@@ -139,7 +139,8 @@ impl Config {
         let (hidden, inner) = (self.hidden, self.feed_forward);
         let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide: 2 * inner, inner };
         let halves = if largest.gpu { widths.halves_bytes() } else { 0 };
-        widths.pass_bytes(largest.units.min(TOKENS_A_PASS).max(self.positions)) + halves
+        let tokens = largest.units.min(TOKENS_A_PASS).max(self.positions);
+        widths.pass_bytes(tokens, largest.gpu) + halves
     }
 
     /// Reads `config.json`.

@@ -67,7 +67,8 @@ impl Config {
         let attention = Widths { hidden, qkv, attended: 2 * self.queries(), wide: 0, inner: 0 };
         let (wide, inner) = (2 * self.intermediate_size, self.intermediate_size);
         let feed = Widths { hidden: 0, qkv: 0, attended: 0, wide, inner };
-        attention.pass_bytes(pass.max(self.max_position_embeddings)) + feed.pass_bytes(pass)
+        let row = pass.max(self.max_position_embeddings);
+        attention.pass_bytes(row, largest.gpu) + feed.pass_bytes(pass, largest.gpu)
     }
 
     /// Reads and checks the folder's file; sizes are compared with the weights as they load.

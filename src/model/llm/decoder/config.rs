@@ -80,20 +80,36 @@ impl Config {
         KvCache::block_bytes(kept, self.layers, self.kv_heads, self.head_dim)
     }
 
-    /// Bytes that a step takes besides weights and cache. Of experts each token goes through a few, whose activations are
-    /// not all there at once.
-    pub fn step_bytes(&self, largest: Size) -> u64 {
-        let widths = Widths {
+    /// Of experts each token goes through a few, whose activations are not all there at once.
+    fn widths(&self) -> Widths {
+        Widths {
             hidden: self.hidden,
             qkv: (self.heads + 2 * self.kv_heads) * self.head_dim,
             attended: self.heads * self.head_dim,
             wide: 2 * self.feed_forward,
             inner: self.feed_forward,
-        };
-        // Where they are chosen from, and as they are read.
-        let logits = 2 * (largest.logits * self.vocabulary * size_of::<f32>()) as u64;
-        let halves = if largest.gpu { widths.halves_bytes() } else { 0 };
-        widths.pass_bytes(largest.units) + halves + logits
+        }
+    }
+
+    fn logits_bytes(&self, largest: Size) -> u64 {
+        (largest.logits * self.vocabulary * size_of::<f32>()) as u64
+    }
+
+    /// Bytes that a step takes besides what the model holds.
+    pub fn step_bytes(&self, largest: Size) -> u64 {
+        let (widths, logits) = (self.widths(), self.logits_bytes(largest));
+        // A GPU's logits are read elsewhere.
+        let products = if largest.gpu { widths.halves_bytes() } else { logits };
+        widths.pass_bytes(largest.units, largest.gpu) + products + logits
+    }
+
+    /// Bytes that recorded steps of a GPU lie in: two layers' activations by turns, the logits among them, and these once
+    /// more to be read.
+    pub fn recorded_bytes(&self, largest: Size) -> u64 {
+        match largest.gpu && self.experts.is_none() {
+            true => 2 * (self.widths().pass_bytes(largest.logits, true) + self.logits_bytes(largest)),
+            false => 0,
+        }
     }
 
     /// Refuses sizes that do not fit each other; `named` gives the name that the file has for a setting.

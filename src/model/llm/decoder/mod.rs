@@ -200,7 +200,10 @@ impl Model<Llm> for Decoder {
     fn footprint(&self, largest: Size) -> Footprint {
         let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
         Footprint {
-            weights: self.embedding.bytes() + self.output.bytes() + layers,
+            weights: self.embedding.bytes()
+                + self.output.bytes()
+                + layers
+                + self.config.recorded_bytes(largest),
             cache: self.blocks as u64 * self.config.block_bytes(self.cache.kind()),
             step: self.config.step_bytes(largest),
         }
