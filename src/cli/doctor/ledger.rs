@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn what_just_fills_the_budget_fits() {
         let name = "mistral-7b-instruct-v0.3";
-        // Its cache takes what there is, down to the shortest context.
+        // Its cache takes half of what there is, down to the shortest context.
         let least = (4_220 + 720 + 256) * MIB;
         books(&[least], false, |books| assert!(books.named(name).unwrap().fits));
         books(&[least - 1], false, |books| assert!(!books.named(name).unwrap().fits));
@@ -196,7 +196,7 @@ mod tests {
             // In whole blocks of 4 MiB.
             assert_eq!(
                 line(&books.named(name).unwrap(), name).cache_bytes,
-                (8_192 - 4_220 - 720) / 4 * 4 * MIB
+                (8_192 - 4_220 - 720) / 2 / 4 * 4 * MIB
             );
         });
     }

@@ -102,8 +102,8 @@ pub struct Limits {
     pub cache: KvType,
     /// Exactly so many blocks, whatever that takes.
     pub blocks: Option<usize>,
-    /// Bytes that weights, cache and a step may take together: where the cache would be too large for that, it and the
-    /// context are smaller.
+    /// Bytes that weights, cache and a step may take together: where the cache would be too large for that, it is smaller,
+    /// and with it the context.
     pub room: u64,
     /// What matrices are rounded to that are floats in a folder's files.
     pub quantise: Quantise,

@@ -142,13 +142,15 @@ impl Config {
     }
 }
 
-/// Blocks of a key-value cache, of so many bytes each. One sequence of all `positions` fits, whatever is granted, unless
-/// there is no room for it beside the `others` bytes that the model takes; one of [`LEAST_CONTEXT`] in any case.
+/// Blocks of a key-value cache, of so many bytes each, beside the `others` that the model takes: what is granted, if there is
+/// room for it. One sequence of all `positions` fits, whatever is granted, unless it took more than half of the room, which
+/// other models may need; one of [`LEAST_CONTEXT`] in any case.
 pub fn blocks(block_bytes: u64, positions: usize, limits: Limits, others: u64) -> usize {
     let of = |bytes: u64| usize::try_from(bytes / block_bytes.max(1)).unwrap_or(usize::MAX);
+    let left = limits.room.saturating_sub(others);
     let one = positions.div_ceil(KvCache::BLOCK);
     let least = one.min(LEAST_CONTEXT / KvCache::BLOCK);
-    of(limits.cache_bytes).max(one).min(of(limits.room.saturating_sub(others)).max(least))
+    of(limits.cache_bytes).min(of(left)).max(one.min(of(left / 2))).max(least)
 }
 
 /// A size that is not 0 and not beyond `max`.
@@ -176,6 +178,7 @@ mod tests {
         assert_eq!(blocks(5_000, u64::MAX, 6_400, 300), 500);
         assert_eq!(blocks(100, u64::MAX, 6_400, 300), 200, "one sequence");
         assert_eq!(blocks(5_000, 1_500, 6_400, 300), 120, "what is left");
+        assert_eq!(blocks(100, 2_300, 6_400, 300), 100, "half of it");
         assert_eq!(blocks(100, 300, 6_400, 300), LEAST_CONTEXT / KvCache::BLOCK);
         assert_eq!(blocks(100, 0, 320, 300), 10, "a context that is shorter than that");
     }
