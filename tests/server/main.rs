@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use program::{Program, clips, home_like, models, python};
 
-/// Weights on disk of what is loaded: the bound on memory is theirs plus this.
-const OVERHEAD: u64 = 300_000_000 + LIBRARIES;
+/// Weights on disk of what is loaded: the bound on memory is theirs plus this. After its work 280 to 285 MB are seen where
+/// the test runs alone, 302 beside others on two cores.
+const OVERHEAD: u64 = 330_000_000 + LIBRARIES;
 /// Of a build for GPUs, where the CPU computes too: NVIDIA's libraries, 90 MB of their files and 100 MB that they put their
 /// addresses into as they are loaded.
 const LIBRARIES: u64 = if cfg!(feature = "cuda") { 200_000_000 } else { 0 };
