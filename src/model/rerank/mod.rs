@@ -92,7 +92,7 @@ pub fn load(installed: &Installed, device: &Device) -> Result<Loaded, Error> {
 /// Files that cannot be read.
 pub fn footprint(installed: &Installed, largest: Size) -> Result<Footprint, Error> {
     let folder = super::embed::open(installed)?;
-    let (weights, config) = (folder.loaded_bytes(largest.gpu), folder.config::<Config>()?);
+    let (weights, config) = (folder.loaded_bytes(largest.gpu), Config::read(&folder)?);
     Ok(Footprint {
         weights: weights.saturating_add(weights / 16),
         cache: 0,

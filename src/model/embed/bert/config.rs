@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::model::embed::Error;
 use crate::model::embed::rows::{Ragged, TOKENS_A_PASS};
+use crate::model::embed::{Error, Folder};
 use crate::model::weights::Error as WeightsError;
 use crate::model::{Size, Widths};
 
@@ -59,6 +59,16 @@ impl Config {
         let widths = Widths { hidden, qkv: 3 * hidden, attended: hidden, wide, inner: wide };
         let tokens = largest.units.min(TOKENS_A_PASS).max(self.max_position_embeddings);
         widths.pass_bytes(tokens, largest.gpu)
+    }
+
+    /// Reads and checks the folder's file.
+    ///
+    /// # Errors
+    /// A file that is missing or holds none, and those of [`check`](Self::check).
+    pub fn read(folder: &Folder) -> Result<Config, Error> {
+        let config: Config = folder.config()?;
+        config.check(&folder.config_path())?;
+        Ok(config)
     }
 
     /// Refuses what cannot be and what nothing here computes; sizes are compared with the weights as they load.

@@ -93,8 +93,7 @@ impl Encoder {
     /// # Errors
     /// Files that are missing, broken or no such encoder's; a device without room.
     pub fn load(folder: &Folder, device: &Device) -> Result<Self, Error> {
-        let config: Config = folder.config()?;
-        config.check(&folder.config_path())?;
+        let config = Config::read(folder)?;
         let weights = Weights::of_encoder(folder, &config, device);
         let hidden = config.hidden_size;
         let words = weights.get("embeddings.word_embeddings.weight", &[config.vocab_size, hidden])?;

@@ -75,7 +75,7 @@ impl BertModel {
 
 /// The registry's entry.
 pub const FOLDER: Reader<Folder> =
-    Reader { load, step_bytes: |folder, largest| Ok(folder.config::<Config>()?.step_bytes(largest)) };
+    Reader { load, step_bytes: |folder, largest| Ok(Config::read(folder)?.step_bytes(largest)) };
 
 /// Loads a folder and its tokenizer.
 fn load(folder: &Folder, device: &Device) -> Result<Built, Error> {
