@@ -97,6 +97,7 @@ pub fn tokenizer(file: &File, roles: &Roles<'_>) -> Result<Tokenizer, String> {
         frame = Frame { first: bos.filter(|_| begins), last: eos.filter(|_| ends) };
     }
     for (place, framing, own) in [("bos_token", frame.first, bos), ("eos_token", frame.last, eos)] {
+        let framing = tokens.named("post_processor", framing.map(Named::Id))?;
         let (Some(id), Some(own)) = (framing, own) else { continue };
         if id != own {
             return Err(format!("post_processor: frames a text with token {id}, and {place} is {own}"));

@@ -200,6 +200,8 @@ fn what_is_not_supported_is_named() {
         "add_prefix_space",
     );
     refused("llama3.json", "/post_processor", json!({"type": "BertProcessing"}), "`BertProcessing`");
+    let framing = "/post_processor/special_tokens/<s>/ids/0";
+    refused("mistral.json", framing, json!(4_000_000_000u32), "post_processor: token 4000000000 where");
     refused("llama3.json", "/added_tokens/0/id", json!(3_000_000), "ids up to 3000000");
     refused("llama3.json", "/added_tokens/0/id", json!(5), "token 5 is");
     refused("llama3.json", "/added_tokens/0/single_word", json!(true), "whole words");
