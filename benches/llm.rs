@@ -50,14 +50,7 @@ fn llm(c: &mut Criterion) {
         println!("skipped: STENTOR_TEST_MODELS is not set, or has no smollm2-135m-instruct");
         return;
     };
-    let limits = Limits {
-        context: 2048,
-        cache_bytes: 64 << 20,
-        cache: KvType::F16,
-        quantise: Quantise::None,
-        blocks: None,
-        room: u64::MAX,
-    };
+    let limits = Limits { context: 2048, blocks: 96, cache: KvType::F16, quantise: Quantise::None };
     let mut mine = decoder::load(&Gguf::open(&path).unwrap(), &Device::Cpu, limits).unwrap().0;
     let mut reader = std::fs::File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut reader).unwrap();

@@ -199,6 +199,7 @@ pub fn engine_options(config: &Config) -> engine::Options {
         memory_budget: config.device.memory_budget_bytes,
         queue: config.limits.queue_depth,
         keep_alive: config.models.keep_alive,
+        load_wait: config.models.load_wait,
         threads: config.device.threads,
         cache_bytes: config.models.kv_cache_bytes,
         guesses: config.models.speculate,
@@ -284,9 +285,9 @@ pub fn takes_to_come(
     let step = manifest.step_mib.saturating_mul(1 << 20);
     let cache = match (manifest.kind, manifest.context) {
         (Kind::Chat, Context::Tokens(tokens)) => {
-            let limits = engine::open::llm_limits(engine_options(config).limits(budget));
+            let grant = engine::open::llm_grant(engine_options(config).limits(budget));
             let others = weights.saturating_add(step);
-            llm::cache_bytes(manifest.token_bytes, tokens, limits, gpu, others)
+            grant.cache_bytes(manifest.token_bytes, tokens, gpu, others)
         }
         _ => 0,
     };

@@ -90,13 +90,12 @@ fn check<N: Network>(
 }
 
 fn chat(installed: &Installed) {
-    let limits = llm::Limits {
+    let grant = llm::Grant {
         context: 2048,
         cache_bytes: 64 << 20,
+        room: u64::MAX,
         cache: KvType::F16,
         quantise: Quantise::None,
-        blocks: None,
-        room: u64::MAX,
     };
     let largest = Size { units: 512, logits: 64, gpu: false };
     let row = |len: usize, first: u32, logits| llm::Row {
@@ -108,8 +107,8 @@ fn chat(installed: &Installed) {
     };
     let prompt = llm::Batch { tokens: (100..612).collect(), rows: vec![row(512, 0, 1)] };
     let many = llm::Batch { tokens: (100..164).collect(), rows: (0..64).map(|at| row(1, at, 1)).collect() };
-    let reckoned = llm::footprint(installed, limits, largest).unwrap().0;
-    let load = || llm::load(installed, &Device::Cpu, limits).unwrap().model;
+    let (reckoned, blocks) = grant.reckon(installed, None, largest).unwrap();
+    let load = || llm::load(installed, &Device::Cpu, grant.limits(blocks)).unwrap().model;
     check("chat", largest, reckoned, load, &[prompt, many]);
 }
 

@@ -119,6 +119,8 @@ pub struct Models {
     pub aliases: BTreeMap<String, String>,
     /// How long an idle model stays loaded; `None` is for ever.
     pub keep_alive: Option<Duration>,
+    /// How long a request waits for memory that models in use take.
+    pub load_wait: Duration,
     /// Bytes of each chat model's key-value cache; `None`: an eighth of the memory budget.
     pub kv_cache_bytes: Option<u64>,
     /// How it keeps keys and values.
@@ -333,6 +335,7 @@ impl Config {
                 preload: Vec::new(),
                 aliases: BTreeMap::new(),
                 keep_alive: Some(Duration::from_secs(300)),
+                load_wait: Duration::from_secs(30),
                 kv_cache_bytes: None,
                 kv_cache: KvCache::F16,
                 speculate: true,

@@ -167,6 +167,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |c, v| { c.models.keep_alive = match int(v, -1, 365 * 24 * 3600)? {
             -1 => None, s => Some(Duration::from_secs(s as u64)) }; Ok(()) },
         get: |c| Some(c.models.keep_alive.map_or(-1, |d| d.as_secs() as i64).into()) },
+    Setting { name: "models.load_wait_s", shape: Shape::Int,
+        help: "seconds that a request waits for a model while those that would have to leave for it are in use",
+        set: |c, v| { c.models.load_wait = Duration::from_secs(int(v, 0, 3600)? as u64); Ok(()) },
+        get: |c| Some((c.models.load_wait.as_secs() as i64).into()) },
     Setting { name: "models.kv_cache_bytes", shape: Shape::Int,
         help: "memory for the conversations of each chat model; else an eighth of the memory budget",
         set: |c, v| { c.models.kv_cache_bytes = Some(int(v, 1 << 20, i64::MAX)? as u64); Ok(()) },

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::handle::{Gate, Handle};
 use super::placement::{DoesNotFit, Fleet};
 use super::site::Site;
 use super::worker::{AnyFront, ModelKey};
-use super::{AnyHandle, Engine, Entry, Error, Place, open};
+use super::{AnyHandle, Engine, Entry, Error, Place, State, open};
 use crate::obs::ModelMetrics;
 use crate::types::key::Owner;
 use crate::types::model::{Footprint, Installed};
+
+/// Between two looks at whether those who use the models that are there have ended: the first ones and the
+/// last ones, as many may wait for long.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
 impl Engine {
     /// Of the copies of a model the one with the fewest jobs under way.
@@ -23,11 +27,39 @@ impl Engine {
         Some(entry.handle.clone())
     }
 
-    /// Loads a model on every device that it is to be on, or on one of them all. It is loaded if one copy is.
+    /// Loads a model on every device that it is to be on, or on one of them all. It is loaded if one copy is. While others
+    /// use the models that would have to leave for it, it waits for them to end, as long as the options say.
     pub(super) async fn load(&self, id: &str, pinned: bool) -> Result<AnyHandle, Error> {
         let Some(installed) = self.inner.models.iter().find(|m| m.id == id) else {
             return Err(Error::Unknown(id.to_owned()));
         };
+        let (begin, mut takes) = (Instant::now(), Vec::new());
+        loop {
+            let refused = match self.try_load(installed, pinned, &mut takes).await {
+                Err(Error::DoesNotFit(refused)) => refused,
+                result => return result,
+            };
+            if !refused.for_now || begin.elapsed() >= self.inner.options.load_wait {
+                return Err(refused.into());
+            }
+            if self.state() == State::Stopping {
+                return Err(Error::Stopped);
+            }
+            // Others load meanwhile, and a handle's end tells nobody.
+            let [first, last] = LOOK_AGAIN;
+            tokio::time::sleep((begin.elapsed() / 8).clamp(first, last)).await;
+        }
+    }
+
+    /// Loads it unless a model that is in use would have to leave. `takes` is what it is reckoned to take of each device, once
+    /// that is known.
+    async fn try_load(
+        &self,
+        installed: &Installed,
+        pinned: bool,
+        takes: &mut Vec<Footprint>,
+    ) -> Result<AnyHandle, Error> {
+        let id = installed.id.as_str();
         let mut fleet = self.inner.fleet.lock().await;
         // Another caller may have loaded it while this one waited for the lock.
         if let Some(handle) = self.find(id) {
@@ -38,10 +70,13 @@ impl Engine {
             }
             return Ok(handle);
         }
+        if takes.is_empty() {
+            *takes = self.reckon(installed);
+        }
         let copies = self.inner.options.devices.get(id).map_or(1, Vec::len);
-        let first = self.load_copy(&mut fleet, installed, pinned).await?;
+        let first = self.load_copy(&mut fleet, installed, pinned, takes).await?;
         for _ in 1..copies {
-            if let Err(error) = self.load_copy(&mut fleet, installed, pinned).await {
+            if let Err(error) = self.load_copy(&mut fleet, installed, pinned, takes).await {
                 tracing::warn!(model = id, %error, "a further copy of a model is left out");
                 break;
             }
@@ -54,9 +89,10 @@ impl Engine {
         fleet: &mut Fleet,
         installed: &Installed,
         pinned: bool,
+        takes: &mut [Footprint],
     ) -> Result<AnyHandle, Error> {
         let id = installed.id.as_str();
-        let at = self.make_room(fleet, id, &self.needs(installed)).await?;
+        let at = self.make_room(fleet, id, &self.needs(installed, takes)).await?;
         let site = self.inner.sites.get(at).ok_or(Error::Stopped)?;
         let metrics = ModelMetrics::new(id, at);
         let key = ModelKey(self.inner.keys.fetch_add(1, Ordering::Relaxed));
@@ -67,6 +103,7 @@ impl Engine {
         let (ms, mb) = (loaded.took.as_millis() as u64, loaded.takes.kept() >> 20);
         tracing::info!(model = id, device = site.id, ms, mb, "model loaded");
         // The estimate knew its files' heads only.
+        takes[at] = loaded.takes;
         let mut there = vec![None; self.inner.sites.len()];
         there[at] = Some(loaded.takes);
         if let Err(error) = self.make_room(fleet, id, &there).await {
@@ -85,20 +122,25 @@ impl Engine {
         Ok(handle)
     }
 
-    /// What a model is reckoned to take of each device; `None` where it may not be, or is.
-    fn needs(&self, installed: &Installed) -> Vec<Option<Footprint>> {
+    /// What a model is reckoned to take of each device.
+    fn reckon(&self, installed: &Installed) -> Vec<Footprint> {
         let (options, models) = (&self.inner.options, &self.inner.models);
         let draft = options.drafts.get(&installed.id);
         let draft = models.iter().find(|m| Some(&m.id) == draft);
-        let pins = options.devices.get(&installed.id);
+        let takes = |site: &Site| open::estimate(installed, draft, site.is_gpu, options.limits(site.budget));
+        self.inner.sites.iter().map(takes).collect()
+    }
+
+    /// The same; `None` where it may not be, or is.
+    fn needs(&self, installed: &Installed, takes: &[Footprint]) -> Vec<Option<Footprint>> {
+        let pins = self.inner.options.devices.get(&installed.id);
         let entries = self.entries();
-        let needs = |(at, site): (usize, &Site)| {
+        let needs = |((at, site), takes): ((usize, &Site), &Footprint)| {
             let is_there = entries.contains_key(&Place { model: installed.id.clone(), site: at });
             let may_be = pins.is_none_or(|pins| pins.contains(&site.id));
-            let limits = options.limits(site.budget);
-            (may_be && !is_there).then(|| open::estimate(installed, draft, site.is_gpu, limits))
+            (may_be && !is_there).then_some(*takes)
         };
-        self.inner.sites.iter().enumerate().map(needs).collect()
+        self.inner.sites.iter().enumerate().zip(takes).map(needs).collect()
     }
 
     /// Unloads models until a device has room for one that needs so much of each. One that someone came to use meanwhile

@@ -56,6 +56,8 @@ pub struct Options {
     pub queue: usize,
     /// How long an unused model stays loaded; `None`: for ever.
     pub keep_alive: Option<Duration>,
+    /// How long a model waits to be loaded while those that would have to leave for it are in use.
+    pub load_wait: Duration,
     /// Cores that compute; `None`: all.
     pub threads: Option<usize>,
     /// Cap on every chat model's context.
@@ -82,6 +84,7 @@ impl Default for Options {
             memory_budget: None,
             queue: 256,
             keep_alive: None,
+            load_wait: Duration::from_secs(30),
             threads: None,
             context: 32_768,
             cache_bytes: None,

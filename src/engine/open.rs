@@ -128,15 +128,14 @@ fn open_llm(
     metrics: ModelMetrics,
     largest: Size,
 ) -> Result<Opened, Error> {
-    let (guesses, limits) = (limits.guesses, llm_limits(limits));
+    let (guesses, grant) = (limits.guesses, llm_grant(limits));
     // As many blocks as were reckoned with when a place was found for it.
-    let blocks = Some(llm::footprint(installed, limits, largest)?.1);
-    let limits = llm::Limits { blocks, ..limits };
-    let llm::Loaded { model, front, blocks } = llm::load(installed, device, limits)?;
+    let (_, blocks) = grant.reckon(installed, draft, largest)?;
+    let limits = grant.limits(blocks);
+    let llm::Loaded { model, front } = llm::load(installed, device, limits)?;
     metrics.set_cache_config(KvCache::BLOCK, blocks);
     let draft = match draft {
         Some(draft) => {
-            let limits = llm::Limits { blocks: Some(blocks), ..limits };
             let small = llm::load(draft, device, limits)?;
             same_vocabulary(&front, &small.front)
                 .map_err(|problem| Error::config(format!("models.drafts.{}", installed.id), problem))?;
@@ -183,7 +182,7 @@ fn same_vocabulary(large: &llm::Front, small: &llm::Front) -> Result<(), String>
 pub fn estimate(installed: &Installed, draft: Option<&Installed>, gpu: bool, limits: Limits) -> Footprint {
     let largest = largest(installed.kind, gpu);
     let read = match installed.kind {
-        Kind::Chat => chat_footprint(installed, draft, limits, largest),
+        Kind::Chat => llm_grant(limits).reckon(installed, draft, largest).map(|(takes, _)| takes),
         Kind::Embed => embed::footprint(installed, largest).map_err(Error::from),
         Kind::Rerank => rerank::footprint(installed, largest).map_err(Error::from),
         Kind::Asr => asr::footprint(installed, asr_limits(limits), largest).map_err(Error::from),
@@ -204,20 +203,6 @@ pub fn estimate(installed: &Installed, draft: Option<&Installed>, gpu: bool, lim
     read.unwrap_or_else(|_| unread())
 }
 
-/// Of a chat model and the one that guesses for it, whose cache has as many blocks.
-fn chat_footprint(
-    installed: &Installed,
-    draft: Option<&Installed>,
-    limits: Limits,
-    largest: Size,
-) -> Result<Footprint, Error> {
-    let limits = llm_limits(limits);
-    let (takes, blocks) = llm::footprint(installed, limits, largest)?;
-    let Some(draft) = draft else { return Ok(takes) };
-    let (small, _) = llm::footprint(draft, llm::Limits { blocks: Some(blocks), ..limits }, largest)?;
-    Ok(takes.with(small))
-}
-
 /// The largest step of a model.
 fn largest(kind: Kind, gpu: bool) -> Size {
     let units = match kind {
@@ -232,9 +217,9 @@ fn largest(kind: Kind, gpu: bool) -> Size {
 }
 
 /// What a chat model is granted.
-pub fn llm_limits(limits: Limits) -> llm::Limits {
+pub fn llm_grant(limits: Limits) -> llm::Grant {
     let Limits { context, cache_bytes, room, cache, quantise, .. } = limits;
-    llm::Limits { context, cache_bytes, cache, quantise, blocks: None, room }
+    llm::Grant { context, cache_bytes, room, cache, quantise }
 }
 
 fn asr_limits(limits: Limits) -> asr::Limits {

@@ -45,6 +45,8 @@ pub struct DoesNotFit {
     pub needs: u64,
     pub budget: u64,
     pub held: u64,
+    /// Whether it would if nobody used the models that are there.
+    pub for_now: bool,
 }
 
 impl Fleet {
@@ -75,7 +77,7 @@ impl Fleet {
         takes: &[Option<Footprint>],
         busy: impl Fn(usize, &str) -> bool,
     ) -> Result<Placed, DoesNotFit> {
-        let (mut best, mut nearest) = (None, None);
+        let (mut best, mut nearest, mut for_now) = (None, None, false);
         for (device, (ledger, takes)) in self.0.iter().zip(takes).enumerate() {
             let Some(takes) = *takes else { continue };
             match ledger.make_room(model, takes, |id| busy(device, id)) {
@@ -88,6 +90,7 @@ impl Fleet {
                     }
                 }
                 Err(refused) => {
+                    for_now |= refused.for_now;
                     let lacks = refused.held.saturating_add(refused.needs).saturating_sub(refused.budget);
                     if nearest.as_ref().is_none_or(|(least, _)| lacks < *least) {
                         nearest = Some((lacks, refused));
@@ -95,8 +98,11 @@ impl Fleet {
                 }
             }
         }
-        let nowhere = || DoesNotFit { model: model.to_owned(), needs: 0, budget: 0, held: 0 };
-        best.map(|(_, placed)| placed).ok_or_else(|| nearest.map_or_else(nowhere, |(_, refused)| refused))
+        let nowhere = || DoesNotFit { model: model.to_owned(), needs: 0, budget: 0, held: 0, for_now };
+        best.map(|(_, placed)| placed).ok_or_else(|| match nearest {
+            Some((_, refused)) => DoesNotFit { for_now, ..refused },
+            None => nowhere(),
+        })
     }
 }
 
@@ -158,8 +164,10 @@ impl Ledger {
                 return Ok(leave);
             }
             let Some((id, _)) = movable.pop() else {
+                let pinned = self.resident.values().filter(|r| r.pinned).map(|r| &r.takes);
+                let for_now = in_use(pinned.chain([&takes])) <= self.budget;
                 let (model, needs) = (model.to_owned(), used - held);
-                return Err(DoesNotFit { model, needs, budget: self.budget, held });
+                return Err(DoesNotFit { model, needs, budget: self.budget, held, for_now });
             };
             leave.push(id.clone());
         }
@@ -215,6 +223,9 @@ mod tests {
         assert_eq!(fleet.place("x", &anywhere(60), |_, id| id == "b"), at(0, &["a"]));
         let refused = place(&fleet, &anywhere(120)).unwrap_err();
         assert_eq!((refused.needs, refused.budget), (120, 100), "the device that came nearest");
+        assert!(!refused.for_now);
+        let refused = fleet.place("x", &anywhere(60), |_, _| true).unwrap_err();
+        assert!(refused.for_now, "{refused:?}");
         assert!(place(&fleet, &[None; 3]).is_err());
     }
 
@@ -263,6 +274,8 @@ mod tests {
                     prop_assert!(kept + bytes + largest.max(step) > budget);
                     prop_assert_eq!(refused.held, kept + largest);
                     prop_assert_eq!(refused.held + refused.needs, kept + bytes + largest.max(step));
+                    let idle = ledger.make_room("x", takes, |_| false);
+                    prop_assert_eq!(refused.for_now, idle.is_ok());
                 }
             }
         }

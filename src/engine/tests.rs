@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::job::{Event, Failure};
@@ -70,9 +70,16 @@ pub(super) fn scheduler(context: usize) -> sched::llm::Scheduler {
 }
 
 fn engine(options: Options) -> Engine {
+    counted(options).0
+}
+
+/// With the number of times that a model was loaded.
+fn counted(options: Options) -> (Engine, Arc<AtomicUsize>) {
+    let loads = Arc::new(AtomicUsize::new(0));
+    let count = loads.clone();
     let models =
         vec![installed("chat", Kind::Chat), installed("embed", Kind::Embed), installed("broken", Kind::Chat)];
-    let opener = move |m: &Installed, _: &candle_core::Device| match m.id.as_str() {
+    let open = move |m: &Installed, _: &candle_core::Device| match m.id.as_str() {
         "chat" => {
             let front = Arc::new(front());
             let scheduler = scheduler(front.context);
@@ -95,11 +102,21 @@ fn engine(options: Options) -> Engine {
             Ok(Opened { lane: Box::new(lane), front: worker::AnyFront::Embed(front), takes: FAKE })
         }
     };
-    Engine::start_with(models, options, Box::new(opener)).unwrap()
+    let opener = move |m: &Installed, device: &candle_core::Device| {
+        count.fetch_add(1, Ordering::Relaxed);
+        open(m, device)
+    };
+    (Engine::start_with(models, options, Box::new(opener)).unwrap(), loads)
 }
 
 pub(super) fn options() -> Options {
-    Options { memory_budget: Some(1 << 30), queue: 4, cache_bytes: Some(1 << 20), ..Options::default() }
+    Options {
+        memory_budget: Some(1 << 30),
+        queue: 4,
+        cache_bytes: Some(1 << 20),
+        load_wait: Duration::ZERO,
+        ..Options::default()
+    }
 }
 
 pub(super) fn input(prompt: &[u32], max_new: usize) -> Input {
@@ -352,6 +369,39 @@ async fn models_leave_for_others_when_nobody_uses_them() {
     let chat = engine.get::<Llm>("chat").await.unwrap();
     assert_eq!(drain(chat.submit(input(&[10], 1), None).unwrap()).await.0, [19]);
     assert_eq!(engine.loaded(), ["chat"]);
+}
+
+/// Two models that do not fit side by side serve those who ask for them in turn, and those who ask at once; what a model
+/// really takes, which shows only when it is loaded, is not found out over and over.
+#[tokio::test]
+async fn who_asks_for_a_model_waits_for_those_who_use_what_is_in_its_way() {
+    let budget = Some(100 << 20);
+    let load_wait = Duration::from_secs(20);
+    let (engine, loads) = counted(Options { memory_budget: budget, load_wait, ..options() });
+    for _ in 0..3 {
+        let chat = engine.get::<Llm>("chat").await.unwrap();
+        let job = chat.submit(input(&[10], 30), None).unwrap();
+        drop(chat);
+        // It goes on saying what it has to say, and nobody is refused for that.
+        let embed = tokio::spawn({
+            let engine = engine.clone();
+            async move { drop(engine.get::<Embed>("embed").await.unwrap()) }
+        });
+        assert_eq!(drain(job).await.0.len(), 30);
+        embed.await.unwrap();
+        assert_eq!(engine.loaded(), ["embed"]);
+    }
+    // The other one twice each time: by its files it would have fitted.
+    assert_eq!(loads.load(Ordering::Relaxed), 9);
+    let kept = engine.get::<Llm>("chat").await.unwrap();
+    let refused = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.get::<Embed>("embed").await.err() }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    engine.begin_stop();
+    assert!(matches!(refused.await.unwrap(), Some(Error::Stopped)), "a server that stops waits for nothing");
+    drop(kept);
 }
 
 #[tokio::test]

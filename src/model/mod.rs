@@ -4,6 +4,7 @@
 //! Adding an architecture takes one folder below its kind, one row in that kind's `REGISTRY`, one manifest and
 //! one golden file.
 
+pub mod apart;
 pub mod asr;
 pub mod embed;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use candle_core::Device;
 use super::draw::{Drawing, Tokens};
 use super::output::sample;
 use super::{Batch, Choice, Limits, Llm, Row, load_gguf};
+use crate::model::apart::Compared;
 use crate::model::{Error, Model};
 use crate::ops::KvType;
 use crate::types::llm::Sampling;
@@ -51,34 +52,28 @@ const STEPS: [&Rows; 7] = [
 pub fn agree(path: &Path, one: &Device, other: &Device) -> Result<Agreement, Error> {
     let limits = Limits {
         context: BLOCKS_A_ROW * 32,
-        cache_bytes: 0,
+        blocks: 3 * BLOCKS_A_ROW,
         cache: KvType::F16,
-        blocks: Some(3 * BLOCKS_A_ROW),
-        room: u64::MAX,
         quantise: Quantise::None,
     };
     let mut one = load_gguf(path, one, limits)?;
     let mut other = load_gguf(path, other, limits)?;
     let vocabulary = one.front.tokenizer.vocab_size().max(1);
     let mut found = Agreement::default();
-    let (mut squares, mut count) = (0.0, 0);
+    let (mut squares, mut count) = (0.0, 0.0);
     for rows in STEPS {
         let batch = batch(rows, vocabulary);
         let (a, b) = (one.model.step(&batch)?, other.model.step(&batch)?);
-        let mean = a.data.iter().map(|v| f64::from(*v)).sum::<f64>() / a.data.len().max(1) as f64;
-        let variance = a.data.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
-        let deviation = (variance / a.data.len().max(1) as f64).sqrt().max(1e-12);
-        for (x, y) in a.data.iter().zip(&b.data) {
-            let apart = (f64::from(*x) - f64::from(*y)).abs() / deviation;
-            // What is no number is as far apart as can be.
-            found.worst = if apart.is_nan() { f64::INFINITY } else { found.worst.max(apart) };
-            squares += apart * apart;
-        }
-        count += a.data.len();
+        let mut compared = Compared::default();
+        compared.add(&a.data, &b.data);
+        let (apart, deviation) = (compared.deviations(), compared.deviation());
+        found.worst = found.worst.max(apart.worst);
+        squares += apart.typical.powi(2) * compared.count();
+        count += compared.count();
         compare_choices(&mut *one.model, &mut *other.model, batch.clone(), &a.data, deviation, &mut found)?;
         check_draws(&mut *other.model, batch, &b.data, &mut found)?;
     }
-    found.typical = (squares / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))).sqrt();
+    found.typical = (squares / f64::max(count, 1.0)).sqrt();
     Ok(found)
 }
 

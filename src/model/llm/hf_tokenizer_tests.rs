@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::Size;
-use crate::model::llm::{self, Batch, Choice, Limits, Row};
+use crate::model::llm::{self, Batch, Choice, Grant, Row};
 use crate::ops::KvType;
 use crate::text::RenderOptions;
 use crate::text::Special;
@@ -148,15 +148,12 @@ fn a_folder_is_loaded_whole() {
         fs::copy(golden(&format!("llm/architectures/llama/{file}")), dir.path().join(file)).unwrap();
     }
     let installed = crate::fetch::probe::model_at(dir.path()).unwrap();
-    let limits = Limits {
-        context: 64,
-        cache_bytes: 0,
-        cache: KvType::F16,
-        quantise: Quantise::Q8_0,
-        blocks: None,
-        room: u64::MAX,
-    };
-    let llm::Loaded { mut model, front, blocks } = llm::load(&installed, &Device::Cpu, limits).unwrap();
+    let (cache, quantise) = (KvType::F16, Quantise::Q8_0);
+    let grant = Grant { context: 64, cache_bytes: 0, room: u64::MAX, cache, quantise };
+    let largest = Size { units: 64, logits: 4, gpu: false };
+    let (reckoned, blocks) = grant.reckon(&installed, None, largest).unwrap();
+    let limits = grant.limits(blocks);
+    let llm::Loaded { mut model, front } = llm::load(&installed, &Device::Cpu, limits).unwrap();
     assert_eq!((front.context, blocks, &front.stop[..]), (64, 2, &[2][..]));
     let options = RenderOptions {
         tools: &[],
@@ -174,10 +171,8 @@ fn a_folder_is_loaded_whole() {
     let logits = model.step(&Batch { tokens: ids, rows: vec![row] }).unwrap();
     assert!(logits.vocabulary == 96 && logits.data.iter().all(|l| l.is_finite()));
     // What is reckoned before is what it takes then, but for its vectors.
-    let largest = Size { units: 64, logits: 4, gpu: false };
-    let (reckoned, blocks) = llm::footprint(&installed, limits, largest).unwrap();
     let takes = model.footprint(largest);
-    assert_eq!((reckoned.cache, reckoned.step, blocks), (takes.cache, takes.step, 2));
+    assert_eq!((reckoned.cache, reckoned.step), (takes.cache, takes.step));
     let vectors = 4 * 32 * 5 + 1024;
     assert!(
         takes.weights.abs_diff(reckoned.weights) < reckoned.weights / 16 + vectors,

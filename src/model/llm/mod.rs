@@ -9,6 +9,7 @@ pub mod guide;
 mod hf_tokenizer;
 pub mod logprobs;
 pub mod output;
+mod reckon;
 pub mod tokenizer;
 
 use std::path::Path;
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use draw::Drawing;
+pub use reckon::Grant;
 
 use super::weights::gguf::Gguf;
 use super::weights::safetensors::SafetensorsFolder;
-use super::{Error, Model, Network, Size};
-use crate::ops::{KvCache, KvType};
+use super::{Error, Model, Network};
+use crate::ops::KvType;
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::types::model::{Footprint, Format, Installed, Quantise};
+use crate::types::model::{Format, Installed, Quantise};
 
 /// The network kind of this module.
 #[derive(Debug)]
@@ -91,20 +93,15 @@ pub struct Front {
     pub stop: Arc<[u32]>,
 }
 
-/// What a decoder is given to work with.
+/// How a decoder is loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Cap on the context, whatever the model was trained for.
     pub context: usize,
-    /// Bytes the key-value cache may take.
-    pub cache_bytes: u64,
+    /// Blocks of [`crate::ops::KvCache::BLOCK`] positions in its key-value cache: [`Grant::reckon`] says how many.
+    pub blocks: usize,
     /// How it keeps keys and values.
     pub cache: KvType,
-    /// Exactly so many blocks, whatever that takes.
-    pub blocks: Option<usize>,
-    /// Bytes that weights, cache and a step may take together: where the cache would be too large for that, it is smaller,
-    /// and with it the context.
-    pub room: u64,
     /// What matrices are rounded to that are floats in a folder's files.
     pub quantise: Quantise,
 }
@@ -113,15 +110,12 @@ pub struct Limits {
 pub struct Loaded {
     pub model: Box<dyn Model<Llm>>,
     pub front: Front,
-    /// Blocks of [`crate::ops::KvCache::BLOCK`] positions in its cache.
-    pub blocks: usize,
 }
 
 /// What loading tells of a decoder's size.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub context: usize,
-    pub blocks: usize,
     pub vocabulary: usize,
 }
 
@@ -183,59 +177,7 @@ fn assemble(
     }
     let stop = tokenizer.ends().collect();
     let front = Front { tokenizer, template, grammars: Default::default(), context: shape.context, stop };
-    Ok(Loaded { model, front, blocks: shape.blocks })
-}
-
-/// What a model will take once it is loaded, and the blocks of its cache, by the heads of its files.
-///
-/// # Errors
-/// Files that cannot be read, or that nothing here can load.
-pub fn footprint(installed: &Installed, limits: Limits, largest: Size) -> Result<(Footprint, usize), Error> {
-    let (config, bytes) = match installed.format {
-        Format::Gguf => (decoder::config(&Gguf::open(&installed.path)?, limits)?, installed.bytes),
-        Format::Safetensors => {
-            let folder = SafetensorsFolder::open(&installed.path)?;
-            (decoder::folder_config(&folder, limits)?, folder_bytes(&folder, limits.quantise))
-        }
-        format => return Err(unsupported(&installed.architecture, format)),
-    };
-    // On a GPU weights keep their size to the byte; a CPU reads some in an order that takes a little more.
-    let weights = if largest.gpu { bytes } else { bytes.saturating_add(bytes / 16) };
-    let weights = weights.saturating_add(config.recorded_bytes(largest));
-    let step = config.step_bytes(largest);
-    let kept = if largest.gpu { KvType::F16 } else { limits.cache };
-    let blocks = config.blocks(limits, kept, weights.saturating_add(step));
-    let cache = (blocks as u64).saturating_mul(config.block_bytes(kept));
-    Ok((Footprint { weights, cache, step }, blocks))
-}
-
-/// Bytes of the cache of a model of which is known what a token leaves there as halves, the tokens that it takes, and what
-/// it takes besides.
-pub fn cache_bytes(token_bytes: u64, tokens: u64, limits: Limits, gpu: bool, others: u64) -> u64 {
-    let halves = token_bytes.saturating_mul(KvCache::BLOCK as u64);
-    let block = match limits.cache {
-        KvType::F32 if !gpu => halves.saturating_mul(2),
-        // A scale for each head's values beside them.
-        KvType::Q8 if !gpu => halves / 2 + halves / 32,
-        _ => halves,
-    };
-    let positions = usize::try_from(tokens).unwrap_or(usize::MAX).min(limits.context.max(1));
-    let blocks = decoder::config::blocks(block, positions, limits, others);
-    (blocks as u64).saturating_mul(block)
-}
-
-/// Bytes that the weights of a folder take once they are loaded.
-fn folder_bytes(folder: &SafetensorsFolder, quantise: Quantise) -> u64 {
-    let bytes = |shape: &[usize]| {
-        let count = shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
-        match (shape, quantise) {
-            ([_], _) => count.saturating_mul(4),
-            ([.., inputs], Quantise::Q8_0) if inputs.is_multiple_of(32) => count.saturating_mul(34) / 32,
-            _ => count.saturating_mul(2),
-        }
-    };
-    let shapes = folder.names().filter_map(|name| folder.shape(name));
-    shapes.map(bytes).fold(0, u64::saturating_add)
+    Ok(Loaded { model, front })
 }
 
 fn unsupported(architecture: &str, format: Format) -> Error {

@@ -5,19 +5,10 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::{Encoder, WINDOW, WhisperModel};
+use crate::model::apart::{Apart, Compared};
 use crate::model::asr::{Decode, Error, Limits, Row, RowOutput, Want};
 use crate::ops::KvCache;
 use crate::types::model::{Format, Precision};
-
-/// How far apart two devices' values were, in standard deviations of the first one's; alignments, most of whose weights
-/// are next to nothing, as shares of the largest.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Apart {
-    /// The largest difference.
-    pub worst: f64,
-    /// The root of the mean square of all differences.
-    pub typical: f64,
-}
 
 /// What was compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -103,53 +94,6 @@ fn tokens(step: usize, vocabulary: usize) -> Decode {
     Decode { copies: Vec::new(), rows: TEXTS.into_iter().enumerate().map(row).collect() }
 }
 
-/// Sums over values that were compared.
-#[derive(Default)]
-struct Compared {
-    worst: f64,
-    /// Of differences, of values and of their squares.
-    differences: f64,
-    sum: f64,
-    squares: f64,
-    largest: f64,
-    count: usize,
-}
-
-impl Compared {
-    fn add(&mut self, one: &[f32], other: &[f32]) {
-        for (x, y) in one.iter().zip(other).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
-            let apart = (x - y).abs();
-            // What is no number is as far apart as can be.
-            self.worst = if apart.is_nan() { f64::INFINITY } else { self.worst.max(apart) };
-            self.differences += apart * apart;
-            self.sum += x;
-            self.squares += x * x;
-            self.largest = self.largest.max(x.abs());
-        }
-        self.count += one.len();
-        if one.len() != other.len() || one.is_empty() {
-            self.worst = f64::INFINITY;
-        }
-    }
-
-    fn deviations(&self) -> Apart {
-        let count = self.count.max(1) as f64;
-        self.by((self.squares / count - (self.sum / count).powi(2)).max(0.0).sqrt())
-    }
-
-    fn shares(&self) -> Apart {
-        self.by(self.largest)
-    }
-
-    fn by(&self, unit: f64) -> Apart {
-        let unit = unit.max(1e-12);
-        Apart {
-            worst: self.worst / unit,
-            typical: (self.differences / self.count.max(1) as f64).sqrt() / unit,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,17 +106,6 @@ mod tests {
         synthetic_whisper::write(&synthetic_whisper::TINY, dir.path(), 1).unwrap();
         let found = agree(dir.path(), Precision::F16, &Device::Cpu, &Device::Cpu).unwrap();
         assert_eq!(found, Agreement::default());
-    }
-
-    #[test]
-    fn what_is_no_number_is_not_the_same() {
-        let mut compared = Compared::default();
-        compared.add(&[1.0, 2.0], &[1.0, f32::NAN]);
-        assert_eq!(compared.shares().worst, f64::INFINITY);
-        let mut compared = Compared::default();
-        compared.add(&[1.0, 3.0], &[1.0, 3.5]);
-        assert_eq!(compared.deviations(), Apart { worst: 0.5, typical: 0.125f64.sqrt() });
-        assert!((compared.shares().worst - 0.5 / 3.0).abs() < 1e-9);
     }
 
     /// Compositions of candle's operations round elsewhere than the kernels do: as far as that goes two devices agree.

@@ -84,14 +84,8 @@ mod tests {
     fn model(folder: &std::path::Path) -> Box<dyn Model<Llm>> {
         let file = folder.join("tiny.gguf");
         synthetic::write(&synthetic::spec("tiny-qwen2:q4_k_m").unwrap(), &file, 0).unwrap();
-        let limits = Limits {
-            context: 64,
-            cache_bytes: 0,
-            cache: KvType::F16,
-            quantise: Quantise::None,
-            blocks: Some(LENGTHS.len()),
-            room: u64::MAX,
-        };
+        let limits =
+            Limits { context: 64, blocks: LENGTHS.len(), cache: KvType::F16, quantise: Quantise::None };
         load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0
     }
 

@@ -1,6 +1,5 @@
 //! What sets one decoder apart from another: sizes, constants and the parts it has.
 
-use crate::model::llm::Limits;
 use crate::model::{Error, Size, Widths};
 use crate::ops::{Activation, Angles, KvCache, KvType, RopeStyle};
 
@@ -9,8 +8,6 @@ pub(super) const MAX_LAYERS: usize = 1_024;
 pub(super) const MAX_WIDTH: usize = 1 << 17;
 pub(super) const MAX_CONTEXT: usize = 1 << 24;
 pub(super) const MAX_EXPERTS: usize = 1_024;
-/// Positions that a sequence has on the smallest device: fewer are no use.
-const LEAST_CONTEXT: usize = 2_048;
 
 /// A decoder. Whether projections have biases, queries and keys are normalised, or the outputs of attention and
 /// feed-forward layers are, is told by the tensors themselves.
@@ -63,19 +60,12 @@ impl Config {
         self.local.as_ref().filter(|local| local.layers.get(i) == Some(&true))
     }
 
-    /// Positions that a sequence may have.
-    pub fn positions(&self, limits: Limits) -> usize {
-        self.context.min(limits.context.max(1))
+    /// Positions that a sequence may have, `most` at most.
+    pub fn positions(&self, most: usize) -> usize {
+        self.context.min(most.max(1))
     }
 
-    /// Blocks of the key-value cache, beside `others` bytes that the model takes.
-    pub fn blocks(&self, limits: Limits, kept: KvType, others: u64) -> usize {
-        limits
-            .blocks
-            .unwrap_or_else(|| blocks(self.block_bytes(kept), self.positions(limits), limits, others))
-    }
-
-    /// Bytes of one such block.
+    /// Bytes of a block of the key-value cache.
     pub fn block_bytes(&self, kept: KvType) -> u64 {
         KvCache::block_bytes(kept, self.layers, self.kv_heads, self.head_dim)
     }
@@ -142,44 +132,11 @@ impl Config {
     }
 }
 
-/// Blocks of a key-value cache, of so many bytes each, beside the `others` that the model takes: what is granted, if there is
-/// room for it. One sequence of all `positions` fits, whatever is granted, unless it took more than half of the room, which
-/// other models may need; one of [`LEAST_CONTEXT`] in any case.
-pub fn blocks(block_bytes: u64, positions: usize, limits: Limits, others: u64) -> usize {
-    let of = |bytes: u64| usize::try_from(bytes / block_bytes.max(1)).unwrap_or(usize::MAX);
-    let left = limits.room.saturating_sub(others);
-    let one = positions.div_ceil(KvCache::BLOCK);
-    let least = one.min(LEAST_CONTEXT / KvCache::BLOCK);
-    of(limits.cache_bytes).min(of(left)).max(one.min(of(left / 2))).max(least)
-}
-
 /// A size that is not 0 and not beyond `max`.
 pub(super) fn checked(key: &str, value: usize, max: usize) -> Result<usize, Error> {
     match value {
         0 => Err(Error::config(key, "is 0")),
         v if v > max => Err(Error::config(key, format!("is {v}; at most {max} can be"))),
         v => Ok(v),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::model::Quantise;
-
-    #[test]
-    fn a_cache_takes_what_is_granted_and_one_context_at_least_where_there_is_room() {
-        let blocks = |cache_bytes, room, positions, others| {
-            let quantise = Quantise::None;
-            let limits =
-                Limits { context: 8_192, cache_bytes, cache: KvType::F16, quantise, blocks: None, room };
-            blocks(10, positions, limits, others)
-        };
-        assert_eq!(blocks(5_000, u64::MAX, 6_400, 300), 500);
-        assert_eq!(blocks(100, u64::MAX, 6_400, 300), 200, "one sequence");
-        assert_eq!(blocks(5_000, 1_500, 6_400, 300), 120, "what is left");
-        assert_eq!(blocks(100, 2_300, 6_400, 300), 100, "half of it");
-        assert_eq!(blocks(100, 300, 6_400, 300), LEAST_CONTEXT / KvCache::BLOCK);
-        assert_eq!(blocks(100, 0, 320, 300), 10, "a context that is shorter than that");
     }
 }

@@ -57,14 +57,7 @@ const SAME_GRID: Expected = Expected { tie: 0.5, same_grid: true };
 const OTHER_GRIDS: Expected = Expected { tie: 1.0, same_grid: false };
 
 fn load(path: &Path, cache: KvType) -> Box<dyn Model<Llm>> {
-    let limits = Limits {
-        context: 1024,
-        cache_bytes: 0,
-        cache,
-        quantise: Quantise::None,
-        blocks: None,
-        room: u64::MAX,
-    };
+    let limits = Limits { context: 1024, blocks: 32, cache, quantise: Quantise::None };
     super::load(&Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 

@@ -34,7 +34,7 @@ use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::model::{Error, Model, Size};
 use crate::ops::{Input, KvCache, QEmbedding, QLinear, Rope, Rows, Step, add_rms_norm, rms_norm, turn};
-use crate::types::model::Footprint;
+use crate::types::model::{Footprint, Quantise};
 
 /// A loaded decoder.
 pub struct Decoder {
@@ -57,32 +57,32 @@ type Built = (Box<dyn Model<Llm>>, Shape);
 
 /// Loads the weights of a GGUF file.
 pub fn load(gguf: &Gguf, device: &Device, limits: Limits) -> Result<Built, Error> {
-    Ok(Decoder::load(config(gguf, limits)?, gguf, device, limits)?.built())
+    Ok(Decoder::load(config(gguf, limits.context)?, gguf, device, limits)?.built())
 }
 
 /// Loads the weights of a folder as Hugging Face lays it out.
 pub fn load_folder(folder: &SafetensorsFolder, device: &Device, limits: Limits) -> Result<Built, Error> {
-    let (config, source) = Folder::open(folder, limits)?;
+    let (config, source) = Folder::open(folder, limits.context, limits.quantise)?;
     let decoder = Decoder::load(config, &source, device, limits)?;
     source.finish()?;
     Ok(decoder.built())
 }
 
-/// The configuration of a GGUF file.
-pub fn config(gguf: &Gguf, limits: Limits) -> Result<Config, Error> {
-    gguf::config(gguf, limits.context)
+/// The configuration of a GGUF file, for a context of so many positions at most.
+pub fn config(gguf: &Gguf, context: usize) -> Result<Config, Error> {
+    gguf::config(gguf, context)
 }
 
-/// The configuration of a folder.
-pub fn folder_config(folder: &SafetensorsFolder, limits: Limits) -> Result<Config, Error> {
-    Folder::open(folder, limits).map(|(config, _)| config)
+/// The same of a folder.
+pub fn folder_config(folder: &SafetensorsFolder, context: usize) -> Result<Config, Error> {
+    Folder::open(folder, context, Quantise::None).map(|(config, _)| config)
 }
 
 impl Decoder {
     fn load(config: Config, source: &dyn Tensors, device: &Device, limits: Limits) -> Result<Self, Error> {
         let c = &config;
-        let blocks = c.blocks(limits, KvCache::kept(limits.cache, device), 0);
-        let context = c.positions(limits).min(blocks * KvCache::BLOCK);
+        let blocks = limits.blocks;
+        let context = c.positions(limits.context).min(blocks.saturating_mul(KvCache::BLOCK));
         let embedding = source.matrix("token_embd.weight", [c.vocabulary, c.hidden], device)?;
         let embedding = QEmbedding::new(embedding)?;
         let output = match source.has("output.weight") {
@@ -118,8 +118,7 @@ impl Decoder {
 
     /// Itself, for whoever steps it.
     fn built(self) -> Built {
-        let shape =
-            Shape { context: self.rope.context(), blocks: self.blocks, vocabulary: self.config.vocabulary };
+        let shape = Shape { context: self.rope.context(), vocabulary: self.config.vocabulary };
         (Box::new(self), shape)
     }
 

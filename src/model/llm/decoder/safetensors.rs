@@ -18,7 +18,6 @@ use super::config::Config;
 use super::hf_config::{self, Family};
 use super::source::Tensors;
 use crate::model::Error;
-use crate::model::llm::Limits;
 use crate::model::weights::safetensors::SafetensorsFolder;
 use crate::ops::QWeight;
 use crate::types::model::Quantise;
@@ -45,9 +44,13 @@ impl<'f> Folder<'f> {
     ///
     /// # Errors
     /// The field that is missing, out of bounds or not supported.
-    pub fn open(tensors: &'f SafetensorsFolder, limits: Limits) -> Result<(Config, Self), Error> {
+    pub fn open(
+        tensors: &'f SafetensorsFolder,
+        context: usize,
+        quantise: Quantise,
+    ) -> Result<(Config, Self), Error> {
         let file: Value = tensors.config()?;
-        let found = hf_config::read(&file, limits.context)?;
+        let found = hf_config::read(&file, context)?;
         let begins = |prefix: &str| tensors.names().any(|name| name.starts_with(prefix));
         let prefixes: &[&'static str] = if found.within { &WITHIN } else { &ALONE };
         let prefix = prefixes.iter().find(|p| begins(p)).copied().unwrap_or(prefixes[0]);
@@ -58,7 +61,7 @@ impl<'f> Folder<'f> {
             tied: found.tied,
             prefix,
             head,
-            quantise: limits.quantise,
+            quantise,
             read: RefCell::default(),
         };
         Ok((found.config, folder))

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
+use crate::model::llm::Limits;
 use crate::ops::KvType;
 
 fn golden(name: &str) -> std::path::PathBuf {
@@ -24,14 +25,7 @@ fn folder(name: &str, change: impl FnOnce(&Path)) -> tempfile::TempDir {
 }
 
 fn load(dir: &Path) -> Result<usize, String> {
-    let limits = Limits {
-        context: 64,
-        cache_bytes: 0,
-        cache: KvType::F16,
-        quantise: Quantise::Q8_0,
-        blocks: None,
-        room: u64::MAX,
-    };
+    let limits = Limits { context: 64, blocks: 2, cache: KvType::F16, quantise: Quantise::Q8_0 };
     let open = SafetensorsFolder::open(dir).map_err(|e| e.to_string())?;
     let loaded = crate::model::llm::decoder::load_folder(&open, &Device::Cpu, limits);
     loaded.map(|(_, shape)| shape.vocabulary).map_err(|e| e.to_string())

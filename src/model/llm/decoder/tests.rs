@@ -31,14 +31,7 @@ struct Case {
 fn smollm2() -> Option<Box<dyn Model<Llm>>> {
     let path = crate::testing::model("smollm2-135m-instruct")?;
     let gguf = Gguf::open(crate::testing::only_file(&path, "gguf")).unwrap();
-    let limits = Limits {
-        context: 2048,
-        cache_bytes: 64 << 20,
-        cache: KvType::F16,
-        quantise: Quantise::None,
-        blocks: None,
-        room: u64::MAX,
-    };
+    let limits = Limits { context: 2048, blocks: 96, cache: KvType::F16, quantise: Quantise::None };
     Some(super::load(&gguf, &Device::Cpu, limits).unwrap().0)
 }
 
@@ -162,14 +155,7 @@ fn reference(name: &str) -> Reference {
 
 fn open(name: &str) -> Box<dyn Model<Llm>> {
     let gguf = Gguf::open(golden(&format!("{name}.gguf"))).unwrap();
-    let limits = Limits {
-        context: 64,
-        cache_bytes: 0,
-        cache: KvType::F16,
-        quantise: Quantise::None,
-        blocks: None,
-        room: u64::MAX,
-    };
+    let limits = Limits { context: 64, blocks: 2, cache: KvType::F16, quantise: Quantise::None };
     super::load(&gguf, &Device::Cpu, limits).unwrap().0
 }
 
@@ -202,8 +188,7 @@ fn every_architecture_equals_transformers() {
 
 fn open_folder(name: &str, quantise: Quantise) -> Box<dyn Model<Llm>> {
     let folder = SafetensorsFolder::open(&golden(name)).unwrap();
-    let limits =
-        Limits { context: 64, cache_bytes: 0, cache: KvType::F16, quantise, blocks: None, room: u64::MAX };
+    let limits = Limits { context: 64, blocks: 2, cache: KvType::F16, quantise };
     super::load_folder(&folder, &Device::Cpu, limits).unwrap().0
 }
 
@@ -252,14 +237,7 @@ fn a_rounded_folder_is_a_quantised_file() {
     for name in ["qwen2", "qwen3", "gemma3", "phi3"] {
         let file = dir.path().join(name);
         requantise(&golden(&format!("{name}.gguf")), GgmlDType::Q8_0, &file);
-        let limits = Limits {
-            context: 64,
-            cache_bytes: 0,
-            cache: KvType::F16,
-            quantise: Quantise::None,
-            blocks: None,
-            room: u64::MAX,
-        };
+        let limits = Limits { context: 64, blocks: 2, cache: KvType::F16, quantise: Quantise::None };
         let mut file = super::load(&Gguf::open(&file).unwrap(), &Device::Cpu, limits).unwrap().0;
         let tokens = reference(name).tokens;
         let row = || {
