@@ -46,6 +46,8 @@ struct Ears {
     model: WhisperModel,
     vocab: Arc<Vocab>,
     scheduler: Scheduler,
+    /// What the one window's keys and values are of: heard again, it need not be encoded again.
+    heard: Vec<f32>,
 }
 
 impl Ears {
@@ -54,7 +56,7 @@ impl Ears {
         let Loaded { front, .. } = whisper::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
         let model = WhisperModel::load(folder, Format::CTranslate2, &Device::Cpu, limits).unwrap();
         let scheduler = Scheduler::new(1, front.rows, front.blocks, KvCache::BLOCK);
-        Ears { model, vocab: front.vocab, scheduler }
+        Ears { model, vocab: front.vocab, scheduler, heard: Vec::new() }
     }
 
     /// Runs a recording to its end.
@@ -76,7 +78,11 @@ impl Ears {
         let slot = self.scheduler.open(setting.rows()).unwrap();
         let mut values = vec![0.0f32; mel.bins() * WINDOW];
         recording.hear(mel, &window, &mut values);
-        self.model.encode(&[(slot, &values)]).unwrap();
+        assert_eq!(slot, 0);
+        if self.heard != values {
+            self.model.encode(&[(slot, &values)]).unwrap();
+            self.heard = values;
+        }
         while !window.is_done() {
             let mut step = Decode { copies: self.scheduler.take_copies(), rows: Vec::new() };
             for ask in window.rows(&setting) {

@@ -56,19 +56,23 @@ struct Expected {
 const SAME_GRID: Expected = Expected { tie: 0.5, same_grid: true };
 const OTHER_GRIDS: Expected = Expected { tie: 1.0, same_grid: false };
 
+/// Blocks that each answer has of the cache, and blocks in all: every answer's side by side, or the text's.
+const OWN: u32 = 3;
+const BLOCKS: usize = 60;
+
 fn load(path: &Path, cache: KvType) -> Box<dyn Model<Llm>> {
-    let limits = Limits { context: 1024, blocks: 32, cache, quantise: Quantise::None };
+    let limits = Limits { context: 1024, blocks: BLOCKS, cache, quantise: Quantise::None };
     super::load(&Gguf::open(path).unwrap(), &Device::Cpu, limits).unwrap().0
 }
 
-/// Rows of one token each, so that every one's logits come back, or of the whole prompt.
-fn step(model: &mut dyn Model<Llm>, tokens: &[u32], start: usize, every: bool) -> Vec<Vec<f32>> {
-    let row = |start, len| Row { len, start, table: (0..32).collect(), logits: 1, choice: Choice::Logits };
-    let rows = match every {
-        true => (0..tokens.len()).map(|i| row(start + i, 1)).collect(),
-        false => vec![row(start, tokens.len())],
-    };
-    let logits = model.step(&Batch { tokens: tokens.to_vec(), rows }).unwrap();
+/// So many tokens of the sequence that has the place `at`, the first of them at `start`, and the logits after the last.
+fn row(at: usize, start: usize, len: usize) -> Row {
+    let first = at as u32 * OWN;
+    Row { len, start, table: (first..first + OWN).collect(), logits: 1, choice: Choice::Logits }
+}
+
+fn step(model: &mut dyn Model<Llm>, tokens: Vec<u32>, rows: Vec<Row>) -> Vec<Vec<f32>> {
+    let logits = model.step(&Batch { tokens, rows }).unwrap();
     logits.data.chunks_exact(logits.vocabulary).map(<[f32]>::to_vec).collect()
 }
 
@@ -81,7 +85,7 @@ fn loss(logits: &[f32], token: u32) -> f64 {
 /// The largest difference of each one-token sequence's logits.
 fn check_first(model: &mut dyn Model<Llm>, golden: &Golden) -> Vec<f32> {
     let off = golden.first.iter().map(|first| {
-        let logits = step(model, &[first.token], 0, false).remove(0);
+        let logits = step(model, vec![first.token], vec![row(0, 0, 1)]).remove(0);
         let pairs = logits.iter().step_by(997).zip(&first.logits);
         pairs.fold(0f32, |most, (got, want)| most.max((got - want).abs()))
     });
@@ -98,31 +102,15 @@ fn check(name: &str, path: &Path, golden: &str, expected: &Expected) {
         // On another grid none of them would be equal.
         assert!(first.iter().any(|off| *off < 1e-4), "{name}: off by {first:?}");
     }
+    // One alone, the others side by side.
+    let (one, others) = golden.answers.split_at(1);
     let (mut same, mut whole, mut steps) = (0, 0, 0);
-    for answer in &golden.answers {
-        let mut logits = step(&mut *model, &answer.prompt, 0, false).remove(0);
-        let mut equal = true;
-        // What llama.cpp said goes on, so that a tie does not hide what comes after it.
-        for (i, (&want, &margin)) in answer.greedy.iter().zip(&answer.margins).enumerate() {
-            let got = argmax(&logits);
-            assert!(
-                got == want || margin < expected.tie,
-                "{name}: token {i} is {got}, not {want}, ahead by {margin}"
-            );
-            equal &= got == want;
-            same += usize::from(got == want);
-            steps += 1;
-            logits = step(&mut *model, &[want], answer.prompt.len() + i, false).remove(0);
-        }
-        whole += usize::from(equal);
+    for answers in [one, others] {
+        let (tokens, all, of) = check_answers(name, &mut *model, answers, expected.tie);
+        (same, whole, steps) = (same + tokens, whole + all, steps + of);
     }
     // As people run it.
-    let mut model = load(path, KvType::F16);
-    let mut total = 0.0;
-    for (i, &token) in golden.text.iter().enumerate().skip(1) {
-        total += loss(&step(&mut *model, &golden.text[i - 1..i], i - 1, true)[0], token);
-    }
-    let ours = total / (golden.text.len() - 1) as f64;
+    let ours = text_loss(&mut *load(path, KvType::F16), &golden.text);
     let off = (ours - golden.exact_loss).exp_m1();
     println!(
         "{name}: {same} of {steps} tokens and {whole} of {} answers as llama.cpp's; perplexity {:.3}, {:+.2}% from \
@@ -134,6 +122,51 @@ fn check(name: &str, path: &Path, golden: &str, expected: &Expected) {
     );
     assert!(same * 100 >= steps * 96, "{name}: only {same} of {steps} tokens are llama.cpp's");
     assert!(off.abs() < 0.005, "{name}: perplexity {:.4}, not {:.4}", ours.exp(), golden.exact_loss.exp());
+}
+
+/// Answers side by side, which changes no bit of any (`a_sequence_does_not_depend_on_its_batch_or_its_chunks`). Gives the
+/// tokens that are llama.cpp's, the answers of which all are, and the tokens of all.
+fn check_answers(
+    name: &str,
+    model: &mut dyn Model<Llm>,
+    answers: &[Answer],
+    tie: f32,
+) -> (usize, usize, usize) {
+    let prompts = answers.iter().flat_map(|a| a.prompt.iter().copied()).collect();
+    let rows = answers.iter().enumerate().map(|(at, a)| row(at, 0, a.prompt.len())).collect();
+    let mut logits = step(model, prompts, rows);
+    let longest = answers.iter().map(|a| a.greedy.len()).max().unwrap();
+    assert!(
+        answers.iter().all(|a| a.greedy.len() == longest && a.prompt.len() + longest <= 32 * OWN as usize)
+    );
+    let mut wrong = vec![0; answers.len()];
+    for i in 0..longest {
+        for ((answer, logits), wrong) in answers.iter().zip(&logits).zip(&mut wrong) {
+            let (got, want, margin) = (argmax(logits), answer.greedy[i], answer.margins[i]);
+            assert!(got == want || margin < tie, "{name}: token {i} is {got}, not {want}, ahead by {margin}");
+            *wrong += usize::from(got != want);
+        }
+        // What llama.cpp said goes on, so that a tie does not hide what comes after it.
+        let said = answers.iter().map(|a| a.greedy[i]).collect();
+        let rows = answers.iter().enumerate().map(|(at, a)| row(at, a.prompt.len() + i, 1)).collect();
+        logits = step(model, said, rows);
+    }
+    let steps = longest * answers.len();
+    (steps - wrong.iter().sum::<usize>(), wrong.iter().filter(|n| **n == 0).count(), steps)
+}
+
+/// The mean of `-ln p` of a text's tokens but the first.
+fn text_loss(model: &mut dyn Model<Llm>, text: &[u32]) -> f64 {
+    const PART: usize = 64;
+    let table: Vec<u32> = (0..32).collect();
+    let mut total = 0.0;
+    for (at, (part, next)) in text[..text.len() - 1].chunks(PART).zip(text[1..].chunks(PART)).enumerate() {
+        let row = Row { table: table.clone(), logits: part.len(), ..row(0, at * PART, part.len()) };
+        let logits = step(model, part.to_vec(), vec![row]);
+        assert_eq!(logits.len(), next.len());
+        total += logits.iter().zip(next).map(|(logits, &token)| loss(logits, token)).sum::<f64>();
+    }
+    total / (text.len() - 1) as f64
 }
 
 fn smollm2() -> Option<PathBuf> {
