@@ -12,7 +12,7 @@ use crate::config::{Config, DeviceKind, KvCache, LogFormat};
 use crate::device;
 pub use crate::device::Info as Device;
 use crate::engine::placement::{Fleet, Ledger};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Stay};
 use crate::fetch::manifest::{Context, Manifest};
 use crate::fetch::{self, Library};
 use crate::http;
@@ -121,7 +121,9 @@ pub async fn serve(
     let state = http::State::new(Arc::new(service), stored(config)?, settings, metrics.clone());
     listening(bound);
 
-    let loading = tokio::spawn(load(engine.clone(), state.clone(), preload, ready));
+    // What nobody asked to have there makes room for what is asked for.
+    let stay = if config.models.preload.is_empty() { Stay::WhileRoom } else { Stay::Always };
+    let loading = tokio::spawn(load(engine.clone(), state.clone(), (preload, stay), ready));
     let upkeep = tokio::spawn(upkeep(engine.clone(), state.clone(), metrics));
     let lost = Arc::new(AtomicBool::new(false));
     let stop = stop(engine, state.clone(), lost.clone());
@@ -158,11 +160,11 @@ async fn stop(engine: Engine, state: http::State, lost: Arc<AtomicBool>) {
 async fn load(
     engine: Engine,
     state: http::State,
-    preload: Vec<String>,
+    (preload, stay): (Vec<String>, Stay),
     ready: impl FnOnce(&[String]) + Send + 'static,
 ) {
     // A failure is the engine's state, which `/readyz` shows, and is in the log.
-    if engine.preload(&preload).await.is_ok() {
+    if engine.preload(&preload, stay).await.is_ok() {
         ready(&preload);
     }
     match state.resume().await {

@@ -17,7 +17,7 @@ use super::installed::find;
 use super::{Exit, running};
 use crate::app;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Stay};
 use crate::fetch::Library;
 use crate::service::points::Points;
 use crate::service::rag::{Options, Place, Rag, Said};
@@ -115,7 +115,7 @@ impl Desk {
         options.drafts.clear();
         let ids: Vec<String> = models.iter().map(|model| model.id.clone()).collect();
         let engine = Engine::start(models, options)?;
-        engine.preload(&ids).await?;
+        engine.preload(&ids, Stay::Always).await?;
         let options = service::Options { timeout: ENDLESS, ..service::Options::default() };
         let rag = Rag::new(Arc::new(Service::new(engine, options)), points, Options::default());
         Ok(Desk::Here(Box::new(Here { rag, embed, chat, rerank })))

@@ -13,7 +13,7 @@ use super::transcribe::recordings;
 use super::{Exit, files, out};
 use crate::app;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Stay};
 use crate::service::{Context, Options, Service, Upload};
 use crate::types::model::{Installed, Kind};
 use crate::types::speaker::{Cast, Diarization, Speakers, Turn};
@@ -113,7 +113,7 @@ pub(super) fn start(config: &Config) -> anyhow::Result<(Runtime, Service)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = Engine::start(models, options)?;
     // What is wrong with a model is told here; a recording only learns that there is none.
-    runtime.block_on(engine.preload(&ids))?;
+    runtime.block_on(engine.preload(&ids, Stay::Always))?;
     let options = Options { audio_seconds: ENDLESS, ..Options::default() };
     let service = Service::new(engine, options);
     Ok((runtime, service))

@@ -8,7 +8,7 @@ use super::handle::{Gate, Handle};
 use super::placement::{DoesNotFit, Fleet};
 use super::site::Site;
 use super::worker::{AnyFront, ModelKey};
-use super::{AnyHandle, Engine, Entry, Error, Place, State, open};
+use super::{AnyHandle, Engine, Entry, Error, Place, State, Stay, open};
 use crate::obs::ModelMetrics;
 use crate::types::key::Owner;
 use crate::types::model::{Footprint, Installed};
@@ -29,13 +29,13 @@ impl Engine {
 
     /// Loads a model on every device that it is to be on, or on one of them all. It is loaded if one copy is. While others
     /// use the models that would have to leave for it, it waits for them to end, as long as the options say.
-    pub(super) async fn load(&self, id: &str, pinned: bool) -> Result<AnyHandle, Error> {
+    pub(super) async fn load(&self, id: &str, stay: Stay) -> Result<AnyHandle, Error> {
         let Some(installed) = self.inner.models.iter().find(|m| m.id == id) else {
             return Err(Error::Unknown(id.to_owned()));
         };
         let (begin, mut takes) = (Instant::now(), Vec::new());
         loop {
-            let refused = match self.try_load(installed, pinned, &mut takes).await {
+            let refused = match self.try_load(installed, stay, &mut takes).await {
                 Err(Error::DoesNotFit(refused)) => refused,
                 result => return result,
             };
@@ -56,17 +56,19 @@ impl Engine {
     async fn try_load(
         &self,
         installed: &Installed,
-        pinned: bool,
+        stay: Stay,
         takes: &mut Vec<Footprint>,
     ) -> Result<AnyHandle, Error> {
         let id = installed.id.as_str();
         let mut fleet = self.inner.fleet.lock().await;
         // Another caller may have loaded it while this one waited for the lock.
         if let Some(handle) = self.find(id) {
-            if pinned {
-                let mut entries = self.entries();
-                let copies = entries.iter_mut().filter(|(place, _)| place.model == id);
-                copies.for_each(|(_, entry)| entry.pinned = true);
+            let mut entries = self.entries();
+            for (place, entry) in entries.iter_mut().filter(|(place, _)| place.model == id) {
+                entry.stay = entry.stay.max(stay);
+                if let (Stay::Always, Some(ledger)) = (entry.stay, fleet.ledger(place.site)) {
+                    ledger.pin(id);
+                }
             }
             return Ok(handle);
         }
@@ -74,9 +76,9 @@ impl Engine {
             *takes = self.reckon(installed);
         }
         let copies = self.inner.options.devices.get(id).map_or(1, Vec::len);
-        let first = self.load_copy(&mut fleet, installed, pinned, takes).await?;
+        let first = self.load_copy(&mut fleet, installed, stay, takes).await?;
         for _ in 1..copies {
-            if let Err(error) = self.load_copy(&mut fleet, installed, pinned, takes).await {
+            if let Err(error) = self.load_copy(&mut fleet, installed, stay, takes).await {
                 tracing::warn!(model = id, %error, "a further copy of a model is left out");
                 break;
             }
@@ -88,7 +90,7 @@ impl Engine {
         &self,
         fleet: &mut Fleet,
         installed: &Installed,
-        pinned: bool,
+        stay: Stay,
         takes: &mut [Footprint],
     ) -> Result<AnyHandle, Error> {
         let id = installed.id.as_str();
@@ -114,10 +116,10 @@ impl Engine {
         }
         metrics.loaded(loaded.took, loaded.takes.kept());
         if let Some(ledger) = fleet.ledger(at) {
-            ledger.insert(id, loaded.takes, self.tick(Instant::now()), pinned);
+            ledger.insert(id, loaded.takes, self.tick(Instant::now()), stay == Stay::Always);
         }
         let handle = self.handle(key, id, site, loaded.front, metrics.clone());
-        let entry = Entry { handle: handle.clone(), metrics, pinned, used: Instant::now() };
+        let entry = Entry { handle: handle.clone(), metrics, stay, used: Instant::now() };
         self.entries().insert(Place { model: id.to_owned(), site: at }, entry);
         Ok(handle)
     }

@@ -170,10 +170,21 @@ struct Place {
     site: usize,
 }
 
+/// How long a model stays in memory that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stay {
+    /// For the keep-alive time, and until another needs its room.
+    KeepAlive,
+    /// Until another needs its room.
+    WhileRoom,
+    /// For good.
+    Always,
+}
+
 struct Entry {
     handle: AnyHandle,
     metrics: ModelMetrics,
-    pinned: bool,
+    stay: Stay,
     used: Instant,
 }
 
@@ -346,11 +357,11 @@ impl Engine {
         self.begin_stop();
     }
 
-    /// Loads `ids` for good, then reports ready. The first failure is the state's and the result.
-    pub async fn preload(&self, ids: &[String]) -> Result<(), Error> {
+    /// Loads `ids`, then reports ready. The first failure is the state's and the result.
+    pub async fn preload(&self, ids: &[String], stay: Stay) -> Result<(), Error> {
         for id in ids {
             self.inner.state.send_replace(State::Loading(format!("loading {id}")));
-            if let Err(error) = self.load(id, true).await {
+            if let Err(error) = self.load(id, stay).await {
                 self.inner.state.send_replace(State::Failed(error.to_string()));
                 return Err(error);
             }
@@ -369,7 +380,7 @@ impl Engine {
     pub async fn get<M: Served>(&self, id: &str) -> Result<Handle<M>, Error> {
         let handle = match self.find(id) {
             Some(handle) => handle,
-            None => self.load(id, false).await?,
+            None => self.load(id, Stay::KeepAlive).await?,
         };
         M::pick(&handle).ok_or_else(|| Error::Kind { model: id.to_owned(), kind: self.kind(id) })
     }
@@ -384,7 +395,8 @@ impl Engine {
             for entry in entries.values_mut().filter(|e| e.handle.is_busy()) {
                 entry.used = now;
             }
-            let idle = entries.iter().filter(|(_, e)| !e.pinned && now - e.used >= keep_alive);
+            let idle =
+                entries.iter().filter(|(_, e)| e.stay == Stay::KeepAlive && now - e.used >= keep_alive);
             idle.map(|(place, _)| place.clone()).collect()
         };
         for place in idle {

@@ -134,6 +134,13 @@ impl Ledger {
         }
     }
 
+    /// Notes that a model is to stay.
+    pub fn pin(&mut self, model: &str) {
+        if let Some(resident) = self.resident.get_mut(model) {
+            resident.pinned = true;
+        }
+    }
+
     /// Notes that a model left.
     pub fn remove(&mut self, model: &str) {
         self.resident.remove(model);

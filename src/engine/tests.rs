@@ -174,7 +174,7 @@ async fn as_many_threads_compute_as_the_options_say() {
     };
     let options = Options { threads: Some(2), ..options() };
     let engine = Engine::start_with(vec![installed("m", Kind::Chat)], options, Box::new(opener)).unwrap();
-    assert!(engine.preload(&["m".to_owned()]).await.is_err());
+    assert!(engine.preload(&["m".to_owned()], Stay::Always).await.is_err());
     assert_eq!(computed.recv().unwrap(), (2, true));
 }
 
@@ -371,6 +371,26 @@ async fn models_leave_for_others_when_nobody_uses_them() {
     assert_eq!(engine.loaded(), ["chat"]);
 }
 
+/// One that nobody asked to keep is loaded at start, outlives the keep-alive time and leaves for another; one that somebody did
+/// ask to keep does not, though a request had it loaded before.
+#[tokio::test]
+async fn what_is_loaded_at_start_leaves_for_others_unless_it_is_to_stay() {
+    let keep_alive = Some(Duration::from_millis(10));
+    let engine = engine(Options { memory_budget: Some(100 << 20), keep_alive, ..options() });
+    let chat = ["chat".to_owned()];
+    engine.preload(&chat, Stay::WhileRoom).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    engine.sweep().await;
+    assert_eq!((engine.state(), engine.loaded()), (State::Ready, chat.to_vec()));
+    drop(engine.get::<Embed>("embed").await.unwrap());
+    assert_eq!(engine.loaded(), ["embed"]);
+    drop(engine.get::<Llm>("chat").await.unwrap());
+    engine.preload(&chat, Stay::Always).await.unwrap();
+    let refused = engine.get::<Embed>("embed").await.err();
+    assert!(matches!(refused, Some(Error::DoesNotFit(DoesNotFit { for_now: false, .. }))), "{refused:?}");
+    assert_eq!(engine.loaded(), chat);
+}
+
 /// Two models that do not fit side by side serve those who ask for them in turn, and those who ask at once; what a model
 /// really takes, which shows only when it is loaded, is not found out over and over.
 #[tokio::test]
@@ -407,7 +427,7 @@ async fn who_asks_for_a_model_waits_for_those_who_use_what_is_in_its_way() {
 #[tokio::test]
 async fn idle_models_leave_after_the_keep_alive_and_pinned_ones_stay() {
     let engine = engine(Options { keep_alive: Some(Duration::from_millis(20)), ..options() });
-    engine.preload(&["chat".to_owned()]).await.unwrap();
+    engine.preload(&["chat".to_owned()], Stay::Always).await.unwrap();
     assert_eq!(engine.state(), State::Ready);
     let embed = engine.get::<Embed>("embed").await.unwrap();
     tokio::time::sleep(Duration::from_millis(40)).await;
@@ -422,7 +442,7 @@ async fn idle_models_leave_after_the_keep_alive_and_pinned_ones_stay() {
 #[tokio::test]
 async fn a_model_that_cannot_be_loaded_is_the_reason_for_not_being_ready() {
     let engine = engine(options());
-    assert!(engine.preload(&["broken".to_owned()]).await.is_err());
+    assert!(engine.preload(&["broken".to_owned()], Stay::Always).await.is_err());
     assert!(matches!(engine.state(), State::Failed(why) if why.contains("field: cannot be")));
     assert!(matches!(engine.get::<Llm>("embed").await, Err(Error::Kind { .. })));
     assert!(matches!(engine.get::<Llm>("nothing").await, Err(Error::Unknown(_))));

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Common, Report, find, rounded, start};
 use crate::cli::installed::helpers;
 use crate::config::Config;
+use crate::engine::Stay;
 use crate::service::{Context, Options, Service, Transcription, Upload};
 use crate::types::asr::{Chunking, Request, Task, Transcript, Vad};
 use crate::types::model::Kind;
@@ -51,7 +52,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let (runtime, engine) = start(config, &args.common, models)?;
     let runs = usize::from(args.common.runs.unwrap_or(1));
     runtime.block_on(async {
-        engine.preload(std::slice::from_ref(&model.id)).await?;
+        engine.preload(std::slice::from_ref(&model.id), Stay::Always).await?;
         let service = Service::new(engine, Options::default());
         let report = Report::begin(&args.common, &model)?;
         for case in CASES.iter().filter(|case| args.case.as_deref().is_none_or(|only| only == **case)) {

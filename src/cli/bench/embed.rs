@@ -9,6 +9,7 @@ use super::words::Words;
 use super::{Common, Report, find, rounded, start};
 use crate::cli::out;
 use crate::config::Config;
+use crate::engine::Stay;
 use crate::service::{Context, Options, Service};
 use crate::types::embed::{Input, Request};
 use crate::types::model::Kind;
@@ -53,7 +54,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let (runtime, engine) = start(config, &args.common, vec![model.clone()])?;
     let runs = usize::from(args.common.runs.unwrap_or(3));
     runtime.block_on(async {
-        engine.preload(std::slice::from_ref(&model.id)).await?;
+        engine.preload(std::slice::from_ref(&model.id), Stay::Always).await?;
         let bench = Bench { service: Service::new(engine, Options::default()), model: model.id.clone() };
         let report = Report::begin(&args.common, &model)?;
         for (case, count, low, high) in BATCHES {

@@ -22,7 +22,7 @@ use super::{Report, rounded};
 use crate::cli::out;
 use crate::config::Config;
 use crate::device;
-use crate::engine::Engine;
+use crate::engine::{Engine, Stay};
 use crate::ops;
 use crate::types::model::Installed;
 
@@ -210,7 +210,7 @@ impl Run<'_> {
         let ids: Vec<String> = models.iter().map(|model| model.id.clone()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let engine = Engine::start(models, options)?;
-        runtime.block_on(engine.preload(&ids))?;
+        runtime.block_on(engine.preload(&ids, Stay::Always))?;
         device::most_used(&self.info);
         Ok((runtime, engine))
     }

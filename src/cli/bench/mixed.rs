@@ -12,8 +12,8 @@ use super::words::Words;
 use super::{Common, Report, asr, find, llm, rounded, start};
 use crate::cli::installed::helpers;
 use crate::config::Config;
-use crate::engine::Engine;
 use crate::engine::handle::Handle;
+use crate::engine::{Engine, Stay};
 use crate::model::llm::Llm;
 use crate::service::{Context, Options, Service};
 use crate::types::asr::{Delta, Request, Task};
@@ -106,7 +106,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     let ids: Vec<String> = used.iter().map(|model| model.id.clone()).collect();
     let (runtime, engine) = start(&config, &args.common, [used, helpers(&config, Kind::Vad)?].concat())?;
     runtime.block_on(async {
-        engine.preload(&ids).await?;
+        engine.preload(&ids, Stay::Always).await?;
         let id = |model: Option<Installed>| model.map(|model| model.id);
         let recording = id(asr).zip(args.audio.clone());
         let beside = Beside {

@@ -13,7 +13,7 @@ use super::Total;
 use super::show::{Shown, clock, speed};
 use crate::app;
 use crate::cli::Exit;
-use crate::engine::Engine;
+use crate::engine::{Engine, Stay};
 use crate::service::transcript::{Shape, write};
 use crate::service::{self, Context, Options, Service, Transcription, Upload};
 use crate::types::asr;
@@ -42,7 +42,7 @@ pub(super) async fn transcribe(
     let shown = Shown::new();
     let count = tasks.len();
     let work = async {
-        engine.preload(std::slice::from_ref(&job.request.model)).await?;
+        engine.preload(std::slice::from_ref(&job.request.model), Stay::Always).await?;
         let timeout = Duration::from_secs(u64::from(ENDLESS));
         let options = Options { timeout, audio_seconds: ENDLESS, ..Options::default() };
         let service = Service::new(engine.clone(), options);
